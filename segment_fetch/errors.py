@@ -1,0 +1,112 @@
+"""Every error that the library raises, named by what the caller should do about it.
+
+Nothing here carries a credential, a header or a body: messages and attributes are safe to log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+
+class SegmentFetchError(Exception):
+    """Root of all errors of this library.
+
+    `status` is the HTTP status, `window` the window (`segment_fetch.Window`) and `offset` the page where it
+    happened; None where there is none.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, window: Any = None, offset: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.window = window
+        self.offset = offset
+
+    def at(self, window: Any, offset: int) -> SegmentFetchError:
+        """The same error, now knowing where it happened."""
+        self.window, self.offset = window, offset
+        return self
+
+    def __str__(self) -> str:
+        if self.window is None:
+            return self.message
+        where = f"window {self.window}" + (f", offset {self.offset}" if self.offset is not None else "")
+        return f"{self.message} ({where})"
+
+
+class InputError(SegmentFetchError):
+    """The request as asked cannot be made: mend the input. Nothing was sent for it."""
+
+
+class RequestRefusedError(InputError):
+    """The API answered 400. `causes` are its own words. Mend the input; asking again changes nothing."""
+
+    def __init__(self, message: str, causes: Sequence[str] = (), **where: Any) -> None:
+        super().__init__(message, **where)
+        self.causes = tuple(causes)
+
+
+class CredentialsError(SegmentFetchError):
+    """The API or the login service refused the credentials: mend them, or the key's permission."""
+
+
+class ServiceError(SegmentFetchError):
+    """The service could not be reached, or answered with faults, until the retries were used up: try later."""
+
+
+class SchemaError(SegmentFetchError):
+    """A segment does not have the documented type. `path` is the JSON path. Report it; nothing was dropped."""
+
+    def __init__(self, message: str, path: str, **where: Any) -> None:
+        super().__init__(message, **where)
+        self.path = path
+
+
+class IncompleteError(SegmentFetchError):
+    """Some windows could not be proven complete. `windows` names them. What was delivered stands; run again."""
+
+    def __init__(self, message: str, windows: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.windows = tuple(windows)
+
+
+class DestinationError(SegmentFetchError):
+    """The destination could not be written: mend it (space, permission) and run again; what is committed stays."""
+
+
+class DestinationBusyError(DestinationError):
+    """Another run is writing to this destination: wait for it to end."""
+
+
+class ManifestError(DestinationError):
+    """The destination's manifest is damaged, or was made by another query. Nothing was changed."""
+
+
+class MissingExtraError(SegmentFetchError):
+    """An optional package is not installed; the message says which `pip install` brings it."""
+
+
+class TransientError(SegmentFetchError):
+    """One attempt failed in a way that another attempt may not: the reader retries it.
+
+    `kind` chooses the delays: "network" (dropped, stalled, truncated, malformed) or "server" (a 5xx answer).
+    """
+
+    def __init__(self, message: str, kind: Literal["network", "server"] = "network", **where: Any) -> None:
+        super().__init__(message, **where)
+        self.kind: Literal["network", "server"] = kind
+
+
+class ThrottledError(TransientError):
+    """The API answered 429. `retry_after` is in seconds, None where the answer did not say."""
+
+    def __init__(self, retry_after: float | None) -> None:
+        super().__init__("too many requests", status=429)
+        self.retry_after = retry_after
+
+
+class UnauthorizedError(CredentialsError):
+    """The API answered 401 to a signed request; a fresh token may mend it once."""

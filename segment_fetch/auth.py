@@ -1,0 +1,214 @@
+"""How a request is authorised: OAuth 1.0, OAuth 2.0 client credentials, or a bearer token given by the caller.
+
+The three public classes hold secrets and show none: their repr is bare. `authorizer()` gives the state that one client
+needs (a token and its end); it sends nothing itself, the transport passes in the call that fetches a token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+
+from segment_fetch.errors import CredentialsError, InputError, UnauthorizedError
+
+if TYPE_CHECKING:
+    from oauthlib.oauth1 import Client
+
+TokenRequest: TypeAlias = Callable[[Mapping[str, str]], Awaitable[bytes]]
+"""Posts a form to the login service and returns the body of its 200 answer."""
+
+_RENEW_BEFORE_S = 60.0
+_RENEW_SHARE = 0.1
+_UNKNOWN_LIFETIME_S = 600.0
+
+
+class Authorizer(ABC):
+    """The authorisation of one client's requests."""
+
+    @abstractmethod
+    async def header(self, method: str, url: str) -> str:
+        """The `Authorization` header for one attempt at one request."""
+
+    async def renew(self, refused: str) -> bool:
+        """Called after a 401 to a request that carried `refused`: whether another attempt has new authority."""
+        return False
+
+
+class Auth(ABC):
+    """Credentials, in one of three kinds."""
+
+    @abstractmethod
+    def authorizer(self, request_token: TokenRequest) -> Authorizer:
+        """The state that one client needs to authorise its requests."""
+
+    @abstractmethod
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must never be shown."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
+
+
+def _checked(kind: str, **values: str) -> None:
+    for name, value in values.items():
+        if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+            raise InputError(f"{kind}: {name} is empty, or holds spaces, line breaks or other odd characters")
+
+
+class OAuth1Key(Auth):
+    """An API key as LivePerson's console shows it: four secrets. Each attempt gets a nonce, time and signature."""
+
+    def __init__(
+        self,
+        app_key: str,
+        app_secret: str,
+        access_token: str,
+        access_token_secret: str,
+        *,
+        signature_method: Literal["HMAC-SHA1", "HMAC-SHA256"] = "HMAC-SHA1",
+    ) -> None:
+        _checked(
+            "OAuth 1.0 key",
+            app_key=app_key,
+            app_secret=app_secret,
+            access_token=access_token,
+            access_token_secret=access_token_secret,
+        )
+        self._values = (app_key, app_secret, access_token, access_token_secret)
+        self._method = signature_method
+
+    def authorizer(self, request_token: TokenRequest) -> Authorizer:
+        from oauthlib.oauth1 import Client  # noqa: PLC0415 - 50 ms that other kinds need not pay
+
+        key, secret, token, token_secret = self._values
+        return _Signer(Client(key, secret, token, token_secret, signature_method=self._method))
+
+    def secrets(self) -> tuple[str, ...]:
+        return self._values
+
+
+class _Signer(Authorizer):
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def header(self, method: str, url: str) -> str:
+        _, headers, _ = self._client.sign(url, http_method=method)
+        return str(headers["Authorization"])
+
+
+class BearerToken(Auth):
+    """A token that the caller obtained. It is not refreshed."""
+
+    def __init__(self, token: str) -> None:
+        _checked("bearer token", token=token)
+        self._token = token
+
+    def authorizer(self, request_token: TokenRequest) -> Authorizer:
+        return _Fixed(f"Bearer {self._token}")
+
+    def secrets(self) -> tuple[str, ...]:
+        return (self._token,)
+
+
+class _Fixed(Authorizer):
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    async def header(self, method: str, url: str) -> str:
+        return self._value
+
+
+class ClientCredentials(Auth):
+    """An OAuth 2.0 application. Its token is fetched when first needed and before it ends."""
+
+    def __init__(self, client_id: str, client_secret: str, *, clock: Callable[[], float] = time.time) -> None:
+        _checked("OAuth 2.0 client", client_id=client_id, client_secret=client_secret)
+        self._id = client_id
+        self._secret = client_secret
+        self._clock = clock
+
+    def authorizer(self, request_token: TokenRequest) -> Authorizer:
+        form = {"client_id": self._id, "client_secret": self._secret, "grant_type": "client_credentials"}
+        return _SharedToken(lambda: request_token(form), self._clock)
+
+    def secrets(self) -> tuple[str, ...]:
+        return (self._id, self._secret)
+
+
+class _SharedToken(Authorizer):
+    """One token for all requests of a client; however many wait for a new one, one request fetches it."""
+
+    def __init__(self, fetch: Callable[[], Awaitable[bytes]], clock: Callable[[], float]) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._header = ""
+        self._renew_at = 0.0
+
+    async def header(self, method: str, url: str) -> str:
+        if self._clock() >= self._renew_at:
+            async with self._lock:
+                if self._clock() >= self._renew_at:
+                    await self._renew()
+        return self._header
+
+    async def renew(self, refused: str) -> bool:
+        async with self._lock:
+            if refused == self._header:
+                await self._renew()
+        return True
+
+    async def _renew(self) -> None:
+        self._header, lifetime = parse_token(await self._fetch(), self._clock())
+        self._renew_at = self._clock() + lifetime - min(_RENEW_BEFORE_S, lifetime * _RENEW_SHARE)
+
+
+class _TokenAnswer(msgspec.Struct):
+    access_token: str
+    expires_in: float | None = None
+
+
+class _Claims(msgspec.Struct):
+    exp: float | None = None
+
+
+def parse_token(body: bytes, now: float) -> tuple[str, float]:
+    """The `Authorization` header and the seconds it lasts, from the login service's answer.
+
+    `expires_in` says how long; else the `exp` claim of the token (a JWT, whose signature is the server's business);
+    else ten minutes are assumed, and a 401 renews it earlier.
+    """
+    try:
+        answer = msgspec.json.decode(body, type=_TokenAnswer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise CredentialsError("the login service's answer holds no access_token") from None
+    if not answer.access_token or not answer.access_token.isascii() or not answer.access_token.isprintable():
+        raise CredentialsError("the login service's answer holds no usable access_token")
+    if answer.expires_in is not None:
+        return f"Bearer {answer.access_token}", max(1.0, answer.expires_in)
+    end = _expiry(answer.access_token)
+    return f"Bearer {answer.access_token}", _UNKNOWN_LIFETIME_S if end is None else max(1.0, end - now)
+
+
+def _expiry(token: str) -> float | None:
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        return msgspec.json.decode(payload, type=_Claims).exp
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        return None
+
+
+def refused(error: UnauthorizedError, *, renewed: bool) -> CredentialsError:
+    """What to say of a 401 that stays."""
+    again = " even with a fresh token" if renewed else ""
+    return CredentialsError(error.message.replace("(401)", f"(401){again}", 1), status=error.status)

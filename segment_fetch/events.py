@@ -1,0 +1,101 @@
+"""What happens during a run, as frozen structs for a callback. None of them carries a credential."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from segment_fetch.query import Window
+
+Status: TypeAlias = Literal["complete", "provisional", "unproven"]
+"""complete: proven, and closed long enough ago that nothing more will come. provisional: proven as of the moment of
+reading, late segments may still come. unproven: not accepted; nothing of it is in the destination."""
+
+
+class RangePlanned(Struct, frozen=True, tag=True):
+    """The range was divided: `windows` will be read, `skipped` were complete already."""
+
+    windows: int
+    skipped: int
+
+
+class WindowOpened(Struct, frozen=True, tag=True):
+    """The first page of a window came: it holds `count` segments."""
+
+    window: Window
+    count: int
+
+
+class WindowSplit(Struct, frozen=True, tag=True):
+    """A window held too many segments and was divided into `parts`."""
+
+    window: Window
+    parts: int
+
+
+class PageRead(Struct, frozen=True, tag=True):
+    """A page came and passed its checks."""
+
+    window: Window
+    offset: int
+    rows: int
+
+
+class Retrying(Struct, frozen=True, tag=True):
+    """A page failed and will be asked for again after `delay` seconds."""
+
+    window: Window
+    offset: int
+    failures: int
+    delay: float
+    reason: str
+
+
+class Paused(Struct, frozen=True, tag=True):
+    """The API answered 429: nothing is sent for `seconds`."""
+
+    seconds: float
+
+
+class WindowReread(Struct, frozen=True, tag=True):
+    """The window changed while it was read, and is read again; `passes` counts the readings so far."""
+
+    window: Window
+    passes: int
+    reason: str
+
+
+class WindowDone(Struct, frozen=True, tag=True):
+    """A window was read to its end, or given up (`unproven`, with the reason)."""
+
+    window: Window
+    status: Status
+    segments: int
+    reason: str | None = None
+
+
+class NewFields(Struct, frozen=True, tag=True):
+    """The API sends fields that this version does not know; told once for each name."""
+
+    names: tuple[str, ...]
+
+
+class Warned(Struct, frozen=True, tag=True):
+    """Something the user should know, in a sentence."""
+
+    message: str
+
+
+Event: TypeAlias = (
+    RangePlanned
+    | WindowOpened
+    | WindowSplit
+    | PageRead
+    | Retrying
+    | Paused
+    | WindowReread
+    | WindowDone
+    | NewFields
+    | Warned
+)

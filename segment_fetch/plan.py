@@ -1,0 +1,103 @@
+"""A range becomes windows, a window becomes pages. Plain arithmetic; nothing is sent from here.
+
+The API serves at most one week a request, and the oldest data is the first to expire, so windows run oldest first.
+A window with more segments than a bound is cut into windows of about equal count: a page read deep in the big window
+shows where, and stays useful as the first page of the window below the cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
+
+from segment_fetch.errors import InputError
+from segment_fetch.query import MAX_WINDOW_MS, Window
+
+SPLIT_ABOVE = 50_000
+"""Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
+
+
+class PlannedWindow(Struct, frozen=True):
+    """A window as it will be read: `count` segments in `pages` requests."""
+
+    window: Window
+    count: int
+    pages: int
+
+
+class Plan(Struct, frozen=True):
+    """What an extraction would do. `seconds` estimates its length; None where no rate is set."""
+
+    windows: tuple[PlannedWindow, ...]
+    seconds: float | None
+
+    @property
+    def segments(self) -> int:
+        """Sum of the counts that the API reported; a segment on a shared boundary is in both its windows' counts."""
+        return sum(planned.count for planned in self.windows)
+
+    @property
+    def pages(self) -> int:
+        """Requests that reading everything takes."""
+        return sum(planned.pages for planned in self.windows)
+
+
+class Cut(Struct, frozen=True):
+    """Where a page divides a big window: below `instant`, and rows from `row` on belong there, as its newest."""
+
+    instant: int
+    row: int
+
+
+def check_width(width_ms: int) -> int:
+    """The width of windows, or InputError."""
+    if not 1 <= width_ms <= MAX_WINDOW_MS:
+        raise InputError("window: must be between one millisecond and one week, the most that the API serves at once")
+    return width_ms
+
+
+def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
+    """start..end in windows of at most `width_ms`, oldest first, without gap or overlap."""
+    return [Window(at, min(at + width_ms, end)) for at in range(start, end, width_ms)]
+
+
+def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
+    """The parts of start..end that no window of `done` covers, oldest first; they may be longer than a week."""
+    gaps, at = [], start
+    for window in sorted(done):
+        if window.end <= at or window.start >= end:
+            continue
+        if window.start > at:
+            gaps.append(Window(at, window.start))
+        at = max(at, window.end)
+    if at < end:
+        gaps.append(Window(at, end))
+    return gaps
+
+
+def pages(count: int, limit: int) -> int:
+    """Requests that a window of `count` segments takes; an empty one takes one, too."""
+    return max(1, math.ceil(count / limit))
+
+
+def cut_ranks(count: int, bound: int) -> list[int]:
+    """Offsets in a window of `count` segments that divide it into windows of about equal count, at most `bound`."""
+    parts = math.ceil(count / bound)
+    return [count * part // parts for part in range(1, parts)]
+
+
+def cut_at(times: Sequence[int], window: Window) -> Cut | None:
+    """Where a page of close times, newest first, can divide its window; None where it cannot.
+
+    The best cut lies where two neighbours are at least 2 ms apart: no segment then stands on the cut itself, and the
+    rows below it are the newest of the lower window whether the server's `to` is inclusive or not. Without such a pair
+    the page's oldest time still divides, but no row of the page is kept for the lower window.
+    """
+    for row in range(1, len(times)):
+        if times[row - 1] - times[row] >= 2 and window.start < times[row] + 1 < window.end:
+            return Cut(times[row] + 1, row)
+    if times and window.start < times[-1] < window.end:
+        return Cut(times[-1], len(times))
+    return None

@@ -1,0 +1,186 @@
+"""One answer of the API (status, headers, body) becomes a page or the right error. No I/O, no clock of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from segment_fetch.errors import (
+    RequestRefusedError,
+    SchemaError,
+    SegmentFetchError,
+    ThrottledError,
+    TransientError,
+    UnauthorizedError,
+)
+from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Pagination, Segment, SegmentPage, Timeframe
+from segment_fetch.query import to_ms
+
+PERMISSION = "Data > Workforce Management > Agent Activity API"
+"""The permission that an API key needs, as the vendor's console names it."""
+
+_strict = msgspec.json.Decoder(SegmentPage)
+_KNOWN = frozenset(SEGMENT_FIELDS)
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
+_LONGEST_EXCERPT = 200
+
+
+class _LoosePage(msgspec.Struct):
+    """A page whose segments keep the fields that `Segment` does not know."""
+
+    segments: list[dict[str, Any]]
+    pagination: Pagination
+    timeframe: Timeframe | None = None
+
+
+_loose = msgspec.json.Decoder(_LoosePage)
+
+
+def decode_page(body: bytes) -> SegmentPage:
+    """The page in a 200 answer.
+
+    Raises TransientError for a body that is no page at all (truncated, HTML, an error object), and SchemaError with
+    the JSON path for a page whose segments are not as documented.
+    """
+    try:
+        return _strict.decode(body)
+    except msgspec.ValidationError:
+        return _decode_unusual(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TransientError(f"the answer is not JSON: {error}", status=200) from None
+    except RecursionError:
+        raise TransientError("the answer is not a page: it is nested too deeply", status=200) from None
+
+
+def _decode_unusual(body: bytes) -> SegmentPage:
+    """The slow road: a page with new fields, or one that is wrong; taken only by a page that fails the strict decoder."""
+    try:
+        loose = _loose.decode(body)
+    except msgspec.ValidationError as error:
+        _refuse_foreign(body, error)
+        raise _schema_error(error) from None
+    segments = [_segment(row, index) for index, row in enumerate(loose.segments)]
+    return SegmentPage(segments=segments, pagination=loose.pagination, timeframe=loose.timeframe)
+
+
+def _segment(row: dict[str, Any], index: int) -> Segment:
+    known = {name: value for name, value in row.items() if name in _KNOWN}
+    try:
+        if len(known) == len(row):
+            return msgspec.convert(known, Segment)
+        extras = {name: value for name, value in row.items() if name not in _KNOWN}
+        return msgspec.convert({**known, "extras": extras}, ExtendedSegment)
+    except msgspec.ValidationError as error:
+        raise _schema_error(error, prefix=f"$.segments[{index}]") from None
+
+
+def _refuse_foreign(body: bytes, error: msgspec.ValidationError) -> None:
+    """A 200 answer without a list of segments is a fault of the service or of something before it, not a new schema."""
+    answer = msgspec.json.decode(body)
+    if not isinstance(answer, dict) or "segments" not in answer or "pagination" not in answer:
+        raise TransientError(f"the answer is JSON but not a page: {error}", status=200)
+
+
+def _schema_error(error: msgspec.ValidationError, prefix: str = "$") -> SchemaError:
+    what, _, path = str(error).partition(" - at `")
+    path = prefix + path.rstrip("`").removeprefix("$")
+    return SchemaError(f"{what} at {path}: the API's format has changed; please report it", path, status=200)
+
+
+def new_fields(segments: Sequence[Segment]) -> set[str]:
+    """Names of fields in these segments that `Segment` does not know."""
+    if ExtendedSegment not in set(map(type, segments)):
+        return set()
+    return {name for row in segments if isinstance(row, ExtendedSegment) for name in row.extras}
+
+
+def raise_for_status(status: int, headers: Mapping[str, str], body: bytes, now_ms: int) -> None:
+    """Nothing for 200; else the error that says what to do. `now_ms` is used only to read a Retry-After date."""
+    if status == 200:
+        return
+    if status == 429:
+        raise ThrottledError(retry_after(headers, now_ms))
+    raise _refusal(status, body)
+
+
+def _refusal(status: int, body: bytes) -> SegmentFetchError:
+    answer = _error_object(body)
+    said = _excerpt(answer.get("message") or answer.get("reason"))
+    if status == 401:
+        return UnauthorizedError(_unauthorized(said), status=status)
+    if status == 403:
+        return UnauthorizedError(f"the API forbids this (403){said}; {_permission_hint()}", status=status)
+    if status >= 500 or status == 408:
+        code = _excerpt(answer.get("internalCode"), " (internalCode ", ")")
+        return TransientError(f"the service failed with {status}{code}{said}", "server", status=status)
+    if 300 <= status < 400:
+        return RequestRefusedError(f"the API redirects ({status}), which is never followed", status=status)
+    causes = _causes(answer)
+    listed = f": {'; '.join(causes)}" if causes else said
+    return RequestRefusedError(f"the API refused the request ({status}){listed}", causes, status=status)
+
+
+def _unauthorized(said: str) -> str:
+    return f"the API did not accept the credentials (401){said}; {_permission_hint()}"
+
+
+def _permission_hint() -> str:
+    return f"check the four secrets or the token, and that the API key has the permission {PERMISSION}"
+
+
+def _error_object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _causes(answer: dict[str, Any]) -> list[str]:
+    causes = answer.get("causes")
+    return [_clean(cause) for cause in causes[:20]] if isinstance(causes, list) else []
+
+
+def _excerpt(value: object, before: str = ": ", after: str = "") -> str:
+    return f"{before}{_clean(value)}{after}" if isinstance(value, (str, int)) and value != "" else ""
+
+
+def _clean(value: object) -> str:
+    """Text from a server, safe to print: one line, no control characters, not long."""
+    return _UNPRINTABLE.sub("?", str(value))[:_LONGEST_EXCERPT]
+
+
+def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
+    """Seconds that the answer asks to wait, from `Retry-After` as seconds or as a date (measured from the `Date`)."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value.strip())
+    until = date_ms(value)
+    since = server_time(headers)
+    if until is None:
+        return None
+    return max(0.0, (until - (now_ms if since is None else since)) / 1000)
+
+
+def server_time(headers: Mapping[str, str]) -> int | None:
+    """The server's clock, epoch milliseconds, from the `Date` header; None where it has none."""
+    value = headers.get("Date")
+    return None if value is None else date_ms(value)
+
+
+@lru_cache(maxsize=8)
+def date_ms(value: str) -> int | None:
+    """An HTTP date as epoch milliseconds; None where it is not one."""
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError):
+        return None
+    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -1,0 +1,70 @@
+"""Answers before they are put on the wire, and the bodies of the refusals."""
+
+from email.utils import formatdate
+from math import ceil
+from typing import Any, NamedTuple
+
+import orjson
+
+from segment_fetch.simulator.faults import Fault
+from segment_fetch.simulator.limits import RetryAfter
+
+JSON = "application/json"
+
+
+class Answer(NamedTuple):
+    """A status, a body as it goes on the wire, and the headers besides `Date` and the body's length."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+def json_answer(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:
+    """An answer whose body is a JSON value."""
+    return Answer(status, orjson.dumps(value), {"Content-Type": JSON, **(headers or {})})
+
+
+def bad_request(causes: list[str]) -> Answer:
+    """400 with the causes, as the specification spells it."""
+    return json_answer(400, {"causes": causes, "message": "Bad request"})
+
+
+def unauthorized(reason: str, message: str) -> Answer:
+    """401 with a reason and a message."""
+    return json_answer(401, {"reason": reason, "message": message})
+
+
+def not_found(what: str) -> Answer:
+    """404: there is no such resource."""
+    return json_answer(404, {"message": f"{what} not found"})
+
+
+def too_many(wait: float, spelled: RetryAfter, now: float) -> Answer:
+    """429; `wait` seconds are told as whole seconds, as an HTTP date, or not at all."""
+    seconds = max(ceil(wait), 1)
+    headers = {}
+    if spelled == "seconds":
+        headers["Retry-After"] = str(seconds)
+    elif spelled == "date":
+        headers["Retry-After"] = formatdate(now + seconds, usegmt=True)
+    return json_answer(429, {"message": "Too many requests"}, headers)
+
+
+_ERROR = {"internalCode": 1017, "message": "Internal server error"}
+_PAGE = b"<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
+_INSTEAD = {
+    Fault.TOO_MANY_SILENT: too_many(1, "none", 0),
+    Fault.ERROR_500: json_answer(500, _ERROR),
+    Fault.ERROR_503: json_answer(503, {"message": "Service unavailable"}),
+    Fault.ERROR_BODY: json_answer(200, _ERROR),
+    Fault.HTML: Answer(200, _PAGE, {"Content-Type": "text/html"}),
+    Fault.REDIRECT: Answer(302, b"", {"Location": "/maintenance"}),
+}
+
+
+def fault_answer(fault: Fault, retry_after_s: int, now: float) -> Answer | None:
+    """What is answered instead of the right answer; None for a fault that spoils the right one."""
+    if fault is Fault.TOO_MANY:
+        return too_many(retry_after_s, "seconds", now)
+    return _INSTEAD.get(fault)

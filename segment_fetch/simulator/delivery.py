@@ -1,0 +1,90 @@
+"""How an answer reaches the client: whole, or spoiled by a fault of the connection."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from segment_fetch.simulator.answers import Answer
+from segment_fetch.simulator.faults import Fault
+
+_SLOW_PIECES = 20
+
+
+async def deliver(
+    request: web.BaseRequest, answer: Answer, headers: Mapping[str, str], fault: Fault | None, slow_body_s: float
+) -> web.StreamResponse:
+    """Send an answer with these headers besides its own, spoiled as the fault says.
+
+    A stall lasts until the client leaves or the server stops, which cancels the request's task.
+    """
+    all_headers = {**answer.headers, **headers}
+    match fault:
+        case Fault.DROP:
+            return _abort(request)
+        case Fault.STALL:
+            return await _stall()
+        case Fault.RESET | Fault.TRUNCATED | Fault.STALL_BODY:
+            await _send_half(request, answer, all_headers)
+            return await _break_off(request, fault)
+        case Fault.SLOW_BODY:
+            return await _send_slowly(request, answer, all_headers, slow_body_s)
+        case _:
+            return web.Response(status=answer.status, body=answer.body, headers=all_headers)
+
+
+async def _send_half(request: web.BaseRequest, answer: Answer, headers: Mapping[str, str]) -> None:
+    response = _stream(answer, headers)
+    await response.prepare(request)
+    await response.write(answer.body[: len(answer.body) // 2])
+
+
+async def _send_slowly(
+    request: web.BaseRequest, answer: Answer, headers: Mapping[str, str], seconds: float
+) -> web.StreamResponse:
+    response = _stream(answer, headers)
+    await response.prepare(request)
+    size = max(len(answer.body) // _SLOW_PIECES, 1)
+    for at in range(0, len(answer.body), size):
+        await response.write(answer.body[at : at + size])
+        await asyncio.sleep(seconds / _SLOW_PIECES)
+    await response.write_eof()
+    return response
+
+
+def _stream(answer: Answer, headers: Mapping[str, str]) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    response.content_length = len(answer.body)
+    return response
+
+
+async def _break_off(request: web.BaseRequest, fault: Fault) -> web.StreamResponse:
+    transport = request.transport
+    if fault is Fault.STALL_BODY:
+        return await _stall()
+    if fault is Fault.RESET:
+        return _reset(request)
+    if transport is not None:
+        transport.close()
+    return web.Response()
+
+
+async def _stall() -> web.StreamResponse:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+def _abort(request: web.BaseRequest) -> web.StreamResponse:
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+def _reset(request: web.BaseRequest) -> web.StreamResponse:
+    """Close the connection with a TCP reset, which is what a lingering time of 0 does."""
+    if request.transport is not None:
+        sock = request.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return _abort(request)

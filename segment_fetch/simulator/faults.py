@@ -1,0 +1,114 @@
+"""What can go wrong with an answer, and which request it happens to."""
+
+from collections import deque
+from enum import StrEnum
+
+import msgspec
+
+from segment_fetch.simulator.checks import check_not_negative, check_share
+from segment_fetch.simulator.timeline import mix
+
+
+class Fault(StrEnum):
+    """The kinds of fault. Each is also the name of its share in `Faults`."""
+
+    TOO_MANY = "too_many"
+    """429 with `Retry-After`."""
+    TOO_MANY_SILENT = "too_many_silent"
+    """429 without `Retry-After`."""
+    ERROR_500 = "error_500"
+    """500 with an `internalCode`."""
+    ERROR_503 = "error_503"
+    """503, as in maintenance."""
+    DROP = "drop"
+    """The connection is closed before an answer."""
+    RESET = "reset"
+    """The connection is reset in the middle of the body."""
+    TRUNCATED = "truncated"
+    """`Content-Length` says more than is sent before the connection is closed."""
+    BAD_JSON = "bad_json"
+    """200 and a body that is not JSON although it starts like it."""
+    HTML = "html"
+    """200 and an HTML page, as a proxy sends it."""
+    ERROR_BODY = "error_body"
+    """200 and the JSON of an error."""
+    STALL = "stall"
+    """Nothing is ever answered; the connection stays open."""
+    STALL_BODY = "stall_body"
+    """Headers and the start of the body, and then nothing; the connection stays open."""
+    SHORT_PAGE = "short_page"
+    """A page of fewer rows than there are, with the right count."""
+    STALE_COUNT = "stale_count"
+    """A right page with a count that is too low."""
+    SLOW_BODY = "slow_body"
+    """The body comes in small pieces over `slow_body_s`."""
+    HUGE = "huge"
+    """A body of more than 64 MiB; a small one on the wire if the client accepts gzip."""
+    REDIRECT = "redirect"
+    """302 to another path."""
+
+
+class Faults(msgspec.Struct, frozen=True, kw_only=True):
+    """The share of requests, 0 to 1, that each kind of fault happens to; together at most 1.
+
+    Which requests they are is decided by the seed and the number of the request: the same run has the same
+    faults. `retry_after_s` is what `Retry-After` says; `slow_body_s` is how long a slow body takes. Raises
+    `ValueError`, naming the share, if one is out of its range.
+    """
+
+    too_many: float = 0.0
+    too_many_silent: float = 0.0
+    error_500: float = 0.0
+    error_503: float = 0.0
+    drop: float = 0.0
+    reset: float = 0.0
+    truncated: float = 0.0
+    bad_json: float = 0.0
+    html: float = 0.0
+    error_body: float = 0.0
+    stall: float = 0.0
+    stall_body: float = 0.0
+    short_page: float = 0.0
+    stale_count: float = 0.0
+    slow_body: float = 0.0
+    huge: float = 0.0
+    redirect: float = 0.0
+    seed: int = 1
+    retry_after_s: int = 1
+    slow_body_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for kind in Fault:
+            check_share(kind, getattr(self, kind))
+        total = sum(getattr(self, kind) for kind in Fault)
+        if total > 1.0 + 1e-9:
+            raise ValueError(f"the shares of all faults must be at most 1 together, not {total}")
+        check_not_negative("retry_after_s", self.retry_after_s)
+        check_not_negative("slow_body_s", self.slow_body_s)
+
+    def choose(self, request: int) -> Fault | None:
+        """The fault of a request by its number, or None."""
+        draw = mix(self.seed, request) / 2**64
+        for kind in Fault:
+            draw -= getattr(self, kind)
+            if draw < 0:
+                return kind
+        return None
+
+
+class FaultPlan:
+    """The faults of one kind of request: shares that can be exchanged, and single faults asked for."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self._next: deque[Fault] = deque()
+        self._request = 0
+
+    def fail_next(self, fault: Fault, count: int) -> None:
+        """Give the next `count` requests this fault, after those already asked for."""
+        self._next.extend([fault] * count)
+
+    def choose(self) -> Fault | None:
+        """The fault of the next request, or None."""
+        self._request += 1
+        return self._next.popleft() if self._next else self.faults.choose(self._request)

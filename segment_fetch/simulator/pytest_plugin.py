@@ -1,0 +1,33 @@
+"""The pytest fixture `segment_simulator`; installed with the package, imported by every pytest run."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from segment_fetch.simulator import Dataset, Simulator
+
+
+class SimulatorFactory(Protocol):
+    """Starts simulators that end with the test."""
+
+    def __call__(self, dataset: "Dataset", **options: Any) -> "Simulator":
+        """Start a simulator in a thread of its own; `options` are those of `Simulator`."""
+
+
+@pytest.fixture
+def segment_simulator() -> Iterator[SimulatorFactory]:
+    """Start simulators of the agent-segments API on loopback: call it with a `Dataset` and options.
+
+    For synchronous and asynchronous tests alike; all of them are stopped at the end of the test.
+    """
+    from segment_fetch.simulator import Simulator  # noqa: PLC0415 - a run that uses no simulator loads none
+
+    with ExitStack() as stack:
+
+        def start(dataset: "Dataset", **options: Any) -> "Simulator":
+            return stack.enter_context(Simulator(dataset, **options).in_thread())
+
+        yield start

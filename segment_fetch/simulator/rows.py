@@ -1,0 +1,215 @@
+"""What each row says: its identifiers, people, times and JSON, from nothing but the seed and its number."""
+
+import struct
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import shake_128
+from typing import NamedTuple
+
+import orjson
+
+from segment_fetch.simulator.timeline import mix
+
+END_REASONS = (
+    "closedByConsumer",
+    "closedByAgent",
+    "closedBySystem",
+    "agentTransfer",
+    "skillTransfer",
+    "backToQueue",
+    "other",
+)
+UNKNOWN_END_REASON = "closedByBot"
+
+_BLOCK = 128
+_AGENTS = 1009
+_SKILLS = 61
+_GROUPS = 23
+_SHARE_UNIT = 65536
+_LEAST_NUMBER = 1_000_000_000
+_FACTOR = 2_654_435_761
+_UNICODE_NAMES = ("Zoë", "Łukasz", "Ñandú", "李雷", "Ωmega", "Şükrü")
+
+
+class RowOptions(NamedTuple):
+    """What makes rows unlike the documented ones. Shares are 0 to 1; `new_field_from` is a row number."""
+
+    null_share: float
+    unknown_reasons: float
+    wrong_types: float
+    new_field_from: int | None
+
+
+class Traits(NamedTuple):
+    """What a filter or a sort looks at. Values are as a query parameter spells them; absent is ``""``."""
+
+    conversation: str
+    agent: str
+    employee: str
+    skill: str
+    group: str
+
+
+class _Material(NamedTuple):
+    """The random parts of one block of rows: hexadecimal, base64 and 16-bit numbers, sliced by row."""
+
+    hexadecimal: str
+    tokens: str
+    numbers: tuple[int, ...]
+
+
+class _Agent(NamedTuple):
+    number: int
+    employee: str
+    group: int
+    agent_json: str
+    wrong_json: str
+    group_json: str
+
+
+class RowWriter:
+    """Renders rows. Any number from 0 below 2**32 is a row; its close time is given by the caller."""
+
+    def __init__(self, *, seed: int, account: str, options: RowOptions) -> None:
+        self._seed = seed
+        self._account = account
+        self._agents = [_agent(seed, number) for number in range(_AGENTS)]
+        self._skills = [146_000_000 + mix(seed + 2, number) % 1_000_000 for number in range(_SKILLS)]
+        self._null_limit = int(options.null_share * _SHARE_UNIT)
+        self._unknown_limit = int(options.unknown_reasons * _SHARE_UNIT)
+        self._wrong_limit = int(options.wrong_types * _SHARE_UNIT)
+        self._plain = not (self._unknown_limit or self._wrong_limit)
+        self._new_field_from = 2**32 if options.new_field_from is None else options.new_field_from
+        self._material = lru_cache(maxsize=256)(self._make_material)
+
+    def segment_id(self, row: int) -> str:
+        """The identifier of a row; unique, because the number in it is a scrambled row number."""
+        block, slot = divmod(row, _BLOCK)
+        material = self._material(block)
+        at, token = slot * 64, slot * 24
+        return (
+            f"{self._account}:{_scrambled(row)}:{_uuid(material.hexadecimal, at)}:{material.tokens[token : token + 22]}"
+        )
+
+    def traits(self, row: int) -> Traits:
+        """What filters and sorts compare, without rendering the row."""
+        block, slot = divmod(row, _BLOCK)
+        material = self._material(block)
+        agent_number, skill_number, oddity, _ = material.numbers[slot * 4 : slot * 4 + 4]
+        agent = self._agents[agent_number % _AGENTS]
+        nulled = oddity < self._null_limit
+        return Traits(
+            conversation=_uuid(material.hexadecimal, _conversation_at(slot, oddity)),
+            agent=str(agent.number),
+            employee=agent.employee,
+            skill="" if nulled else str(self._skills[skill_number % _SKILLS]),
+            group="" if nulled and oddity % 2 else str(agent.group),
+        )
+
+    def render(self, rows: Iterable[tuple[int, int]]) -> list[bytes]:
+        """The JSON of each `(row, close time in epoch ms)`."""
+        return [self._row(row, close) for row, close in rows]
+
+    def _row(self, row: int, close: int) -> bytes:
+        block, slot = divmod(row, _BLOCK)
+        text, tokens, numbers = self._material(block)
+        at, token, number = slot * 64, slot * 24, slot * 4
+        conversation_at = _conversation_at(slot, numbers[number + 2])
+        agent_number, skill_number, oddity, length = numbers[number : number + 4]
+        agent = self._agents[agent_number % _AGENTS]
+        span = 15_000 + length * length // 600
+        nulled = oddity < self._null_limit
+        skill: int | str = "null" if nulled else self._skills[skill_number % _SKILLS]
+        group = '"groupId":null' if nulled and oddity % 2 else agent.group_json
+        reason, agent_json = (
+            (END_REASONS[length % 7], agent.agent_json) if self._plain else self._odd(agent, oddity, length)
+        )
+        tail = "}" if row < self._new_field_from else f',"newField":"{oddity}"}}'
+        return (
+            f'{{"segmentId":"{self._account}:{_scrambled(row)}:{_uuid(text, at)}:{tokens[token : token + 22]}",'
+            f'"startTimeL":{close - span},"endTimeL":{close},'
+            f'"conversationId":"{_uuid(text, conversation_at)}",{agent_json}"skillId":{skill},{group},'
+            f'"endReason":"{reason}","totalHandleTimeMillis":{span - span // (2 + oddity % 5)},'
+            f'"endTime":"{utc_text(close)}","startTime":"{utc_text(close - span)}"{tail}'
+        ).encode()
+
+    def _odd(self, agent: _Agent, oddity: int, length: int) -> tuple[str, str]:
+        """End reason and agent of a row where unknown values or wrong types are asked for."""
+        draw = oddity * 40_503 % _SHARE_UNIT
+        unknown = draw < self._unknown_limit
+        wrong = (draw + _SHARE_UNIT // 2) % _SHARE_UNIT < self._wrong_limit
+        reason = UNKNOWN_END_REASON if unknown else END_REASONS[length % 7]
+        return reason, agent.wrong_json if wrong else agent.agent_json
+
+    def _make_material(self, block: int) -> _Material:
+        digest = shake_128(f"{self._seed}/{block}".encode()).digest(_BLOCK * 58)
+        tokens_at, numbers_at = _BLOCK * 32, _BLOCK * 50
+        return _Material(
+            digest[:tokens_at].hex(),
+            urlsafe_b64encode(digest[tokens_at:numbers_at]).decode(),
+            struct.unpack(f"<{_BLOCK * 4}H", digest[numbers_at:]),
+        )
+
+
+def utc_text(instant: int) -> str:
+    """An epoch time in ms as RFC 3339 in UTC: ``2022-05-12T21:31:39.022Z``."""
+    minute, rest = divmod(instant, 60_000)
+    return f"{_minute_text(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _minute_text(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
+
+
+def row_of_id(segment_id: str) -> int:
+    """The row number that an identifier was made from; -1 if it was made otherwise."""
+    parts = segment_id.split(":")
+    if len(parts) != 4 or not parts[1].isdecimal():
+        return -1
+    return (int(parts[1]) - _LEAST_NUMBER) * pow(_FACTOR, -1, 2**32) % 2**32
+
+
+def _scrambled(row: int) -> int:
+    """A ten-digit number for a row number: one to one, because the factor is odd."""
+    return _LEAST_NUMBER + (row * _FACTOR & 0xFFFFFFFF)
+
+
+def _uuid(text: str, at: int) -> str:
+    return (
+        f"{text[at : at + 8]}-{text[at + 8 : at + 12]}-{text[at + 12 : at + 16]}-"
+        f"{text[at + 16 : at + 20]}-{text[at + 20 : at + 32]}"
+    )
+
+
+def _conversation_at(slot: int, oddity: int) -> int:
+    """Where the conversation's identifier stands: every fifth row continues the one before, as transfers do."""
+    return (slot - 1 if slot and oddity % 5 == 0 else slot) * 64 + 32
+
+
+def _agent(seed: int, number: int) -> _Agent:
+    draw = mix(seed + 3, number)
+    agent_id = 100_000 + number * 883 + draw % 883
+    employee = _employee(draw >> 16, number)
+    group = 23_000_000 + mix(seed + 4, (draw >> 40) % _GROUPS) % 1_000_000
+    spelled = f'"employeeId":{orjson.dumps(employee).decode()},' if employee else ""
+    return _Agent(
+        agent_id,
+        employee,
+        group,
+        f'"agentId":{agent_id},{spelled}',
+        f'"agentId":"{agent_id}",{spelled}',
+        f'"groupId":{group}',
+    )
+
+
+def _employee(draw: int, number: int) -> str:
+    """An employee's id as a brand might spell it: one agent in eight has none, one in sixteen is not ASCII."""
+    kind = draw % 16
+    if kind < 2:
+        return ""
+    if kind == 2:
+        return f"{_UNICODE_NAMES[number % len(_UNICODE_NAMES)]}-{number}"
+    return f"{'abcdefgh'[kind % 8]}{'klmnopqr'[draw // 16 % 8]}{'stuvwxyz'[draw // 128 % 8]}d{number:03d}"

@@ -1,0 +1,48 @@
+"""Queries with a filter or an order other than by date: found by looking at every row of the range."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from segment_fetch.simulator.overlay import Row
+from segment_fetch.simulator.rows import RowWriter, Traits
+
+SelectionKey = tuple[int, int, int, str, tuple[tuple[str, str], ...]]
+"""Version, start, end (epoch ms), sort and filters: what decides which rows, in which order."""
+
+_KEPT = 16
+
+
+class SelectionCache:
+    """The last few selections, so that the pages of one query look at its rows once."""
+
+    def __init__(self, writer: RowWriter) -> None:
+        self._writer = writer
+        self._kept: OrderedDict[SelectionKey, list[Row]] = OrderedDict()
+
+    def get(self, key: SelectionKey, rows: Callable[[], list[Row]]) -> list[Row]:
+        """The rows of the key's filters in the key's order, out of all rows of its range."""
+        if key not in self._kept:
+            self._kept[key] = self._select(key[3], key[4], rows())
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _select(self, sort: str, filters: tuple[tuple[str, str], ...], rows: list[Row]) -> list[Row]:
+        """Newest first; an order by something else is ascending, and newest first within it."""
+        traits = {row: self._writer.traits(row[1]) for row in rows}
+        found = [row for row in reversed(rows) if all(_trait(traits[row], name) == v for name, v in filters)]
+        if sort != "Date":
+            found.sort(key=lambda row: _sort_key(_trait(traits[row], sort)))
+        return found
+
+
+def _trait(traits: Traits, name: str) -> str:
+    """What a filter's or a sort's name means: `AgentId` and `Agent` are both the agent."""
+    value: str = getattr(traits, name.removesuffix("Id").lower())
+    return value
+
+
+def _sort_key(value: str) -> tuple[int, str]:
+    """Numbers by value, before anything else."""
+    return (len(value) if value.isdigit() else 1000, value)

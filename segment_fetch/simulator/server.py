@@ -1,0 +1,204 @@
+"""The simulator: the agent-segments API on 127.0.0.1, in the caller's event loop or in a thread of its own."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Literal, Self
+
+from aiohttp import web
+
+from segment_fetch.simulator.auth import Bearer, ClientCredentials, TokenIssuer
+from segment_fetch.simulator.background import running_loop
+from segment_fetch.simulator.checks import check_not_negative
+from segment_fetch.simulator.dataset import Dataset
+from segment_fetch.simulator.drift import Drift
+from segment_fetch.simulator.faults import Fault, Faults
+from segment_fetch.simulator.limits import Limit
+from segment_fetch.simulator.oauth1 import OAuth1, SignatureVerifier
+from segment_fetch.simulator.page_source import PageSource
+from segment_fetch.simulator.population import Population
+from segment_fetch.simulator.service import Service, Settings
+from segment_fetch.simulator.stats import Stats
+
+Auth = OAuth1 | ClientCredentials | Bearer
+Limits = Limit | Sequence[Limit] | None
+
+_HOST = "127.0.0.1"
+_SHUTDOWN_S = 0.05
+
+
+class Simulator:
+    """The agent-segments API over a dataset, on loopback.
+
+    `async with` serves in the running loop, `with simulator.in_thread()` in a thread of its own. Each object
+    is used once.
+
+    `auth`: the credentials asked for; None asks for none. `permitted`: False refuses even good ones, as for
+    a key without the permission.
+    `latency_ms`: how long each answer takes, or the least and the most.
+    `limit`: one limit, or several that all hold; over one of them the answer is 429.
+    `faults`, `token_faults`, `domain_faults`: what goes wrong with segments, token and Domain API requests.
+    `drift`: how the segments change meanwhile.
+    `to_inclusive`: whether a segment that closed at `to` itself belongs to the answer.
+    `gzip`: whether pages are compressed for clients that accept it.
+    `ssl_context`: serve over TLS.
+    `clock`: epoch seconds; decides the `Date` header, the month that can be asked for, limits, tokens and drift.
+    `domain_host`: what the Domain API answers; the simulator's own host and port unless given.
+    `keep_bytes`: keep rendered pages up to this many bytes, so that serving one again costs little.
+    `log_size`: how many requests `stats.log` holds.
+
+    Raises `ValueError`, naming the value, if one is out of its range.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        auth: Auth | None = None,
+        permitted: bool = True,
+        latency_ms: float | tuple[float, float] = 0.0,
+        limit: Limits = None,
+        faults: Faults | None = None,
+        token_faults: Faults | None = None,
+        domain_faults: Faults | None = None,
+        drift: Drift | None = None,
+        to_inclusive: bool = True,
+        gzip: bool = True,
+        ssl_context: ssl.SSLContext | None = None,
+        clock: Callable[[], float] = time.time,
+        port: int = 0,
+        domain_host: str | None = None,
+        keep_bytes: int = 0,
+        log_size: int = 10_000,
+    ) -> None:
+        check_not_negative("keep_bytes", keep_bytes)
+        self.dataset = dataset
+        self.account = dataset.account
+        self.host = _HOST
+        self.port = port
+        self._ssl_context = ssl_context
+        self._domain_host = domain_host
+        self._verifier = auth.verifier() if auth else None
+        self.stats = Stats(log_size)
+        self._population = Population(dataset, drift or Drift(), clock=clock, to_inclusive=to_inclusive)
+        self._pages = PageSource(self._population, dataset.writer, keep_bytes)
+        settings = Settings(self.account, clock, gzip, permitted, _latency(latency_ms), dataset.seed)
+        self._service = Service(settings, pages=self._pages, verifier=self._verifier, stats=self.stats)
+        self._plans = self._service.segment_faults, self._service.token_faults, self._service.domain_faults
+        for plan, given in zip(self._plans, (faults, token_faults, domain_faults), strict=True):
+            plan.faults = given or Faults()
+        self.set_limit(limit)
+        if isinstance(self._verifier, SignatureVerifier):
+            self.stats.nonces = self._verifier.nonces
+        self._runner: web.ServerRunner | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and port, without a slash at the end."""
+        return f"{'https' if self._ssl_context else 'http'}://{self.host}:{self.port}"
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong with segments requests; may be exchanged while the simulator runs."""
+        return self._service.segment_faults.faults
+
+    @faults.setter
+    def faults(self, faults: Faults) -> None:
+        self._service.segment_faults.faults = faults
+
+    def fail_next(
+        self, fault: Fault | str, count: int = 1, *, of: Literal["segments", "token", "domain"] = "segments"
+    ) -> None:
+        """Give the next `count` requests of a kind this fault, before any share decides."""
+        plans = dict(zip(("segments", "token", "domain"), self._plans, strict=True))
+        plans[of].fail_next(Fault(fault), count)
+
+    def set_limit(self, limit: Limits) -> None:
+        """Exchange the limits; the new ones begin afresh."""
+        self._service.set_limits(() if limit is None else limit if isinstance(limit, Sequence) else (limit,))
+
+    def insert(self, close: int) -> str:
+        """Let a segment that closed at `close` (epoch ms) appear now; return its `segmentId`."""
+        return self._population.insert(close)
+
+    def remove(self, segment_id: str) -> None:
+        """Let a segment vanish now. Raises `LookupError` if it is not there."""
+        self._population.remove(segment_id)
+
+    def ids(self, start: int, end: int) -> list[str]:
+        """The `segmentId` of each segment there now that closed in `[start, end)` (epoch ms), oldest first."""
+        return list(self._population.ids(start, end))
+
+    def mark(self) -> int:
+        """This moment in the history of the segments, for `ids_throughout`."""
+        return self._population.mark()
+
+    def ids_throughout(self, start: int, end: int, *, since: int, until: int | None = None) -> set[str]:
+        """The `segmentId`s that were there from one mark to another (default: now), closed in `[start, end)`."""
+        last = self.mark() if until is None else until
+        return self._population.ids_throughout(start, end, since=since, until=last)
+
+    def revoke_tokens(self) -> None:
+        """Make every OAuth 2.0 token issued so far worthless."""
+        if isinstance(self._verifier, TokenIssuer):
+            self._verifier.revoke()
+
+    async def start(self) -> None:
+        """Listen; `port` and `base_url` are known afterwards. Raises `OSError` if the port is taken."""
+        server = web.Server(self._service.handle, access_log=None, handler_cancellation=True)
+        runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self.host, self.port, ssl_context=self._ssl_context, backlog=1024)
+            await site.start()
+        except BaseException:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        self.port = site.port
+        self._pages.url = f"{self.base_url}/api/account/{self.account}/agent-segments"
+        self._service.domain = self._domain_host or f"{self.host}:{self.port}"
+
+    async def stop(self) -> None:
+        """Stop listening and end every connection, also those that a fault has stalled."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @contextmanager
+    def in_thread(self) -> Iterator[Self]:
+        """Serve from a thread of its own for as long as the block, for synchronous code."""
+        with running_loop() as loop:
+            asyncio.run_coroutine_threadsafe(self.start(), loop).result()
+            try:
+                yield self
+            finally:
+                asyncio.run_coroutine_threadsafe(self.stop(), loop).result()
+
+
+async def serve(simulator: Simulator, on_ready: Callable[[Simulator], Awaitable[None] | None]) -> None:
+    """Serve until cancelled; `on_ready` is called, and awaited if it is a coroutine, once the port is known."""
+    async with simulator:
+        waiting = on_ready(simulator)
+        if waiting is not None:
+            await waiting
+        await asyncio.Event().wait()
+
+
+def _latency(given: float | tuple[float, float]) -> tuple[float, float]:
+    least, most = given if isinstance(given, tuple) else (given, given)
+    if not 0 <= least <= most:
+        raise ValueError(f"latency_ms must be a time, or the least and the most, not {given}")
+    return float(least), float(most)

@@ -21,6 +21,8 @@ from segment_fetch.errors import CredentialsError, InputError, UnauthorizedError
 if TYPE_CHECKING:
     from oauthlib.oauth1 import Client
 
+Method: TypeAlias = Literal["GET", "POST"]
+
 TokenRequest: TypeAlias = Callable[[Mapping[str, str]], Awaitable[bytes]]
 """Posts a form to the login service and returns the body of its 200 answer."""
 
@@ -33,7 +35,7 @@ class Authorizer(ABC):
     """The authorisation of one client's requests."""
 
     @abstractmethod
-    async def header(self, method: str, url: str) -> str:
+    async def header(self, method: Method, url: str) -> str:
         """The `Authorization` header for one attempt at one request."""
 
     async def renew(self, refused: str) -> bool:
@@ -98,7 +100,7 @@ class _Signer(Authorizer):
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def header(self, method: str, url: str) -> str:
+    async def header(self, method: Method, url: str) -> str:
         _, headers, _ = self._client.sign(url, http_method=method)
         return str(headers["Authorization"])
 
@@ -121,7 +123,7 @@ class _Fixed(Authorizer):
     def __init__(self, value: str) -> None:
         self._value = value
 
-    async def header(self, method: str, url: str) -> str:
+    async def header(self, method: Method, url: str) -> str:
         return self._value
 
 
@@ -152,7 +154,7 @@ class _SharedToken(Authorizer):
         self._header = ""
         self._renew_at = 0.0
 
-    async def header(self, method: str, url: str) -> str:
+    async def header(self, method: Method, url: str) -> str:
         if self._clock() >= self._renew_at:
             async with self._lock:
                 if self._clock() >= self._renew_at:

@@ -28,10 +28,10 @@ class WindowOpened(Struct, frozen=True, tag=True):
 
 
 class WindowSplit(Struct, frozen=True, tag=True):
-    """A window held too many segments and was divided into `parts`."""
+    """A window held too many segments and was divided into `parts`, oldest first; each is opened by itself."""
 
     window: Window
-    parts: int
+    parts: tuple[Window, ...]
 
 
 class PageRead(Struct, frozen=True, tag=True):

@@ -18,17 +18,17 @@ class Segment(Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields
     """
 
     segmentId: str
-    startTimeL: int | None | UnsetType = UNSET
+    startTimeL: int | UnsetType | None = UNSET
     endTimeL: int
-    conversationId: str | None | UnsetType = UNSET
-    agentId: int | None | UnsetType = UNSET
-    employeeId: str | None | UnsetType = UNSET
-    skillId: int | None | UnsetType = UNSET
-    groupId: int | None | UnsetType = UNSET
-    endReason: str | None | UnsetType = UNSET
-    totalHandleTimeMillis: int | None | UnsetType = UNSET
-    endTime: str | None | UnsetType = UNSET
-    startTime: str | None | UnsetType = UNSET
+    conversationId: str | UnsetType | None = UNSET
+    agentId: int | UnsetType | None = UNSET
+    employeeId: str | UnsetType | None = UNSET
+    skillId: int | UnsetType | None = UNSET
+    groupId: int | UnsetType | None = UNSET
+    endReason: str | UnsetType | None = UNSET
+    totalHandleTimeMillis: int | UnsetType | None = UNSET
+    endTime: str | UnsetType | None = UNSET
+    startTime: str | UnsetType | None = UNSET
 
 
 class ExtendedSegment(Segment, kw_only=True, frozen=True):

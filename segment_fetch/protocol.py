@@ -59,7 +59,7 @@ def decode_page(body: bytes) -> SegmentPage:
 
 
 def _decode_unusual(body: bytes) -> SegmentPage:
-    """The slow road: a page with new fields, or one that is wrong; taken only by a page that fails the strict decoder."""
+    """The slow road: a page with new fields, or a wrong one; only a page that fails strictly takes it."""
     try:
         loose = _loose.decode(body)
     except msgspec.ValidationError as error:

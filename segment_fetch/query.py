@@ -155,7 +155,12 @@ def oldest_start(now_ms: int) -> int:
 
 
 def check_range(
-    start: TimeLike, end: TimeLike, *, now_ms: int, clamp: bool = False, warn: Callable[[str], None] | None = None
+    start: TimeLike,
+    end: TimeLike,
+    *,
+    now_ms: int,
+    clamp: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> tuple[int, int]:
     """The range as (start, end) in epoch milliseconds, or InputError before anything is sent.
 

@@ -253,9 +253,7 @@ def _sweep(links: list[_Link], start: int, end: int) -> tuple[list[int], list[_B
     return chain, breaks
 
 
-def _missing(
-    pages: Sequence[PageView | Instant], broken: _Break, end: int, inclusive: bool, k: int
-) -> Gap | Tie:
+def _missing(pages: Sequence[PageView | Instant], broken: _Break, end: int, inclusive: bool, k: int) -> Gap | Tie:
     """The request that leads on from a break: a patch that begins above it, so that two pages show the joint;
     if that did not reach past it, the lowest patch whose result still holds all of the instant `newest`.
     """

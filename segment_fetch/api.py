@@ -1,0 +1,180 @@
+"""The service's calls: where is it (Domain API), a token (OAuth 2.0), a page of segments. One attempt each for pages;
+the two that come once a run are retried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from segment_fetch.auth import Auth
+from segment_fetch.errors import (
+    CredentialsError,
+    RequestRefusedError,
+    ServiceError,
+    ThrottledError,
+    TransientError,
+    UnauthorizedError,
+)
+from segment_fetch.gate import Gate
+from segment_fetch.models import SegmentPage
+from segment_fetch.protocol import decode_page, raise_for_status, server_time
+from segment_fetch.query import Query, Window
+from segment_fetch.retry import RetryPolicy
+from segment_fetch.transport import Reply, Transport
+
+DOMAIN_URL = "https://api.liveperson.net"
+SEGMENTS_SERVICE = "agentActivityDomain"
+LOGIN_SERVICE = "sentinel"
+
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+liveperson\.(?:net|com)", re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+class PageAnswer(msgspec.Struct, frozen=True):
+    """A page, and the server's clock when it was made (epoch milliseconds; the local clock if it did not say)."""
+
+    page: SegmentPage
+    at_ms: int
+
+
+class _Domain(msgspec.Struct):
+    baseURI: str
+
+
+class SegmentApi:
+    """The API of one account. `base_url` stands in for the Domain API and serves both services."""
+
+    def __init__(
+        self,
+        query: Query,
+        auth: Auth,
+        transport: Transport,
+        gate: Gate,
+        *,
+        retry: RetryPolicy,
+        base_url: str | None = None,
+        domain_url: str = DOMAIN_URL,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._query = query
+        self._auth = auth
+        self._authorizer = auth.authorizer(self._token)
+        self._transport = transport
+        self._gate = gate
+        self._retry = retry
+        self._domain_url = domain_url
+        self._clock = clock
+        self._bases = {SEGMENTS_SERVICE: base_url, LOGIN_SERVICE: base_url} if base_url else {}
+        self._asking = asyncio.Lock()
+
+    async def base(self, service: str) -> str:
+        """The base URL of a service, asked once a client of the Domain API."""
+        async with self._asking:
+            if service not in self._bases:
+                self._bases[service] = await self._retried(lambda: self._ask_domain(service))
+        return self._bases[service]
+
+    async def _ask_domain(self, service: str) -> str:
+        path = f"/api/account/{self._query.account}/service/{service}/baseURI.json?version=1.0"
+        reply = await self._transport.send("GET", self._domain_url + path)
+        if reply.status == 404:
+            raise CredentialsError(
+                f"account {self._query.account} has no service {service}: check the account number, and that "
+                "LivePerson has enabled the Agent Activity API for it",
+                status=404,
+            )
+        raise_for_status(reply.status, reply.headers, reply.body, self._now_ms())
+        return f"https://{domain_in(reply.body)}"
+
+    async def page(self, window: Window, offset: int, limit: int) -> PageAnswer:
+        """One page of a window; one attempt, and a second one if the token had to be renewed."""
+        base = self._bases.get(SEGMENTS_SERVICE) or await self.base(SEGMENTS_SERVICE)
+        query = urlencode(self._query.params(window, offset, limit), quote_via=quote)
+        url = f"{base}/api/account/{self._query.account}/agent-segments?{query}"
+        await self._gate.passed()
+        sent: list[str] = []
+        try:
+            return await self._page(url, sent)
+        except UnauthorizedError as error:
+            if not await self._authorizer.renew(sent[-1]):
+                raise CredentialsError(error.message, status=error.status) from None
+        await self._gate.passed()
+        try:
+            return await self._page(url, sent)
+        except UnauthorizedError as error:
+            raise CredentialsError(f"{error.message}; a fresh token did not help", status=error.status) from None
+
+    async def _page(self, url: str, sent: list[str]) -> PageAnswer:
+        async def sign() -> str:
+            sent.append(await self._authorizer.header("GET", url))
+            return sent[-1]
+
+        reply = await self._transport.page(url, sign)
+        if reply.status != 200:
+            raise_for_status(reply.status, reply.headers, self._redacted(reply.body), self._now_ms())
+        at_ms = server_time(reply.headers)
+        return PageAnswer(decode_page(reply.body), self._now_ms() if at_ms is None else at_ms)
+
+    async def _token(self, form: Mapping[str, str]) -> bytes:
+        base = await self.base(LOGIN_SERVICE)
+        url = f"{base}/sentinel/api/v2/account/{self._query.account}/app/token"
+        reply = await self._retried(lambda: self._ask_token(url, form))
+        return reply.body
+
+    async def _ask_token(self, url: str, form: Mapping[str, str]) -> Reply:
+        reply = await self._transport.send("POST", url, form=form)
+        try:
+            raise_for_status(reply.status, reply.headers, self._redacted(reply.body), self._now_ms())
+        except (UnauthorizedError, RequestRefusedError) as error:
+            raise CredentialsError(
+                f"the login service refused the client id and secret ({error.status}); check both, and that the "
+                "application is installed for this account",
+                status=error.status,
+            ) from None
+        return reply
+
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The delays of pages, for a call that has no window. Its last error becomes a ServiceError."""
+        failures = 0
+        while True:
+            try:
+                return await attempt()
+            except TransientError as error:
+                failures += 1
+                delay = self._retry.delay(error.kind, failures, random.random)
+                if delay is None:
+                    raise ServiceError(f"{error.message}, {failures} times", status=error.status) from error
+                if isinstance(error, ThrottledError):
+                    delay = max(delay, self._gate.pause(error.retry_after))
+                await asyncio.sleep(delay)
+
+    def _redacted(self, body: bytes) -> bytes:
+        """An error's body, should it repeat what was sent to it."""
+        for secret in self._auth.secrets():
+            body = body.replace(secret.encode(), b"***")
+        return body
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def domain_in(body: bytes) -> str:
+    """The host in the Domain API's answer. Only LivePerson's own names are trusted with credentials."""
+    try:
+        host = msgspec.json.decode(body, type=_Domain).baseURI
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise TransientError("the Domain API's answer holds no baseURI") from None
+    if not _HOST.fullmatch(host):
+        raise ServiceError(
+            "the Domain API named a host outside liveperson.net and liveperson.com; nothing was sent there"
+        )
+    return host.lower()

@@ -1,0 +1,232 @@
+"""`SegmentClient`: plan, count, stream and extract the agent segments of one account."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from segment_fetch import plan as planning
+from segment_fetch.auth import Auth
+from segment_fetch.errors import IncompleteError, InputError
+from segment_fetch.events import Event, RangePlanned, Warned
+from segment_fetch.models import Segment
+from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, TimeLike, Window, check_range, oldest_start
+from segment_fetch.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from segment_fetch.api import SegmentApi
+    from segment_fetch.extract import Report
+    from segment_fetch.pool import Feed, Pool
+    from segment_fetch.reader import Reads
+    from segment_fetch.reading import WindowRead
+    from segment_fetch.sinks.base import Sink
+    from segment_fetch.transport import Timeouts
+
+DEFAULT_RATE = 10.0
+"""Requests a second unless told otherwise; the API's own limit is not published."""
+
+_BATCH = 500
+
+
+class SegmentClient:
+    """One account of the agent-segments API. Use it with `async with`, in the event loop that it was entered in.
+
+    `source` names the caller to the API: 1 to 20 letters, digits or underscores, unique to the job. `filters` narrow
+    what is asked. A given `session` is used and never closed; certificates are checked whatever it says. `base_url`
+    replaces the look-up of the account's domain. `rate` is requests a second, None for no limit, `connections` the most
+    requests in flight. `window` is the widest time frame asked at once (at most a week), `split_above` the most
+    segments a window may hold before it is divided. `on_event` is called in the event loop with each `Event`; it must
+    not block. `clock` gives the time as seconds since the epoch.
+
+    Raises InputError for settings that cannot work, before anything is sent.
+    """
+
+    def __init__(
+        self,
+        account: str,
+        *,
+        auth: Auth,
+        source: str,
+        filters: Filters | None = None,
+        session: aiohttp.ClientSession | None = None,
+        base_url: str | None = None,
+        rate: float | None = DEFAULT_RATE,
+        connections: int = 16,
+        window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
+        limit: int = MAX_LIMIT,
+        split_above: int = planning.SPLIT_ABOVE,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        on_event: Callable[[Event], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._query = Query(account, source, filters or Filters(), limit)
+        self._auth = auth
+        self._session = session
+        self._base_url = base_url
+        self._rate = _checked_rate(rate)
+        self._connections = _at_least_one("connections", connections)
+        self._width = planning.check_width(window // timedelta(milliseconds=1))
+        self._split_above = _at_least_one("split_above", split_above)
+        self._retry = retry or RetryPolicy()
+        self._timeouts = timeouts
+        self._tell = on_event or _nobody
+        self._clock = clock
+        self._api: SegmentApi | None = None
+        self._close: Callable[[], Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"SegmentClient({self._query.account!r}, source={self._query.source!r})"
+
+    async def __aenter__(self) -> Self:
+        from segment_fetch.api import SegmentApi  # noqa: PLC0415 - brings aiohttp, which importing need not pay
+        from segment_fetch.gate import Gate  # noqa: PLC0415
+        from segment_fetch.transport import Transport, checked_base  # noqa: PLC0415
+
+        if self._api is not None:
+            raise InputError("this client is in use; make another one")
+        base_url = None if self._base_url is None else checked_base(self._base_url)
+        transport = Transport(session=self._session, connections=self._connections, timeouts=self._timeouts)
+        self._gate = Gate(self._rate)
+        self._api = SegmentApi(
+            self._query, self._auth, transport, self._gate, retry=self._retry, base_url=base_url, clock=self._clock
+        )
+        self._close = transport.close
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._close is not None:
+            await self._close()
+        self._api = self._close = None
+
+    async def count(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
+        """How many segments closed in start <= t < end, by small requests; exact if nothing changes meanwhile.
+
+        Raises InputError for a range that cannot be asked, and the errors of the service.
+        """
+        from segment_fetch.survey import Counting  # noqa: PLC0415
+
+        windows = planning.windows(*self._range(start, end, clamp), self._width)
+        counting = Counting(windows)
+        await self._pool(counting).run()
+        return counting.total
+
+    async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
+        """The windows that reading a range takes, with the counts that the API reports now. Keeps no segment."""
+        from segment_fetch.survey import Survey  # noqa: PLC0415
+
+        windows = planning.windows(*self._range(start, end, clamp), self._width)
+        survey = Survey(windows, self._query.limit, self._split_above)
+        await self._pool(survey).run()
+        planned = survey.planned()
+        pages = sum(window.pages for window in planned)
+        return planning.Plan(planned, None if self._rate is None else pages / self._rate)
+
+    async def stream(
+        self, start: TimeLike, end: TimeLike, *, clamp: bool = False
+    ) -> AsyncGenerator[list[Segment], None]:
+        """Proven segments in batches of at most 500, by close time, then segmentId; each once.
+
+        Reads ahead by a bounded amount while the consumer is busy. A window that cannot be proven is left out, the
+        others are delivered, and IncompleteError at the end names it. Use `contextlib.aclosing` if you may
+        leave the loop early.
+        """
+        from segment_fetch.extract import in_order  # noqa: PLC0415
+
+        ranges = [Window(*self._range(start, end, clamp))]
+        unproven: list[WindowRead[Any]] = []
+        async with self._reads(ranges, list) as reads:
+            async for read in in_order(reads, ranges):
+                if read.status == "unproven":
+                    unproven.append(read)
+                for batch in _batches(read.parts):
+                    yield batch
+                reads.release(read.window)
+        if unproven:
+            raise _incomplete(unproven)
+
+    async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
+        """A range into a destination, going on from what is there. The report says what was done.
+
+        A window that could not be proven is `unproven` in the report and not in the destination. Raises InputError,
+        CredentialsError, ServiceError or DestinationError where the run could not go on; what is committed stays, and
+        the same call goes on from there.
+        """
+        from segment_fetch.extract import commit_all, committing, report  # noqa: PLC0415
+
+        started = time.monotonic()
+        first, last = self._range(start, end, clamp)
+        async with committing(sink, self._query) as committer:
+            ledger = committer.ledger
+            ranges = ledger.to_read(first, last, oldest_start(self._now_ms()))
+            skipped = len(ledger.complete(first, last))
+            await committer.run(lambda: ledger.clean(ranges))
+            self._tell(RangePlanned(sum(len(self._windows(r)) for r in ranges), skipped))
+            async with self._reads(ranges, sink.encode) as reads:
+                entries = await commit_all(committer, reads, ranges)
+            return report(entries, skipped, reads.pool.tally, started)
+
+    @asynccontextmanager
+    async def _reads(
+        self, ranges: Sequence[Window], encode: Callable[[Sequence[Segment]], Any]
+    ) -> AsyncIterator[Reads[Any]]:
+        from segment_fetch.reader import Settings, read  # noqa: PLC0415
+
+        windows = [window for whole in ranges for window in self._windows(whole)]
+        settings = Settings(self._query.limit, self._split_above)
+        async with read(windows, settings, encode, tell=self._tell, pool_of=self._pool) as reads:
+            yield reads
+
+    def _windows(self, whole: Window) -> list[Window]:
+        return planning.windows(whole.start, whole.end, self._width)
+
+    def _pool(self, feed: Feed) -> Pool:
+        from segment_fetch.pool import Pool  # noqa: PLC0415
+
+        if self._api is None:
+            raise InputError("the client is not open: use it inside `async with`")
+        return Pool(self._api, self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell)
+
+    def _range(self, start: TimeLike, end: TimeLike, clamp: bool) -> tuple[int, int]:
+        def warn(message: str) -> None:
+            self._tell(Warned(message))
+
+        return check_range(start, end, now_ms=self._now_ms(), clamp=clamp, warn=warn)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+
+def _nobody(event: Event) -> None:
+    """The callback of a client without one."""
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if value < 1:
+        raise InputError(f"{name}: must be at least 1")
+    return value
+
+
+def _checked_rate(rate: float | None) -> float | None:
+    if rate is not None and not 0 < rate < float("inf"):
+        raise InputError("rate: must be above zero requests a second, or none")
+    return rate
+
+
+def _batches(parts: list[list[Segment]]) -> list[list[Segment]]:
+    rows = [row for part in parts for row in part]
+    return [rows[at : at + _BATCH] for at in range(0, len(rows), _BATCH)]
+
+
+def _incomplete(unproven: Sequence[WindowRead[Any]]) -> IncompleteError:
+    windows = [read.window for read in unproven]
+    listed = "; ".join(f"{read.window}: {read.reason}" for read in unproven[:5])
+    return IncompleteError(f"{len(windows)} windows could not be proven complete: {listed}", windows)

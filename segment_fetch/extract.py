@@ -1,0 +1,136 @@
+"""Windows as they are proven, into a sink, noted in the ledger; the report at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from segment_fetch.ledger import Ledger, WindowEntry
+from segment_fetch.order import Part
+from segment_fetch.pool import Tally
+from segment_fetch.query import Query, Window
+from segment_fetch.reader import Reads
+from segment_fetch.reading import WindowRead
+from segment_fetch.sinks.base import Sink
+
+T = TypeVar("T")
+
+
+class Report(Struct, frozen=True):
+    """What an extraction did. `windows` are those read in this run, oldest first; `skipped` were complete before.
+
+    `complete` is True if every window of the range is in the destination and proven.
+    """
+
+    complete: bool
+    windows: tuple[WindowEntry, ...]
+    skipped: int
+    segments: int
+    duplicates: int
+    requests: int
+    retries: int
+    throttled: int
+    seconds: float
+    unknown_fields: tuple[str, ...]
+
+    @property
+    def unproven(self) -> tuple[WindowEntry, ...]:
+        """The windows that are missing from the destination."""
+        return tuple(entry for entry in self.windows if entry.status == "unproven")
+
+
+class Committer:
+    """An open sink and its ledger, in a thread of their own, so that no disk makes the event loop wait."""
+
+    def __init__(self, sink: Sink[Any], query: Query, thread: Executor) -> None:
+        self._sink = sink
+        self._query = query
+        self._thread = thread
+        self.ledger: Ledger
+
+    async def open(self) -> None:
+        """Takes the destination and reads its manifest."""
+        stored = await self.run(self._sink.open)
+        try:
+            self.ledger = Ledger(self._sink, self._query, stored)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Gives the destination back."""
+        await self.run(self._sink.close)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the sink wants windows oldest first."""
+        return self._sink.ordered
+
+    async def commit(self, read: WindowRead[Any]) -> WindowEntry:
+        """Writes a window and makes it count."""
+        return await self.run(lambda: self.ledger.commit(read))
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """One call, in the thread. If cancelled, it ends the call first: a half-done one cannot be taken back."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            await asyncio.wait([future])
+            raise
+
+
+@asynccontextmanager
+async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
+    """A destination, open for the length of the block."""
+    with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
+        committer = Committer(sink, query, thread)
+        await committer.open()
+        try:
+            yield committer
+        finally:
+            await committer.close()
+
+
+async def commit_all(committer: Committer, reads: Reads[Any], ranges: Sequence[Window]) -> list[WindowEntry]:
+    """Commits each window of `ranges` as it comes, oldest first where the sink wants it so."""
+    entries: list[WindowEntry] = []
+    async for read in in_order(reads, ranges) if committer.ordered else reads:
+        entries.append(await committer.commit(read))
+        reads.release(read.window)
+    return sorted(entries, key=lambda entry: entry.window)
+
+
+async def in_order(reads: AsyncIterable[WindowRead[Part]], ranges: Sequence[Window]) -> AsyncIterator[WindowRead[Part]]:
+    """The same windows, oldest first: each waits until all before it have gone. They cover `ranges`, in order."""
+    waiting: dict[int, WindowRead[Part]] = {}
+    follow = {left.end: right.start for left, right in pairwise(ranges)}
+    at = ranges[0].start if ranges else 0
+    async for read in reads:
+        waiting[read.window.start] = read
+        while (ready := waiting.pop(at, None)) is not None:
+            yield ready
+            at = follow.get(ready.window.end, ready.window.end)
+
+
+def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: float) -> Report:
+    """Adds up a run."""
+    return Report(
+        complete=all(entry.status != "unproven" for entry in entries),
+        windows=tuple(entries),
+        skipped=skipped,
+        segments=sum(entry.segments for entry in entries),
+        duplicates=sum(entry.duplicates for entry in entries),
+        requests=tally.requests,
+        retries=tally.retries,
+        throttled=tally.throttled,
+        seconds=round(time.monotonic() - started, 3),
+        unknown_fields=tuple(sorted({name for entry in entries for name in entry.unknown_fields})),
+    )

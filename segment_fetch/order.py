@@ -1,0 +1,67 @@
+"""The one order in which a window's segments are written: by close time, oldest first, then by segmentId.
+
+Pages come newest first, in any sequence; rows that share a millisecond may be ordered differently in two answers. So
+that a page can be encoded as soon as it comes, only its edges wait: the rows that share their millisecond with the
+page's first or last row, as the neighbouring page may hold more of them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+from segment_fetch.models import Segment
+
+Part = TypeVar("Part")
+
+close_order = attrgetter("endTimeL", "segmentId")
+"""Sort key of the order."""
+
+
+class Slice(Struct, Generic[Part], frozen=True):
+    """A page in the written order: `middle` is encoded, the edges wait for their neighbours."""
+
+    oldest: Sequence[Segment]
+    middle: Part | None
+    newest: Sequence[Segment]
+
+
+def in_order(rows: Iterable[Segment]) -> list[Segment]:
+    """Segments in the written order."""
+    return sorted(rows, key=close_order)
+
+
+def slice_page(
+    newest_first: Sequence[Segment], times: Sequence[int], encode: Callable[[Sequence[Segment]], Part]
+) -> Slice[Part]:
+    """A page's rows and their close times, newest first, made ready. No two slices may hold the same row."""
+    rows, times = newest_first[::-1], times[::-1]
+    if not rows:
+        return Slice((), None, ())
+    if len(set(times)) != len(times):
+        rows = in_order(rows)
+    low, high = bisect_right(times, times[0]), bisect_left(times, times[-1])
+    if low > high:  # all of one millisecond
+        return Slice(rows, None, ())
+    return Slice(rows[:low], encode(rows[low:high]) if low < high else None, rows[high:])
+
+
+def join(slices: Iterable[Slice[Part]], encode: Callable[[Sequence[Segment]], Part]) -> Iterator[Part]:
+    """The encoded parts of a window, from slices given oldest page first."""
+    edge: list[Segment] = []
+    for piece in slices:
+        for rows in (piece.oldest, piece.newest):
+            if edge and rows and edge[-1].endTimeL != rows[0].endTimeL:
+                yield encode(in_order(edge))
+                edge = []
+            edge.extend(rows)
+            if rows is piece.oldest and piece.middle is not None:
+                yield encode(in_order(edge))
+                edge = []
+                yield piece.middle
+    if edge:
+        yield encode(in_order(edge))

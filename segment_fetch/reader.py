@@ -1,0 +1,222 @@
+"""Windows, read side by side: which page to ask next, and what to do with each window that is proven or given up.
+
+The oldest window goes first, and no window waits for the one before it to end. Memory stays bounded: the segments of a
+window are held until the consumer has taken it and come back for the next, and a window starts to fill only while those
+held are below a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic
+
+from msgspec import Struct
+
+from segment_fetch.api import PageAnswer
+from segment_fetch.errors import SegmentFetchError
+from segment_fetch.events import (
+    Event,
+    NewFields,
+    PageRead,
+    WindowDone,
+    WindowOpened,
+    WindowReread,
+    WindowSplit,
+)
+from segment_fetch.models import Segment
+from segment_fetch.order import Part
+from segment_fetch.pool import Feed, PageRequest, Pool
+from segment_fetch.protocol import new_fields
+from segment_fetch.query import Window
+from segment_fetch.reading import Splitting, WindowRead, WindowReading
+
+WINDOWS_AHEAD = 3
+"""Windows of the largest size that may be held in memory at once."""
+
+
+class Settings(Struct, frozen=True):
+    """How windows are read: segments a page, segments a window before it is split."""
+
+    limit: int
+    split_above: int
+
+
+class Reader(Generic[Part]):
+    """The feed of a pool. `done` takes each window at its end; `release` says that it is no longer held."""
+
+    def __init__(
+        self,
+        windows: Iterable[Window],
+        settings: Settings,
+        encode: Callable[[Sequence[Segment]], Part],
+        *,
+        tell: Callable[[Event], None],
+        done: Callable[[WindowRead[Part]], None],
+    ) -> None:
+        self._unopened = deque(windows)
+        self._open: list[WindowReading[Part] | Splitting] = []
+        self._settings = settings
+        self._encode = encode
+        self._tell = tell
+        self._done = done
+        self._held: dict[Window, int] = {}
+        self._named: set[str] = set()
+
+    def next(self) -> PageRequest | None:
+        """A page of the oldest window that has one to ask for, or the first page of the next window."""
+        for item in self._open:
+            if item.has_next:
+                return item.next() if self._may_fill(item) else None
+        if not self._unopened or self._full(1):
+            return None
+        self._open.append(WindowReading(self._unopened.popleft(), self._settings.limit, self._encode))
+        return self._open[-1].next()
+
+    def _may_fill(self, item: WindowReading[Part] | Splitting) -> bool:
+        if isinstance(item, Splitting) or not item.opened or item.window in self._held:
+            return True
+        if self._held and self._full(item.count) and item.window > min(self._held):
+            return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
+        self._held[item.window] = item.count
+        return True
+
+    def _full(self, more: int) -> bool:
+        return sum(self._held.values()) + more > self._settings.split_above * WINDOWS_AHEAD
+
+    def release(self, window: Window) -> None:
+        """The consumer is done with the window."""
+        self._held.pop(window, None)
+
+    def finished(self) -> bool:
+        """Whether every window is at its end."""
+        return not self._open and not self._unopened
+
+    def wants(self, request: PageRequest) -> bool:
+        """Whether a delayed page is still of use."""
+        owner = request.reading
+        return any(owner is item for item in self._open) and owner.wants(request)
+
+    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
+        """A page cannot be had: its window is given up, the others go on."""
+        owner = request.reading
+        if not self.wants(request):
+            return
+        if isinstance(owner, Splitting):
+            self._replace(owner, [])
+            owner = WindowReading(owner.window, self._settings.limit, self._encode)
+        self._finish(owner, owner.unproven(str(error)))
+
+    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
+        """Takes a page; raises TransientError where it contradicts itself."""
+        owner = request.reading
+        if not self.wants(request):
+            return
+        first = isinstance(owner, WindowReading) and not owner.opened
+        owner.answered(request, answer)
+        self._tell(PageRead(request.window, request.offset, len(answer.page.segments)))
+        self._name_fields(answer)
+        if isinstance(owner, Splitting):
+            if owner.complete:
+                self._divide(owner)
+        elif first and self._opened(owner, request, answer):
+            self._replace(owner, [Splitting(owner.window, answer, owner.limit, self._settings.split_above)])
+        else:
+            self._progress(owner, answer.page.pagination.count)
+
+    def _opened(self, owner: WindowReading[Part], request: PageRequest, answer: PageAnswer) -> bool:
+        """Tells of a window's first answer; whether it is to be split."""
+        if owner.passes == 1:
+            self._tell(WindowOpened(owner.window, owner.count))
+        whole = request.offset == 0 and owner.window.end - owner.window.start > 1
+        return whole and owner.passes == 1 and owner.may_split and owner.count > self._settings.split_above
+
+    def _progress(self, owner: WindowReading[Part], count: int) -> None:
+        if count != owner.count:
+            self._reread(owner, f"its count went from {owner.count} to {count} while it was read")
+        elif owner.complete:
+            read = owner.proven()
+            if read is None:
+                self._reread(owner, f"its pages did not hold each of its {owner.count} segments once")
+            else:
+                self._finish(owner, read)
+
+    def _reread(self, owner: WindowReading[Part], reason: str) -> None:
+        passes = owner.passes
+        if owner.again():
+            self._tell(WindowReread(owner.window, passes, reason))
+        else:
+            self._finish(owner, owner.unproven(f"{reason}, in each of {passes} readings"))
+
+    def _finish(self, owner: WindowReading[Part], read: WindowRead[Part]) -> None:
+        self._open = [item for item in self._open if item is not owner]
+        self._held[owner.window] = read.segments
+        self._tell(WindowDone(read.window, read.status, read.segments, read.reason))
+        self._done(read)
+
+    def _divide(self, owner: Splitting) -> None:
+        pieces = owner.pieces()
+        self._tell(WindowSplit(owner.window, tuple(piece.window for piece in pieces)))
+        readings = [
+            WindowReading(piece.window, owner.limit, self._encode, piece.newest, may_split=False) for piece in pieces
+        ]
+        self._replace(owner, readings)
+
+    def _replace(
+        self, owner: WindowReading[Part] | Splitting, items: Sequence[WindowReading[Part] | Splitting]
+    ) -> None:
+        at = next(index for index, item in enumerate(self._open) if item is owner)
+        self._open[at : at + 1] = items
+
+    def _name_fields(self, answer: PageAnswer) -> None:
+        names = new_fields(answer.page.segments) - self._named
+        if names:
+            self._named |= names
+            self._tell(NewFields(tuple(sorted(names))))
+
+
+class Reads(Generic[Part]):
+    """Windows as they come to their end, in any order. Each counts as held until it is released."""
+
+    def __init__(self, results: asyncio.Queue[WindowRead[Part] | None], reader: Reader[Part], pool: Pool) -> None:
+        self._results = results
+        self._reader = reader
+        self.pool = pool
+        self._running = asyncio.create_task(pool.run())
+        self._running.add_done_callback(lambda _: results.put_nowait(None))
+
+    async def __aiter__(self) -> AsyncIterator[WindowRead[Part]]:
+        while (result := await self._results.get()) is not None:
+            yield result
+        await self._running
+
+    def release(self, window: Window) -> None:
+        """The consumer no longer holds the window."""
+        self._reader.release(window)
+        self.pool.wake()
+
+    async def stop(self) -> None:
+        """Ends everything that is in flight."""
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+
+
+@asynccontextmanager
+async def read(
+    windows: Iterable[Window],
+    settings: Settings,
+    encode: Callable[[Sequence[Segment]], Part],
+    *,
+    tell: Callable[[Event], None],
+    pool_of: Callable[[Feed], Pool],
+) -> AsyncIterator[Reads[Part]]:
+    """Reads windows side by side for the length of the block; leaving it stops everything that is in flight."""
+    results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
+    reader = Reader(windows, settings, encode, tell=tell, done=results.put_nowait)
+    reads = Reads(results, reader, pool_of(reader))
+    try:
+        yield reads
+    finally:
+        await reads.stop()

@@ -1,0 +1,69 @@
+"""What a destination must do. Write one by subclassing `Sink`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Generic
+
+from msgspec import Struct
+
+from segment_fetch.models import Segment
+from segment_fetch.order import Part
+from segment_fetch.query import Window
+
+
+class Written(Struct, frozen=True):
+    """Where a window's segments are: for files the name, length and SHA-256 of the bytes as stored."""
+
+    file: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+class Sink(ABC, Generic[Part]):
+    """A destination for windows of segments.
+
+    What it promises: a window is complete or absent, whatever happens in between; writing a window again replaces it;
+    the manifest is stored last, so it never names what is not there. `encode` is called in the event loop for each page
+    and must not wait; all other methods are called one at a time in a thread. Errors of the medium (OSError, or a
+    driver's own) are to be raised as DestinationError, with what to do.
+    """
+
+    ordered: bool = False
+    """Whether windows must come oldest first."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, str]:
+        """What shapes the stored data (format, compression, …): kept in the manifest, the same in every run."""
+
+    @abstractmethod
+    def open(self) -> bytes | None:
+        """Takes the destination for this run, and returns the manifest that is there.
+
+        Raises DestinationBusyError where another run has it.
+        """
+
+    @abstractmethod
+    def encode(self, segments: Sequence[Segment]) -> Part:
+        """Segments in the form in which they are held in memory until their window is proven. Pure."""
+
+    @abstractmethod
+    def write(self, window: Window, parts: Iterable[Part]) -> Written:
+        """Stores a window's segments: what `encode` made of them, in order; no parts for an empty window."""
+
+    @abstractmethod
+    def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
+        """Stores the manifest atomically, which makes what was written count; then deletes the files it replaced."""
+
+    def holds(self, written: Written) -> bool:
+        """Whether what the manifest names is still there; where not, its window is read again."""
+        return True
+
+    def clean(self, keep: AbstractSet[str], window: Window) -> None:
+        """Deletes what an interrupted run left behind within the window, except what is named by `keep`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives the destination back. Called once after `open`, whatever happened."""

@@ -1,0 +1,58 @@
+"""Compression of files. The same data gives the same bytes: no time and no name is in them."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Literal, Protocol, TypeAlias
+
+from segment_fetch.errors import InputError, MissingExtraError
+
+Compression: TypeAlias = Literal["none", "gzip", "zstd"]
+
+SUFFIXES: dict[str, str] = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+
+_GZIP_LEVEL = 6
+_GZIP_WINDOW = zlib.MAX_WBITS | 16
+_ZSTD_LEVEL = 3
+
+
+class Compressor(Protocol):
+    """Takes pieces, gives bytes to write, and the rest at the end."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """Bytes to write for this piece; may be none yet."""
+
+    def flush(self) -> bytes:
+        """The rest."""
+
+
+class _Plain:
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def check_compression(name: str) -> Compression:
+    """The name, if it is known and what it needs is installed."""
+    match name:
+        case "none" | "gzip":
+            return name
+        case "zstd":
+            compressor(name)
+            return name
+    raise InputError(f"compression {name!r}: is none of {', '.join(SUFFIXES)}")
+
+
+def compressor(name: Compression) -> Compressor:
+    """A compressor for one file."""
+    if name == "gzip":
+        return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
+    if name == "none":
+        return _Plain()
+    try:
+        import zstandard  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        raise MissingExtraError("zstd needs an extra: pip install 'segment-fetch[zstd]'") from None
+    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()

@@ -1,0 +1,202 @@
+"""A folder: one file a window, complete or absent, and a manifest that says what they are."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from segment_fetch.errors import DestinationBusyError, DestinationError
+from segment_fetch.models import Segment
+from segment_fetch.query import Window
+from segment_fetch.sinks.base import Sink, Written
+from segment_fetch.sinks.compression import SUFFIXES, Compressor, check_compression, compressor
+from segment_fetch.sinks.disk import Disk
+from segment_fetch.sinks.formats import Csv, Format, JsonLines
+
+MANIFEST = "manifest.json"
+_LOCK = ".lock"
+_PARTIAL = ".partial"
+_STAMP = "%Y%m%dT%H%M%S"
+_NAME = re.compile(r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)\.")
+
+
+def stamp(ms: int) -> str:
+    """A moment as file names have it: 20261101T000000000Z."""
+    return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime(_STAMP)}{ms % 1000:03d}Z"
+
+
+def _stamped(text: str) -> int:
+    seconds = datetime.strptime(text[:15], _STAMP).replace(tzinfo=UTC).timestamp()
+    return int(seconds) * 1000 + int(text[15:18])
+
+
+class FolderSink(Sink[bytes]):
+    """Files of one format in one folder, which is created if need be."""
+
+    def __init__(self, folder: str | Path, form: Format, compress: str = "none", *, disk: Disk | None = None) -> None:
+        self.folder = Path(folder)
+        self._format = form
+        self._compress = check_compression(compress)
+        self._suffix = f"{form.name}{SUFFIXES[self._compress]}"
+        self._disk = disk or Disk()
+        self._lock: int | None = None
+
+    def settings(self) -> dict[str, str]:
+        return {**self._format.settings(), "compress": self._compress}
+
+    def name(self, window: Window) -> str:
+        """The file's name for a window."""
+        return f"segments-{stamp(window.start)}-{stamp(window.end)}.{self._suffix}"
+
+    def open(self) -> bytes | None:
+        with self._translated():
+            self._disk.make_folder(self.folder)
+            self._lock = _locked(self.folder / _LOCK)
+            try:
+                return self._opened()
+            except BaseException:
+                self.close()
+                raise
+
+    def _opened(self) -> bytes | None:
+        self._remove_partial()
+        manifest = self._read_manifest()
+        if manifest is None:
+            self._refuse_strangers()
+        return manifest
+
+    def _read_manifest(self) -> bytes | None:
+        try:
+            return (self.folder / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _remove_partial(self) -> None:
+        for path in self.folder.glob(f".*{_PARTIAL}"):
+            self._disk.remove(path)
+
+    def _refuse_strangers(self) -> None:
+        """Without a manifest nobody knows what a file holds; deleting it could lose what the API no longer has."""
+        found = next((path.name for path in self.folder.iterdir() if _NAME.match(path.name)), None)
+        if found is not None:
+            raise DestinationError(
+                f"{self.folder} holds {found} but no {MANIFEST}: restore the manifest, or move the files elsewhere"
+            )
+
+    def encode(self, segments: Sequence[Segment]) -> bytes:
+        return self._format.encode(segments)
+
+    def write(self, window: Window, parts: Iterable[bytes]) -> Written:
+        name = self.name(window)
+        with self._translated(), self._replacing(name) as file:
+            sha, size, packer = hashlib.sha256(), 0, compressor(self._compress)
+            for data in _compressed(packer, self._format.header, parts):
+                self._disk.write(file, data)
+                sha.update(data)
+                size += len(data)
+        return Written(file=name, bytes=size, sha256=sha.hexdigest())
+
+    @contextmanager
+    def _replacing(self, name: str) -> Iterator[BinaryIO]:
+        """A file that takes its name when it is whole, or leaves nothing behind."""
+        partial = self.folder / f".{name}{_PARTIAL}"
+        file = self._disk.create(partial)
+        try:
+            with file:
+                yield file
+                self._disk.sync(file)
+            self._disk.replace(partial, self.folder / name)
+            self._disk.sync_folder(self.folder)
+        except BaseException:
+            self._disk.remove(partial)
+            raise
+
+    def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
+        with self._translated():
+            with self._replacing(MANIFEST) as file:
+                self._disk.write(file, manifest)
+            for name in obsolete:
+                self._disk.remove(self.folder / name)
+
+    def clean(self, keep: AbstractSet[str], window: Window) -> None:
+        with self._translated():
+            for path in sorted(self.folder.iterdir()):
+                match = _NAME.match(path.name)
+                if match is None or path.name in keep or not path.name.endswith(f".{self._suffix}"):
+                    continue
+                start, end = (_stamped(text) for text in match.groups())
+                if start < window.end and end > window.start:
+                    self._disk.remove(path)
+
+    def holds(self, written: Written) -> bool:
+        try:
+            return written.file is not None and (self.folder / written.file).stat().st_size == written.bytes
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DestinationError(_advice(error, self.folder)) from error
+
+
+def _compressed(packer: Compressor, header: bytes, parts: Iterable[bytes]) -> Iterator[bytes]:
+    yield packer.compress(header)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()
+
+
+def _locked(path: Path) -> int:
+    """The lock ends with the process, however it ends, so none is ever left behind."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise DestinationBusyError(f"another run is writing to {path.parent}: wait for it to end") from None
+    return handle
+
+
+def _advice(error: OSError, folder: Path) -> str:
+    place = error.filename or folder
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"no space left for {folder}: free some and run again; what is committed stays"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"no permission to write {place}: give it, or choose another folder"
+        case errno.ENOTDIR | errno.EEXIST:
+            return f"{place} is not a folder: choose another one"
+    return f"cannot write {place}: {error.strerror or error}; mend it and run again; what is committed stays"
+
+
+class JsonlSink(FolderSink):
+    """JSON Lines files in a folder. `compress` is "none", "gzip" or "zstd"."""
+
+    def __init__(self, folder: str | Path, compress: str = "none", *, disk: Disk | None = None) -> None:
+        super().__init__(folder, JsonLines(), compress, disk=disk)
+
+
+class CsvSink(FolderSink):
+    """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula."""
+
+    def __init__(
+        self, folder: str | Path, compress: str = "none", *, safe: bool = False, disk: Disk | None = None
+    ) -> None:
+        super().__init__(folder, Csv(safe=safe), compress, disk=disk)

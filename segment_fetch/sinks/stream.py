@@ -1,0 +1,72 @@
+"""An open stream, standard output say: windows oldest first, each whole. Nothing is remembered between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO
+
+from segment_fetch.errors import DestinationError
+from segment_fetch.models import Segment
+from segment_fetch.query import Window
+from segment_fetch.sinks.base import Sink, Written
+from segment_fetch.sinks.compression import check_compression, compressor
+from segment_fetch.sinks.formats import Format, JsonLines
+
+
+class StreamClosedError(DestinationError):
+    """Who read the stream has closed it."""
+
+
+class StreamSink(Sink[bytes]):
+    """Writes one continuous document to a binary stream, which the caller opens and closes."""
+
+    ordered = True
+
+    def __init__(self, stream: BinaryIO, form: Format | None = None, compress: str = "none") -> None:
+        self._stream = stream
+        self._format = form or JsonLines()
+        self._compress = check_compression(compress)
+        self._packer = compressor(self._compress)
+        self._begun = False
+        self._broken = False
+
+    def settings(self) -> dict[str, str]:
+        return {**self._format.settings(), "compress": self._compress}
+
+    def open(self) -> bytes | None:
+        return None
+
+    def encode(self, segments: Sequence[Segment]) -> bytes:
+        return self._format.encode(segments)
+
+    def write(self, window: Window, parts: Iterable[bytes]) -> Written:
+        self._begin()
+        for part in parts:
+            self._put(self._packer.compress(part))
+        self._put(b"", flush=True)
+        return Written()
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._put(self._packer.compress(self._format.header))
+
+    def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
+        """A stream keeps no manifest."""
+
+    def close(self) -> None:
+        if not self._broken:
+            self._begin()
+            self._put(self._packer.flush())
+            self._put(b"", flush=True)
+
+    def _put(self, data: bytes, *, flush: bool = False) -> None:
+        try:
+            self._stream.write(data)
+            if flush:
+                self._stream.flush()
+        except OSError as error:
+            self._broken = True
+            if isinstance(error, BrokenPipeError):
+                raise StreamClosedError("the reader of the output closed it before the end") from None
+            raise DestinationError(f"cannot write to the output: {error.strerror or error}") from error

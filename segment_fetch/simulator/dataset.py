@@ -69,6 +69,10 @@ class Dataset:
         """The close time of a segment by its number, in epoch ms."""
         return self._timeline.at(row)
 
+    def close_times(self, first: int, last: int) -> list[int]:
+        """The close times of the segments of the numbers `[first, last)`; quicker than one by one."""
+        return self._timeline.between(first, last)
+
     def count_before(self, instant: int) -> int:
         """How many segments closed before an instant (epoch ms): the number of the first that did not."""
         if instant > self.end:

@@ -86,23 +86,20 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
         check_not_negative("retry_after_s", self.retry_after_s)
         check_not_negative("slow_body_s", self.slow_body_s)
 
-    def choose(self, request: int) -> Fault | None:
-        """The fault of a request by its number, or None."""
-        draw = mix(self.seed, request) / 2**64
-        for kind in Fault:
-            draw -= getattr(self, kind)
-            if draw < 0:
-                return kind
-        return None
-
 
 class FaultPlan:
     """The faults of one kind of request: shares that can be exchanged, and single faults asked for."""
 
     def __init__(self) -> None:
-        self.faults = Faults()
         self._next: deque[Fault] = deque()
         self._request = 0
+        self.exchange(Faults())
+
+    def exchange(self, faults: Faults) -> None:
+        """Let other shares decide from the next request on."""
+        self.faults = faults
+        shares = ((kind, getattr(faults, kind)) for kind in Fault)
+        self._shares = [(kind, share) for kind, share in shares if share]
 
     def fail_next(self, fault: Fault, count: int) -> None:
         """Give the next `count` requests this fault, after those already asked for."""
@@ -111,4 +108,11 @@ class FaultPlan:
     def choose(self) -> Fault | None:
         """The fault of the next request, or None."""
         self._request += 1
-        return self._next.popleft() if self._next else self.faults.choose(self._request)
+        if self._next:
+            return self._next.popleft()
+        draw = mix(self.faults.seed, self._request) / 2**64 if self._shares else 0.0
+        for kind, share in self._shares:
+            draw -= share
+            if draw < 0:
+                return kind
+        return None

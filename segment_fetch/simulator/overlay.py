@@ -31,6 +31,10 @@ class Overlay:
             return self.inserted_times[number]
         return self._dataset.close_time(number)
 
+    def base_times(self, first: int, last: int) -> list[int]:
+        """The close times of the base rows `[first, last)`, in epoch ms."""
+        return self._dataset.close_times(first, last)
+
     def hide(self, number: int) -> None:
         """Make a base row absent; it must be present."""
         insort(self.absent, number)
@@ -85,9 +89,7 @@ class OverlaySlice:
     def rows(self, first: int, last: int) -> list[Row]:
         """The rows of the ranks `[first, last)`, ascending."""
         low, high = self._inserted_before(first), self._inserted_before(last)
-        numbers = self._base_numbers(first - low, last - high)
-        close_time = self._overlay.close_time
-        rows = [(close_time(number), number) for number in numbers]
+        rows = self._base_rows(first - low, last - high)
         if high > low:
             rows += self._overlay.inserted[self._first_inserted + low : self._first_inserted + high]
             rows.sort()
@@ -114,17 +116,15 @@ class OverlaySlice:
         absent = bisect_left(self._overlay.absent, number) - self._first_absent
         return max(0, min(number - self._low - absent, self._base))
 
-    def _base_numbers(self, first: int, last: int) -> list[int]:
-        """The numbers of the base rows of the base ranks `[first, last)`."""
+    def _base_rows(self, first: int, last: int) -> list[Row]:
+        """The base rows of the base ranks `[first, last)`."""
         if first >= last:
             return []
         absent = self._overlay.absent
         low, high = self._number_at(first), self._number_at(last - 1) + 1
-        gone = absent[bisect_left(absent, low) : bisect_left(absent, high)]
-        if not gone:
-            return list(range(low, high))
-        hidden = set(gone)
-        return [number for number in range(low, high) if number not in hidden]
+        rows = list(zip(self._overlay.base_times(low, high), range(low, high), strict=True))
+        gone = set(absent[bisect_left(absent, low) : bisect_left(absent, high)])
+        return [row for row in rows if row[1] not in gone] if gone else rows
 
     def _number_at(self, rank: int) -> int:
         """The number of the base row of a base rank: the rank plus the absent rows before it."""

@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections import OrderedDict
 from functools import cache
+from typing import NamedTuple
 
 from segment_fetch.simulator.answers import JSON, Answer
 from segment_fetch.simulator.faults import Fault
@@ -20,6 +21,36 @@ _PAGE_FAULTS = (Fault.SHORT_PAGE, Fault.STALE_COUNT, Fault.BAD_JSON)
 _HUGE_MIB = 66
 
 
+class PageAnswer(NamedTuple):
+    """An answer with a page, and how many rows it has."""
+
+    answer: Answer
+    rows: int
+
+
+class PreparedPages:
+    """Answers kept for requests that come again, up to a number of bytes; the oldest goes first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._answers: OrderedDict[PageKey, PageAnswer] = OrderedDict()
+
+    def get(self, key: PageKey) -> PageAnswer | None:
+        """The answer to a query, if it is kept."""
+        return self._answers.get(key)
+
+    def keep(self, key: PageKey, answer: PageAnswer) -> None:
+        """Keep an answer that is not kept yet."""
+        if key in self._answers:
+            return
+        self._answers[key] = answer
+        self._bytes += len(answer.answer.body)
+        while self._bytes > self._most:
+            _, oldest = self._answers.popitem(last=False)
+            self._bytes -= len(oldest.answer.body)
+
+
 class PageSource:
     """Renders pages, right ones and spoiled ones, in gzip if asked for."""
 
@@ -29,44 +60,46 @@ class PageSource:
         self._writer = writer
         self._prepared = PreparedPages(keep_bytes) if keep_bytes else None
 
-    def answer(self, query: SegmentQuery, request: int, fault: Fault | None, *, gzipped: bool) -> tuple[Answer, int]:
-        """The answer to a query, and how many rows it has; `request` is the number of the request."""
+    def answer(self, query: SegmentQuery, request: int, fault: Fault | None, *, gzipped: bool) -> PageAnswer:
+        """The answer to a query; `request` is the number of the request."""
         if fault is Fault.HUGE:
-            return _page_answer(huge_body(gzipped), gzipped=gzipped), 0
-        page = self._population.page(query, request)
+            return _page_answer(huge_body(gzipped), gzipped, 0)
         if fault in _PAGE_FAULTS:
-            body, rows = self._spoiled(query, page, fault)
-            return _page_answer(compressed(body) if gzipped else body, gzipped=gzipped), rows
-        return _page_answer(self._body(query, page, gzipped), gzipped=gzipped), len(page.rows)
+            return self._spoiled(query, self._population.page(query, request), fault, gzipped)
+        if self._prepared is None or not (query.fixed and self._population.is_repeatable):
+            return self._right(query, self._population.page(query, request), gzipped)
+        return self._kept(self._prepared, query, request, gzipped)
 
-    def _body(self, query: SegmentQuery, page: Page, gzipped: bool) -> bytes:
-        key = (query, page.version, gzipped)
-        keep = self._prepared if query.fixed else None
-        body = keep.get(key) if keep else None
-        if body is None:
-            body = self._rendered(query, page.rows, page.total)
-            body = compressed(body) if gzipped else body
-            if keep:
-                keep.keep(key, body)
-        return body
+    def _kept(self, prepared: PreparedPages, query: SegmentQuery, request: int, gzipped: bool) -> PageAnswer:
+        answer = prepared.get((query, self._population.mark(), gzipped))
+        if answer is None:
+            page = self._population.page(query, request)
+            answer = self._right(query, page, gzipped)
+            prepared.keep((query, page.version, gzipped), answer)
+        return answer
 
-    def _spoiled(self, query: SegmentQuery, page: Page, fault: Fault | None) -> tuple[bytes, int]:
-        rows, count = page.rows, page.total
+    def _right(self, query: SegmentQuery, page: Page, gzipped: bool) -> PageAnswer:
+        body = self._rendered(query, page.rows, page.total)
+        return _page_answer(compressed(body) if gzipped else body, gzipped, len(page.rows))
+
+    def _spoiled(self, query: SegmentQuery, page: Page, fault: Fault | None, gzipped: bool) -> PageAnswer:
+        rows, total = page.rows, page.total
         if fault is Fault.SHORT_PAGE:
             rows = rows[: len(rows) * 2 // 3]
         if fault is Fault.STALE_COUNT:
-            count = count - 1 if count else 1
-        body = self._rendered(query, rows, count)
+            total = total - 1 if total else 1
+        body = self._rendered(query, rows, total)
         if fault is Fault.BAD_JSON:
             body = body[: len(body) // 2] + b"}"
-        return body, len(rows)
+        return _page_answer(compressed(body) if gzipped else body, gzipped, len(rows))
 
     def _rendered(self, query: SegmentQuery, rows: list[Row], count: int) -> bytes:
         return page_body(query, rows, count, writer=self._writer, url=self.url)
 
 
-def _page_answer(body: bytes, *, gzipped: bool) -> Answer:
-    return Answer(200, body, {"Content-Type": JSON, **({"Content-Encoding": "gzip"} if gzipped else {})})
+def _page_answer(body: bytes, gzipped: bool, rows: int) -> PageAnswer:
+    headers = {"Content-Type": JSON, **({"Content-Encoding": "gzip"} if gzipped else {})}
+    return PageAnswer(Answer(200, body, headers), rows)
 
 
 @cache
@@ -82,24 +115,3 @@ def huge_body(gzipped: bool) -> bytes:
 def compressed(body: bytes) -> bytes:
     """The body in gzip, as quick as possible."""
     return gzip.compress(body, compresslevel=1, mtime=0)
-
-
-class PreparedPages:
-    """Bodies kept for requests that come again, up to a number of bytes; the oldest goes first."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
-        self._bytes = 0
-        self._bodies: OrderedDict[PageKey, bytes] = OrderedDict()
-
-    def get(self, key: PageKey) -> bytes | None:
-        """The body of a page, if it is kept."""
-        return self._bodies.get(key)
-
-    def keep(self, key: PageKey, body: bytes) -> None:
-        """Keep a body that is not kept yet."""
-        self._bodies[key] = body
-        self._bytes += len(body)
-        while self._bytes > self._most:
-            _, oldest = self._bodies.popitem(last=False)
-            self._bytes -= len(oldest)

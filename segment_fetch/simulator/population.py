@@ -50,6 +50,11 @@ class Population:
         earliest = int((self._started - drift.late_delay_s) * 1000)
         self._await_late(self._dataset.count_before(earliest), self._overlay.horizon, self._started)
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same query gets the same rows in the same order while the version is the same."""
+        return not self._drift.shuffle_ties
+
     def page(self, query: SegmentQuery, request: int) -> Page:
         """The rows of a query at this moment; `request` decides the order of ties if they are shuffled."""
         with self._lock:

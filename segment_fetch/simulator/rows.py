@@ -28,6 +28,13 @@ _AGENTS = 1009
 _SKILLS = 61
 _GROUPS = 23
 _SHARE_UNIT = 65536
+_TEMPLATE = b"********-****-****-****-************:######################********-****-****-****-************"
+_STRIDE = len(_TEMPLATE)
+_TOKEN = 22
+_CONVERSATION = 37 + _TOKEN
+_HEX_COLUMNS = [column for column, sign in enumerate(_TEMPLATE) if sign == ord("*")]
+_SECONDS = tuple(f"{second:02d}." for second in range(60))
+_MILLIS = tuple(f"{milli:03d}Z" for milli in range(1000))
 _LEAST_NUMBER = 1_000_000_000
 _FACTOR = 2_654_435_761
 _UNICODE_NAMES = ("Zoë", "Łukasz", "Ñandú", "李雷", "Ωmega", "Şükrü")
@@ -53,10 +60,11 @@ class Traits(NamedTuple):
 
 
 class _Material(NamedTuple):
-    """The random parts of one block of rows: hexadecimal, base64 and 16-bit numbers, sliced by row."""
+    """The random parts of one block of rows. `text` has for each row a UUID, a token, another UUID, laid out
+    as they are spelled; `numbers` has four of 16 bits.
+    """
 
-    hexadecimal: str
-    tokens: str
+    text: str
     numbers: tuple[int, ...]
 
 
@@ -80,18 +88,16 @@ class RowWriter:
         self._null_limit = int(options.null_share * _SHARE_UNIT)
         self._unknown_limit = int(options.unknown_reasons * _SHARE_UNIT)
         self._wrong_limit = int(options.wrong_types * _SHARE_UNIT)
-        self._plain = not (self._unknown_limit or self._wrong_limit)
         self._new_field_from = 2**32 if options.new_field_from is None else options.new_field_from
+        self._odd_from = 0 if self._unknown_limit or self._wrong_limit else self._new_field_from
+        self._minutes = _MinuteTexts()
         self._material = lru_cache(maxsize=256)(self._make_material)
 
     def segment_id(self, row: int) -> str:
         """The identifier of a row; unique, because the number in it is a scrambled row number."""
         block, slot = divmod(row, _BLOCK)
-        material = self._material(block)
-        at, token = slot * 64, slot * 24
-        return (
-            f"{self._account}:{_scrambled(row)}:{_uuid(material.hexadecimal, at)}:{material.tokens[token : token + 22]}"
-        )
+        at = slot * _STRIDE
+        return f"{self._account}:{_scrambled(row)}:{self._material(block).text[at : at + _CONVERSATION]}"
 
     def traits(self, row: int) -> Traits:
         """What filters and sorts compare, without rendering the row."""
@@ -101,7 +107,7 @@ class RowWriter:
         agent = self._agents[agent_number % _AGENTS]
         nulled = oddity < self._null_limit
         return Traits(
-            conversation=_uuid(material.hexadecimal, _conversation_at(slot, oddity)),
+            conversation=material.text[_conversation_at(slot, oddity) :][:36],
             agent=str(agent.number),
             employee=agent.employee,
             skill="" if nulled else str(self._skills[skill_number % _SKILLS]),
@@ -113,44 +119,52 @@ class RowWriter:
         return [self._row(row, close) for row, close in rows]
 
     def _row(self, row: int, close: int) -> bytes:
+        """One row. Everything that costs time is laid out in tables, because a page has 500 of them."""
         block, slot = divmod(row, _BLOCK)
-        text, tokens, numbers = self._material(block)
-        at, token, number = slot * 64, slot * 24, slot * 4
-        conversation_at = _conversation_at(slot, numbers[number + 2])
-        agent_number, skill_number, oddity, length = numbers[number : number + 4]
-        agent = self._agents[agent_number % _AGENTS]
+        text, numbers = self._material(block)
+        at = slot * _STRIDE
+        agent_number, skill_number, oddity, length = numbers[slot * 4 : slot * 4 + 4]
+        _, _, _, agent_json, _, group_json = agent = self._agents[agent_number % _AGENTS]
+        skill: int | str = self._skills[skill_number % _SKILLS]
+        reason, tail = END_REASONS[length % 7], "}"
+        if oddity < self._null_limit:
+            skill, group_json = "null", '"groupId":null' if oddity % 2 else group_json
+        if row >= self._odd_from:
+            reason, agent_json, tail = self._odd(row, agent, oddity, length)
+        conversation = slot * _STRIDE + _CONVERSATION if oddity % 5 else _conversation_at(slot, oddity)
         span = 15_000 + length * length // 600
-        nulled = oddity < self._null_limit
-        skill: int | str = "null" if nulled else self._skills[skill_number % _SKILLS]
-        group = '"groupId":null' if nulled and oddity % 2 else agent.group_json
-        reason, agent_json = (
-            (END_REASONS[length % 7], agent.agent_json) if self._plain else self._odd(agent, oddity, length)
-        )
-        tail = "}" if row < self._new_field_from else f',"newField":"{oddity}"}}'
+        start, minutes = close - span, self._minutes
         return (
-            f'{{"segmentId":"{self._account}:{_scrambled(row)}:{_uuid(text, at)}:{tokens[token : token + 22]}",'
-            f'"startTimeL":{close - span},"endTimeL":{close},'
-            f'"conversationId":"{_uuid(text, conversation_at)}",{agent_json}"skillId":{skill},{group},'
-            f'"endReason":"{reason}","totalHandleTimeMillis":{span - span // (2 + oddity % 5)},'
-            f'"endTime":"{utc_text(close)}","startTime":"{utc_text(close - span)}"{tail}'
+            f'{{"segmentId":"{self._account}:{_LEAST_NUMBER + (row * _FACTOR & 0xFFFFFFFF)}:'
+            f'{text[at : at + _CONVERSATION]}","startTimeL":{start},"endTimeL":{close},'
+            f'"conversationId":"{text[conversation : conversation + 36]}",{agent_json}"skillId":{skill},'
+            f'{group_json},"endReason":"{reason}","totalHandleTimeMillis":{span - span // (2 + oddity % 5)},'
+            f'"endTime":"{minutes[close // 60_000]}{_SECONDS[close // 1000 % 60]}{_MILLIS[close % 1000]}",'
+            f'"startTime":"{minutes[start // 60_000]}{_SECONDS[start // 1000 % 60]}{_MILLIS[start % 1000]}"{tail}'
         ).encode()
 
-    def _odd(self, agent: _Agent, oddity: int, length: int) -> tuple[str, str]:
-        """End reason and agent of a row where unknown values or wrong types are asked for."""
+    def _odd(self, row: int, agent: _Agent, oddity: int, length: int) -> tuple[str, str, str]:
+        """End reason, agent and end of a row where unknown values, wrong types or new fields are asked for."""
         draw = oddity * 40_503 % _SHARE_UNIT
         unknown = draw < self._unknown_limit
         wrong = (draw + _SHARE_UNIT // 2) % _SHARE_UNIT < self._wrong_limit
-        reason = UNKNOWN_END_REASON if unknown else END_REASONS[length % 7]
-        return reason, agent.wrong_json if wrong else agent.agent_json
+        return (
+            UNKNOWN_END_REASON if unknown else END_REASONS[length % 7],
+            agent.wrong_json if wrong else agent.agent_json,
+            f',"newField":"{oddity}"}}' if row >= self._new_field_from else "}",
+        )
 
     def _make_material(self, block: int) -> _Material:
         digest = shake_128(f"{self._seed}/{block}".encode()).digest(_BLOCK * 58)
         tokens_at, numbers_at = _BLOCK * 32, _BLOCK * 50
-        return _Material(
-            digest[:tokens_at].hex(),
-            urlsafe_b64encode(digest[tokens_at:numbers_at]).decode(),
-            struct.unpack(f"<{_BLOCK * 4}H", digest[numbers_at:]),
-        )
+        text = bytearray(_TEMPLATE * _BLOCK)
+        hexadecimal = digest[:tokens_at].hex().encode()
+        tokens = urlsafe_b64encode(digest[tokens_at:numbers_at])
+        for place, column in enumerate(_HEX_COLUMNS):
+            text[column::_STRIDE] = hexadecimal[place::64]
+        for place in range(_TOKEN):
+            text[37 + place :: _STRIDE] = tokens[place::24]
+        return _Material(text.decode(), struct.unpack(f"<{_BLOCK * 4}H", digest[numbers_at:]))
 
 
 def utc_text(instant: int) -> str:
@@ -159,9 +173,16 @@ def utc_text(instant: int) -> str:
     return f"{_minute_text(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
 
 
-@lru_cache(maxsize=4096)
 def _minute_text(minute: int) -> str:
     return datetime.fromtimestamp(minute * 60, UTC).strftime("%Y-%m-%dT%H:%M:")
+
+
+class _MinuteTexts(dict[int, str]):
+    """The text of each minute since the epoch, made when it is first needed."""
+
+    def __missing__(self, minute: int) -> str:
+        text = self[minute] = _minute_text(minute)
+        return text
 
 
 def row_of_id(segment_id: str) -> int:
@@ -177,16 +198,9 @@ def _scrambled(row: int) -> int:
     return _LEAST_NUMBER + (row * _FACTOR & 0xFFFFFFFF)
 
 
-def _uuid(text: str, at: int) -> str:
-    return (
-        f"{text[at : at + 8]}-{text[at + 8 : at + 12]}-{text[at + 12 : at + 16]}-"
-        f"{text[at + 16 : at + 20]}-{text[at + 20 : at + 32]}"
-    )
-
-
 def _conversation_at(slot: int, oddity: int) -> int:
     """Where the conversation's identifier stands: every fifth row continues the one before, as transfers do."""
-    return (slot - 1 if slot and oddity % 5 == 0 else slot) * 64 + 32
+    return (slot - 1 if slot and oddity % 5 == 0 else slot) * _STRIDE + _CONVERSATION
 
 
 def _agent(seed: int, number: int) -> _Agent:

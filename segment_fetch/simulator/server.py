@@ -89,7 +89,7 @@ class Simulator:
         self._service = Service(settings, pages=self._pages, verifier=self._verifier, stats=self.stats)
         self._plans = self._service.segment_faults, self._service.token_faults, self._service.domain_faults
         for plan, given in zip(self._plans, (faults, token_faults, domain_faults), strict=True):
-            plan.faults = given or Faults()
+            plan.exchange(given or Faults())
         self.set_limit(limit)
         if isinstance(self._verifier, SignatureVerifier):
             self.stats.nonces = self._verifier.nonces
@@ -107,7 +107,7 @@ class Simulator:
 
     @faults.setter
     def faults(self, faults: Faults) -> None:
-        self._service.segment_faults.faults = faults
+        self._service.segment_faults.exchange(faults)
 
     def fail_next(
         self, fault: Fault | str, count: int = 1, *, of: Literal["segments", "token", "domain"] = "segments"

@@ -42,7 +42,7 @@ class Timeline:
     ) -> None:
         self._seed = seed
         self._tie_seed = mix(seed, 1)
-        self._tie_limit = int(ties * (_MASK + 1))
+        self._tie_limit = int(ties * 2**64)
         self._rows = rows
         self._spread = max(rows - burst, 1)
         self._edges, self._shares = _load_curve(start, end, daily_load=daily_load, concentrate=concentrate)
@@ -58,6 +58,14 @@ class Timeline:
             row -= self._burst
         return self._spread_at(row)
 
+    def between(self, first: int, last: int) -> list[int]:
+        """The close times of the rows `[first, last)`, in epoch ms; quicker than one by one."""
+        burst_last = self._burst_first + self._burst
+        before = self._spread_between(first, min(last, self._burst_first))
+        burst = max(min(last, burst_last) - max(first, self._burst_first), 0)
+        after = self._spread_between(max(first, burst_last) - self._burst, last - self._burst)
+        return before + [self.burst_at] * burst + after
+
     def before(self, instant: int) -> int:
         """How many rows closed before an instant (epoch ms): the number of the first that did not."""
         return bisect_left(range(self._rows), instant, key=self.at)
@@ -66,13 +74,21 @@ class Timeline:
         return bisect_left(range(self._rows - self._burst), instant, key=self._spread_at)
 
     def _spread_at(self, row: int) -> int:
-        if self._tie_limit:
-            row = self._leader(row)
-        share = (row + mix(self._seed, row) / (_MASK + 1)) / self._spread
-        piece = bisect_right(self._shares, share) - 1
-        low, high = self._shares[piece], self._shares[piece + 1]
-        first, last = self._edges[piece], self._edges[piece + 1]
-        return min(first + int((share - low) / (high - low) * (last - first)), last - 1)
+        return self._spread_between(row, row + 1)[0]
+
+    def _spread_between(self, first: int, last: int) -> list[int]:
+        times: list[int] = []
+        seed, spread, ties = self._seed, self._spread, self._tie_limit
+        low, high, edge, end = 0.0, 0.0, 0, 0
+        for number in range(first, last):
+            row = self._leader(number) if ties else number
+            share = (row + mix(seed, row) / 2**64) / spread
+            if not low <= share < high:
+                piece = bisect_right(self._shares, share) - 1
+                low, high = self._shares[piece], self._shares[piece + 1]
+                edge, end = self._edges[piece], self._edges[piece + 1]
+            times.append(min(edge + int((share - low) / (high - low) * (end - edge)), end - 1))
+        return times
 
     def _leader(self, row: int) -> int:
         """The row whose close time this one shares: itself, or one of a bounded run before it."""

@@ -8,7 +8,7 @@ page's first or last row, as the neighbouring page may hold more of them.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -38,7 +38,7 @@ def in_order(rows: Iterable[Segment]) -> list[Segment]:
 def slice_page(
     newest_first: Sequence[Segment], times: Sequence[int], encode: Callable[[Sequence[Segment]], Part]
 ) -> Slice[Part]:
-    """A page's rows and their close times, newest first, made ready. No two slices may hold the same row."""
+    """A page's rows and their close times, newest first, made ready."""
     rows, times = newest_first[::-1], times[::-1]
     if not rows:
         return Slice((), None, ())
@@ -50,18 +50,31 @@ def slice_page(
     return Slice(rows[:low], encode(rows[low:high]) if low < high else None, rows[high:])
 
 
-def join(slices: Iterable[Slice[Part]], encode: Callable[[Sequence[Segment]], Part]) -> Iterator[Part]:
-    """The encoded parts of a window, from slices given oldest page first."""
-    edge: list[Segment] = []
+def join(
+    slices: Iterable[Slice[Part]],
+    encode: Callable[[Sequence[Segment]], Part],
+    more: Mapping[int, Mapping[str, Segment]],
+) -> Iterator[Part]:
+    """The encoded parts of a window, from slices given oldest page first.
+
+    `more` has further segments by close time and id, of instants that page boundaries cut. At such a cut the same
+    segment may be in two slices; it is kept once.
+    """
+    edge: dict[str, Segment] = {}
+    at = 0
+
+    def flush() -> Iterator[Part]:
+        if edge:
+            yield encode(in_order({**edge, **more.get(at, {})}.values()))
+            edge.clear()
+
     for piece in slices:
-        for rows in (piece.oldest, piece.newest):
-            if edge and rows and edge[-1].endTimeL != rows[0].endTimeL:
-                yield encode(in_order(edge))
-                edge = []
-            edge.extend(rows)
-            if rows is piece.oldest and piece.middle is not None:
-                yield encode(in_order(edge))
-                edge = []
-                yield piece.middle
-    if edge:
-        yield encode(in_order(edge))
+        for rows, behind in ((piece.oldest, piece.middle), (piece.newest, None)):
+            if rows and rows[0].endTimeL != at:
+                yield from flush()
+                at = rows[0].endTimeL
+            edge.update((row.segmentId, row) for row in rows)
+            if behind is not None:
+                yield from flush()
+                yield behind
+    yield from flush()

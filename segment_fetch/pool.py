@@ -32,13 +32,13 @@ PATIENCE_S = 900.0
 
 
 class PageRequest(Struct, frozen=True):
-    """A page that a feed wants. `reading` and `serial` are the feed's own marks for what it belongs to."""
+    """A page that a feed wants. `reading` and `mark` are the feed's own, for what it belongs to."""
 
     window: Window
     offset: int
     limit: int
     reading: Any
-    serial: int
+    mark: Any = None
 
 
 class Feed(Protocol):

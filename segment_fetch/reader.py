@@ -23,15 +23,16 @@ from segment_fetch.events import (
     PageRead,
     WindowDone,
     WindowOpened,
-    WindowReread,
     WindowSplit,
 )
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
+from segment_fetch.passes import Failed
 from segment_fetch.pool import Feed, PageRequest, Pool
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
-from segment_fetch.reading import Splitting, WindowRead, WindowReading
+from segment_fetch.reading import WindowRead, WindowReading
+from segment_fetch.splitting import Splitting
 
 WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
@@ -72,11 +73,11 @@ class Reader(Generic[Part]):
                 return item.next() if self._may_fill(item) else None
         if not self._unopened or self._full(1):
             return None
-        self._open.append(WindowReading(self._unopened.popleft(), self._settings.limit, self._encode))
+        self._open.append(self._reading(self._unopened.popleft()))
         return self._open[-1].next()
 
     def _may_fill(self, item: WindowReading[Part] | Splitting) -> bool:
-        if isinstance(item, Splitting) or not item.opened or item.window in self._held:
+        if isinstance(item, Splitting) or item.count is None or item.window in self._held:
             return True
         if self._held and self._full(item.count) and item.window > min(self._held):
             return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
@@ -105,50 +106,38 @@ class Reader(Generic[Part]):
         if not self.wants(request):
             return
         if isinstance(owner, Splitting):
-            self._replace(owner, [])
-            owner = WindowReading(owner.window, self._settings.limit, self._encode)
-        self._finish(owner, owner.unproven(str(error)))
+            whole = self._reading(owner.window)
+            self._replace(owner, [whole])
+            owner = whole
+        self._finish(owner, owner.unproven(Failed(str(error))))
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
         """Takes a page; raises TransientError where it contradicts itself."""
         owner = request.reading
         if not self.wants(request):
             return
-        first = isinstance(owner, WindowReading) and not owner.opened
+        first = isinstance(owner, WindowReading) and owner.count is None
         owner.answered(request, answer)
-        self._tell(PageRead(request.window, request.offset, len(answer.page.segments)))
+        self._tell(PageRead(owner.window, request.offset, len(answer.page.segments)))
         self._name_fields(answer)
         if isinstance(owner, Splitting):
             if owner.complete:
                 self._divide(owner)
-        elif first and self._opened(owner, request, answer):
-            self._replace(owner, [Splitting(owner.window, answer, owner.limit, self._settings.split_above)])
-        else:
-            self._progress(owner, answer.page.pagination.count)
-
-    def _opened(self, owner: WindowReading[Part], request: PageRequest, answer: PageAnswer) -> bool:
-        """Tells of a window's first answer; whether it is to be split."""
-        if owner.passes == 1:
+            return
+        if first:
             self._tell(WindowOpened(owner.window, owner.count))
-        whole = request.offset == 0 and owner.window.end - owner.window.start > 1
-        return whole and owner.passes == 1 and owner.may_split and owner.count > self._settings.split_above
+            if self._too_large(owner):
+                self._replace(owner, [Splitting(owner.window, answer, owner.limit, self._settings.split_above)])
+                return
+        if (read := owner.advance()) is not None:
+            self._finish(owner, read)
 
-    def _progress(self, owner: WindowReading[Part], count: int) -> None:
-        if count != owner.count:
-            self._reread(owner, f"its count went from {owner.count} to {count} while it was read")
-        elif owner.complete:
-            read = owner.proven()
-            if read is None:
-                self._reread(owner, f"its pages did not hold each of its {owner.count} segments once")
-            else:
-                self._finish(owner, read)
+    def _too_large(self, owner: WindowReading[Part]) -> bool:
+        divisible = not owner.divided and owner.window.end - owner.window.start > 1
+        return divisible and (owner.count or 0) > self._settings.split_above
 
-    def _reread(self, owner: WindowReading[Part], reason: str) -> None:
-        passes = owner.passes
-        if owner.again():
-            self._tell(WindowReread(owner.window, passes, reason))
-        else:
-            self._finish(owner, owner.unproven(f"{reason}, in each of {passes} readings"))
+    def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReading[Part]:
+        return WindowReading(window, self._settings.limit, self._encode, tell=self._tell, newest=newest)
 
     def _finish(self, owner: WindowReading[Part], read: WindowRead[Part]) -> None:
         self._open = [item for item in self._open if item is not owner]
@@ -159,10 +148,7 @@ class Reader(Generic[Part]):
     def _divide(self, owner: Splitting) -> None:
         pieces = owner.pieces()
         self._tell(WindowSplit(owner.window, tuple(piece.window for piece in pieces)))
-        readings = [
-            WindowReading(piece.window, owner.limit, self._encode, piece.newest, may_split=False) for piece in pieces
-        ]
-        self._replace(owner, readings)
+        self._replace(owner, [self._reading(piece.window, piece.newest) for piece in pieces])
 
     def _replace(
         self, owner: WindowReading[Part] | Splitting, items: Sequence[WindowReading[Part] | Splitting]

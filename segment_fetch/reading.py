@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Sequence
-from operator import attrgetter, neg
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Generic
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from segment_fetch import stitch
 from segment_fetch.api import PageAnswer
 from segment_fetch.errors import TransientError
-from segment_fetch.events import Status
+from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.models import Segment
-from segment_fetch.order import Part, Slice, join, slice_page
-from segment_fetch.plan import cut_at, cut_ranks
+from segment_fetch.order import Part
+from segment_fetch.passes import Ask, Failed, MovingPass, Pass, Proven, StillPass
 from segment_fetch.pool import PageRequest
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 
 SETTLED_AFTER_MS = (24 * 60 + 15) * 60_000
 """A segment can take 24 hours after its close to appear; 15 minutes more for clocks and caches."""
-PASSES = 3
-"""How often a window is read before it is given up."""
-
 _id = attrgetter("segmentId")
 _time = attrgetter("endTimeL")
 
@@ -66,9 +62,10 @@ def checked_view(
 
 
 class WindowReading(Generic[Part]):
-    """Reads one window until its pages prove it, at most `PASSES` times.
+    """Reads one window until its pages prove it, or cannot.
 
-    `newest` is a page already read that holds the newest segments of the window.
+    A settled window is read as one that does not change; if it does, or if it is not settled yet, as one that moves.
+    `newest` is a page already read, of a bigger query, that holds the newest segments of the window.
     """
 
     def __init__(
@@ -76,177 +73,118 @@ class WindowReading(Generic[Part]):
         window: Window,
         limit: int,
         encode: Callable[[Sequence[Segment]], Part],
-        newest: PageAnswer | None = None,
         *,
-        may_split: bool = True,
+        tell: Callable[[Event], None],
+        newest: PageAnswer | None = None,
     ) -> None:
         self.window = window
         self.limit = limit
-        self.may_split = may_split
-        self.passes = 0
         self.requests = 0
-        self.count = 0
+        self.count: int | None = None
+        self.divided = newest is not None
         self._encode = encode
+        self._tell = tell
         self._unknown: set[str] = set()
-        self._begin()
-        if newest is not None:
+        self._rows = self._pages = self._passes = 0
+        self._began = 0
+        self._pass: Pass[Part] | None = None
+        self._todo: deque[Ask] = deque()
+        self._wanted: set[Ask] = set()
+        if newest is None:
+            self._ask([Ask(window)])
+        else:
             self.requests = 1
-            self._hold(newest, 0, prefix=True)
-            self._todo = deque([len(newest.page.segments)])
+            self._hold(Ask(window), newest, prefix=True)
+            self.advance()
 
-    def _begin(self) -> None:
-        self.passes += 1
-        self.opened = False
-        self._read_at = 0
-        self._owned = 0
-        self._todo = deque([0])
-        self._wanted: set[int] = set()
-        self._views: list[stitch.PageView] = []
-        self._slices: dict[int, Slice[Part]] = {}
+    def _ask(self, asks: Iterable[Ask]) -> None:
+        self._todo.extend(asks)
+        self._wanted.update(self._todo)
 
     @property
     def has_next(self) -> bool:
         """Whether there is a page to ask for."""
         return bool(self._todo)
 
-    @property
-    def complete(self) -> bool:
-        """Whether every page of this pass is there."""
-        return self.opened and not self._todo and not self._wanted
-
     def next(self) -> PageRequest:
         """The next page to ask for."""
-        offset = self._todo.popleft()
-        self._wanted.add(offset)
+        ask = self._todo.popleft()
         self.requests += 1
-        return PageRequest(self.window, offset, self.limit, self, self.passes)
+        return PageRequest(ask.window, ask.offset, self.limit, self, ask)
 
     def wants(self, request: PageRequest) -> bool:
-        """Whether the page belongs to this pass and has not come yet."""
-        return request.serial == self.passes and request.offset in self._wanted
+        """Whether the page is still of use and has not come yet."""
+        return request.mark in self._wanted
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes a page of this pass; the first one's count says which others there are."""
-        self._hold(answer, request.offset)
-        self._wanted.discard(request.offset)
-        if not self.opened:
-            self.opened = True
+        """Takes a page; TransientError where it contradicts itself."""
+        futile = self._hold(request.mark, answer)
+        self._wanted.discard(request.mark)
+        if self.count is None:
             self.count = answer.page.pagination.count
-            self._todo.extend(range(request.offset + self.limit, self.count, self.limit))
+        if futile is not None:
+            self._start_over(futile)
 
-    def _hold(self, answer: PageAnswer, offset: int, *, prefix: bool = False) -> None:
-        rows = answer.page.segments
-        view = checked_view(answer, self.window, offset, self.limit, prefix=prefix)
-        foreign = bisect_left(view.times, -self.window.end + 1, key=neg)
-        self._slices[offset] = slice_page(rows[foreign:], view.times[foreign:], self._encode)
-        self._owned += len(rows) - foreign
-        self._views.append(view)
-        self._unknown |= new_fields(rows)
-        self._read_at = max(self._read_at, answer.at_ms)
+    def _hold(self, ask: Ask, answer: PageAnswer, *, prefix: bool = False) -> str | None:
+        view = checked_view(answer, ask.window, ask.offset, self.limit, prefix=prefix)
+        if self._pass is None:
+            self._began = answer.at_ms
+            self._pass = self._first_pass()
+        self._pages += 1
+        self._rows += len(view.ids)
+        self._unknown |= new_fields(answer.page.segments)
+        return self._pass.take(ask, view, answer.page.segments)
 
-    def again(self) -> bool:
-        """Starts another pass, if there is one left."""
-        if self.passes == PASSES:
-            return False
-        self._begin()
-        return True
+    @property
+    def _settled(self) -> bool:
+        return self.window.end <= self._began - SETTLED_AFTER_MS
 
-    def proven(self) -> WindowRead[Part] | None:
-        """The window, if the pages of this pass prove it."""
-        if stitch.count_proof(self._views) is None:
+    def _first_pass(self) -> Pass[Part]:
+        kind = StillPass if self._settled and self._passes == 0 else MovingPass
+        self._passes += 1
+        return kind(self.window, self.limit, self._encode)
+
+    def _start_over(self, reason: str) -> None:
+        """Reads the window again, as one that moves. What is still in flight is no longer of use."""
+        self._tell(WindowReread(self.window, self._passes, reason))
+        self._todo.clear()
+        self._wanted.clear()
+        self._pass = None
+        self._pages = self._rows = 0
+        self._ask([Ask(self.window)])
+
+    def advance(self) -> WindowRead[Part] | None:
+        """What follows from the pages that came: the window at its end, or None while there is more to ask."""
+        if self._wanted or self._pass is None:
             return None
-        settled = self.window.end <= self._read_at - SETTLED_AFTER_MS
-        newest_last = (self._slices[offset] for offset in sorted(self._slices, reverse=True))
-        parts = list(join(newest_last, self._encode))
-        return self._result("complete" if settled else "provisional", parts, self._owned)
+        step = self._pass.advance()
+        if isinstance(step, Proven):
+            return self._result("complete" if self._settled else "provisional", step.parts, step.segments)
+        if isinstance(step, list):
+            self._ask(step)
+        elif isinstance(self._pass, StillPass):
+            self._start_over(step.reason)
+        else:
+            return self.unproven(step)
+        return None
 
-    def unproven(self, reason: str) -> WindowRead[Part]:
+    def unproven(self, failed: Failed) -> WindowRead[Part]:
         """The window, given up; nothing more is asked."""
         self._todo.clear()
         self._wanted.clear()
-        return self._result("unproven", [], 0, reason)
+        return self._result("unproven", [], 0, failed.reason)
 
     def _result(self, status: Status, parts: list[Part], segments: int, reason: str | None = None) -> WindowRead[Part]:
-        rows = sum(len(view.ids) for view in self._views)
         return WindowRead(
             window=self.window,
             status=status,
             parts=parts,
-            count=self.count,
+            count=self.count or 0,
             segments=segments,
-            duplicates=rows - segments if status != "unproven" else 0,
-            pages=len(self._views),
+            duplicates=self._rows - segments if status != "unproven" else 0,
+            pages=self._pages,
             requests=self.requests,
-            read_at=self._read_at,
+            read_at=self._began,
             unknown_fields=tuple(sorted(self._unknown)),
             reason=reason,
         )
-
-
-class Splitting:
-    """A window with too many segments. Pages deep in it show where to divide it, and begin the windows below."""
-
-    def __init__(self, window: Window, first: PageAnswer, limit: int, bound: int) -> None:
-        self.window = window
-        self.limit = limit
-        self.requests = 1
-        self._answers = {0: first}
-        self._count = first.page.pagination.count
-        ranks = cut_ranks(self._count, bound)
-        self._todo = deque(ranks)
-        self._wanted = set(ranks)
-
-    @property
-    def has_next(self) -> bool:
-        """Whether there is a page to ask for."""
-        return bool(self._todo)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every page is there."""
-        return not self._wanted
-
-    def next(self) -> PageRequest:
-        """The next page to ask for."""
-        self.requests += 1
-        return PageRequest(self.window, self._todo.popleft(), self.limit, self, 0)
-
-    def wants(self, request: PageRequest) -> bool:
-        """Whether the page has not come yet."""
-        return request.offset in self._wanted
-
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes one of the pages."""
-        checked_view(answer, self.window, request.offset, self.limit)
-        self._answers[request.offset] = answer
-        self._wanted.discard(request.offset)
-
-    def pieces(self) -> list[Piece]:
-        """The windows, oldest first."""
-        pieces: list[Piece] = []
-        end, rank, newest = self.window.end, 0, self._answers[0]
-        for offset in sorted(self._answers)[1:]:
-            answer = self._answers[offset]
-            cut = cut_at(list(map(_time, answer.page.segments)), Window(self.window.start, end))
-            if cut is not None:
-                pieces.append(_piece(cut.instant, end, newest, offset + cut.row - rank))
-                end, rank, newest = cut.instant, offset + cut.row, _with_rows(answer, answer.page.segments[cut.row :])
-        pieces.append(_piece(self.window.start, end, newest, self._count - rank))
-        return pieces[::-1]
-
-
-class Piece(Struct, frozen=True):
-    """A part of a divided window: its newest segments, already read, and about how many it holds."""
-
-    window: Window
-    newest: PageAnswer
-    count: int
-
-
-def _piece(start: int, end: int, newest: PageAnswer, count: int) -> Piece:
-    rows = [row for row in newest.page.segments if row.endTimeL >= start]
-    return Piece(Window(start, end), _with_rows(newest, rows), count)
-
-
-def _with_rows(answer: PageAnswer, rows: list[Segment]) -> PageAnswer:
-    return structs.replace(answer, page=structs.replace(answer.page, segments=rows))

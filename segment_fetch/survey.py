@@ -10,7 +10,7 @@ from segment_fetch.errors import SegmentFetchError
 from segment_fetch.plan import PlannedWindow, pages
 from segment_fetch.pool import PageRequest
 from segment_fetch.query import Window
-from segment_fetch.reading import Splitting
+from segment_fetch.splitting import Splitting
 
 
 class Counting:
@@ -30,7 +30,7 @@ class Counting:
         return sum(self._signs[window] * count for window, count in self._counts.items())
 
     def next(self) -> PageRequest | None:
-        return PageRequest(self._todo.popleft(), 0, 1, self, 0) if self._todo else None
+        return PageRequest(self._todo.popleft(), 0, 1, self) if self._todo else None
 
     def wants(self, request: PageRequest) -> bool:
         return True
@@ -61,7 +61,7 @@ class Survey:
             if splitting.has_next:
                 return splitting.next()
         if self._unopened:
-            return PageRequest(self._unopened.popleft(), 0, self._limit, self, 0)
+            return PageRequest(self._unopened.popleft(), 0, self._limit, self)
         return None
 
     def wants(self, request: PageRequest) -> bool:

@@ -1,0 +1,272 @@
+"""Two ways to read a window to its proof, and one for a single instant. No I/O: pages in, questions out.
+
+* `StillPass`, for a window in which nothing should change any more: pages end to end, proven by their count. Segments
+  are encoded as they come.
+* `MovingPass`, for a window that may change while it is read: pages overlap, and are proven by stitching them.
+* `InstantPass`, for one millisecond whose segments a page boundary may cut in any order.
+
+A pass is driven by its `asks`: whoever drives it sends each, hands every page to `take`, and, when none is left, calls
+`advance`, which gives further asks, or says that the pass is at its end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from operator import neg
+from typing import Generic
+
+from msgspec import Struct
+
+from segment_fetch import stitch
+from segment_fetch.models import Segment
+from segment_fetch.order import Part, Slice, join, slice_page
+from segment_fetch.query import Window
+
+MOST_PATCHES = 50
+"""Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
+MOST_INSTANT_PASSES = 12
+"""Readings of one instant before it is given up."""
+
+
+class Ask(Struct, frozen=True, eq=False):
+    """A page to ask for. `instant` is the pass of an instant that it belongs to, None for the window's own."""
+
+    window: Window
+    offset: int = 0
+    instant: InstantPass | None = None
+
+
+class Proven(Struct, Generic[Part], frozen=True):
+    """The segments that a window owns, encoded, in order."""
+
+    parts: list[Part]
+    segments: int
+
+
+class Failed(Struct, frozen=True):
+    """This way of reading cannot prove the window."""
+
+    reason: str
+
+
+class Pass(ABC, Generic[Part]):
+    """One way of reading a window."""
+
+    @abstractmethod
+    def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
+        """Holds a checked page. Says why the pass has become futile, if it has."""
+
+    @abstractmethod
+    def advance(self) -> list[Ask] | Proven[Part] | Failed:
+        """What next, now that every page asked for is there."""
+
+
+class InstantPass:
+    """All segments of one close time: by one answer, by two equal readings, or, if nothing changes, by their count."""
+
+    def __init__(self, at: int, to: int, limit: int, *, still: bool) -> None:
+        self.at = at
+        self.rows: dict[str, Segment] = {}
+        self._window = Window(at, to)
+        self._limit = limit
+        self._still = still
+        self._earlier: list[stitch.PageView] = []
+        self._later: list[stitch.PageView] = []
+        self._all: list[stitch.PageView] = []
+        self._passes = 1
+
+    def start(self) -> Ask:
+        """The first page of a reading."""
+        return Ask(self._window, 0, self)
+
+    def take(self, view: stitch.PageView, rows: Sequence[Segment]) -> None:
+        """Holds a page."""
+        self._later.append(view)
+        self._all.append(view)
+        self.rows.update((row.segmentId, row) for row in rows if row.endTimeL == self.at)
+
+    def advance(self) -> list[Ask] | bool:
+        """Further pages to ask for; or whether the instant is proven."""
+        count = self._later[0].count or 0
+        if len(self._later) == 1 and count > self._limit:
+            return [Ask(self._window, offset, self) for offset in range(self._limit, count, self._limit)]
+        if stitch.instant_proof(self._later, self._earlier):
+            kept = {segment_id for view in self._later for segment_id in view.ids}
+            self.rows = {segment_id: row for segment_id, row in self.rows.items() if segment_id in kept}
+            return True
+        if self._still and stitch.count_proof(self._all):
+            return True
+        if self._passes == MOST_INSTANT_PASSES:
+            return False
+        self._passes += 1
+        self._earlier, self._later = self._later, []
+        return [self.start()]
+
+
+class _Instants:
+    """The instants of one pass that are being read, side by side."""
+
+    def __init__(self) -> None:
+        self.all: dict[int, InstantPass] = {}
+        self._reading: list[InstantPass] = []
+
+    def add(self, instant: InstantPass) -> Ask:
+        """Starts an instant."""
+        self.all[instant.at] = instant
+        self._reading.append(instant)
+        return instant.start()
+
+    def advance(self) -> list[Ask] | str:
+        """Further pages; none if all instants are proven; or which instant cannot be."""
+        asks: list[Ask] = []
+        for instant in list(self._reading):
+            step = instant.advance()
+            if isinstance(step, list):
+                asks += step
+            elif step:
+                self._reading.remove(instant)
+            else:
+                return f"the segments of millisecond {instant.at} changed in each of {MOST_INSTANT_PASSES} readings"
+        return asks
+
+
+class StillPass(Pass[Part]):
+    """Pages end to end. Where equal close times meet at a page boundary and the count does not come out, the server
+    may have ordered them differently in the two answers; those instants are then read by themselves.
+    """
+
+    def __init__(self, window: Window, limit: int, encode: Callable[[Sequence[Segment]], Part]) -> None:
+        self._window = window
+        self._limit = limit
+        self._encode = encode
+        self._views: list[stitch.PageView] = []
+        self._slices: dict[int, Slice[Part]] = {}
+        self._foreign: set[str] = set()
+        self._count: int | None = None
+        self._instants = _Instants()
+        self._asked = self._mended = False
+
+    def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
+        if ask.instant is not None:
+            ask.instant.take(view, rows)
+            return None
+        if view.count is not None and self._count not in (None, view.count):
+            return f"its count went from {self._count} to {view.count} while it was read"
+        self._count = view.count if self._count is None else self._count
+        foreign = bisect_left(view.times, -self._window.end + 1, key=neg)
+        self._foreign.update(view.ids[:foreign])
+        self._slices[view.offset] = slice_page(rows[foreign:], view.times[foreign:], self._encode)
+        self._views.append(view)
+        return None
+
+    def advance(self) -> list[Ask] | Proven[Part] | Failed:
+        if not self._asked:
+            self._asked = self._count is not None
+            last = max(self._views, key=lambda view: view.offset)
+            reached = last.offset + len(last.ids)
+            if asks := [Ask(self._window, at) for at in self._offsets(reached)]:
+                return asks
+        if stitch.count_proof(self._views):
+            return self._proven({segment_id for view in self._views for segment_id in view.ids})
+        return self._mend()
+
+    def _offsets(self, reached: int) -> Iterable[int]:
+        """Where to go on behind the first page; a prefix has no count, so one page must tell it first."""
+        return [reached] if self._count is None else range(reached, self._count, self._limit)
+
+    def _mend(self) -> list[Ask] | Proven[Part] | Failed:
+        if not self._mended:
+            self._mended = True
+            ordered = sorted(self._views, key=lambda view: view.offset)
+            tied = {upper.times[-1] for upper, lower in pairwise(ordered) if upper.times[-1:] == lower.times[:1]}
+            if tied:
+                return [self._instants.add(InstantPass(at, at + 1, self._limit, still=True)) for at in sorted(tied)]
+        step = self._instants.advance()
+        if isinstance(step, list) and step:
+            return step
+        ids = {segment_id for view in self._views for segment_id in view.ids}
+        for instant in self._instants.all.values():
+            ids.update(instant.rows)
+            if instant.at >= self._window.end:
+                self._foreign.update(instant.rows)
+        if isinstance(step, str) or len(ids) != self._count:
+            return Failed(f"its pages did not hold each of its {self._count} segments once")
+        return self._proven(ids)
+
+    def _proven(self, ids: set[str]) -> Proven[Part]:
+        more = {at: instant.rows for at, instant in self._instants.all.items()}
+        slices = (self._slices[offset] for offset in sorted(self._slices, reverse=True))
+        return Proven(list(join(slices, self._encode, more)), len(ids) - len(self._foreign))
+
+
+class MovingPass(Pass[Part]):
+    """Overlapping pages, stitched; patches where a joint cannot be shown, instants where there are large ties."""
+
+    def __init__(self, window: Window, limit: int, encode: Callable[[Sequence[Segment]], Part]) -> None:
+        self._window = window
+        self._limit = limit
+        self._encode = encode
+        self._views: list[stitch.PageView] = []
+        self._rows: list[Sequence[Segment]] = []
+        self._instants = _Instants()
+        self._overlap = stitch.OVERLAP
+        self._asked = False
+        self._rounds = 0
+
+    def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
+        if ask.instant is not None:
+            ask.instant.take(view, rows)
+        else:
+            self._views.append(view)
+            self._rows.append(rows)
+        return None
+
+    def advance(self) -> list[Ask] | Proven[Part] | Failed:
+        if not self._asked:
+            self._asked = self._views[-1].count is not None
+            if asks := self._first_asks():
+                return asks
+        step = self._instants.advance()
+        if isinstance(step, str):
+            return Failed(step)
+        return step or self._stitched()
+
+    def _first_asks(self) -> list[Ask]:
+        """The pages behind the first one, which tells how much they have to overlap."""
+        view = self._views[-1]
+        self._overlap = max(self._overlap, stitch.overlap(stitch.largest_tie(view.times)))
+        reached = view.offset + len(view.ids)
+        if view.count is None:
+            return [Ask(self._window, max(1, reached - self._shared))]
+        if reached >= view.count:
+            return []
+        step = self._limit - self._shared
+        return [Ask(self._window, at) for at in range(view.offset + step, view.count - self._shared, step)]
+
+    @property
+    def _shared(self) -> int:
+        return min(self._overlap, self._limit // 2)
+
+    def _stitched(self) -> list[Ask] | Proven[Part] | Failed:
+        instants = list(self._instants.all.values())
+        known: list[stitch.PageView | stitch.Instant] = [*self._views]
+        known += [stitch.Instant(instant.at, list(instant.rows)) for instant in instants]
+        outcome = stitch.stitch(known, start=self._window.start, end=self._window.end, k=self._overlap)
+        if isinstance(outcome, stitch.Proof):
+            rows = [*self._rows, *(list(instant.rows.values()) for instant in instants)]
+            return self._proven([[rows[kept.page][row] for row in kept.rows] for kept in outcome.chain])
+        self._rounds += 1
+        if self._rounds > MOST_PATCHES:
+            return Failed(f"it changed faster than it could be read, in {MOST_PATCHES} rounds")
+        patches = [Ask(Window(self._window.start, gap.to)) for gap in outcome.gaps]
+        ties = [InstantPass(tie.at, tie.to, self._limit, still=False) for tie in outcome.ties]
+        patches += [self._instants.add(instant) for instant in ties if instant.at not in self._instants.all]
+        return patches or Failed("its pages contradict each other")
+
+    def _proven(self, chain: list[list[Segment]]) -> Proven[Part]:
+        owned = [[row for row in rows if row.endTimeL < self._window.end] for rows in chain]
+        slices = (slice_page(rows, [row.endTimeL for row in rows], self._encode) for rows in reversed(owned))
+        return Proven(list(join(slices, self._encode, {})), sum(map(len, owned)))

@@ -14,7 +14,17 @@ from segment_fetch.auth import Auth
 from segment_fetch.errors import IncompleteError, InputError
 from segment_fetch.events import Event, RangePlanned, Warned
 from segment_fetch.models import Segment
-from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, TimeLike, Window, check_range, oldest_start
+from segment_fetch.query import (
+    CLAMP_MARGIN_MS,
+    MAX_LIMIT,
+    MAX_WINDOW_MS,
+    Filters,
+    Query,
+    TimeLike,
+    Window,
+    check_range,
+    oldest_start,
+)
 from segment_fetch.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -139,17 +149,19 @@ class SegmentClient:
         others are delivered, and IncompleteError at the end names it. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
-        from segment_fetch.extract import in_order  # noqa: PLC0415
+        from segment_fetch.extract import OldestFirst  # noqa: PLC0415
 
         ranges = [Window(*self._range(start, end, clamp))]
+        queue = OldestFirst[list[Segment]](ranges)
         unproven: list[WindowRead[Any]] = []
         async with self._reads(ranges, list) as reads:
-            async for read in in_order(reads, ranges):
-                if read.status == "unproven":
-                    unproven.append(read)
-                for batch in _batches(read.parts):
-                    yield batch
-                reads.release(read.window)
+            async for come in reads:
+                for read in queue.after(come):
+                    if read.status == "unproven":
+                        unproven.append(read)
+                    for batch in _batches(read.parts):
+                        yield batch
+                    reads.release(read.window)
         if unproven:
             raise _incomplete(unproven)
 
@@ -165,10 +177,8 @@ class SegmentClient:
         started = time.monotonic()
         first, last = self._range(start, end, clamp)
         async with committing(sink, self._query) as committer:
-            ledger = committer.ledger
-            ranges = ledger.to_read(first, last, oldest_start(self._now_ms()))
-            skipped = len(ledger.complete(first, last))
-            await committer.run(lambda: ledger.clean(ranges))
+            oldest = oldest_start(self._now_ms()) + CLAMP_MARGIN_MS
+            ranges, skipped = await committer.resume(first, last, oldest)
             self._tell(RangePlanned(sum(len(self._windows(r)) for r in ranges), skipped))
             async with self._reads(ranges, sink.encode) as reads:
                 entries = await commit_all(committer, reads, ranges)
@@ -191,11 +201,16 @@ class SegmentClient:
     def _pool(self, feed: Feed) -> Pool:
         from segment_fetch.pool import Pool  # noqa: PLC0415
 
+        return Pool(self._opened(), self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell)
+
+    def _opened(self) -> SegmentApi:
         if self._api is None:
             raise InputError("the client is not open: use it inside `async with`")
-        return Pool(self._api, self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell)
+        return self._api
 
     def _range(self, start: TimeLike, end: TimeLike, clamp: bool) -> tuple[int, int]:
+        self._opened()
+
         def warn(message: str) -> None:
             self._tell(Warned(message))
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from segment_fetch.errors import SegmentFetchError
 from segment_fetch.ledger import Ledger, WindowEntry
 from segment_fetch.order import Part
 from segment_fetch.pool import Tally
@@ -53,20 +54,27 @@ class Committer:
         self._sink = sink
         self._query = query
         self._thread = thread
+        self._taken = False
         self.ledger: Ledger
 
     async def open(self) -> None:
         """Takes the destination and reads its manifest."""
-        stored = await self.run(self._sink.open)
-        try:
-            self.ledger = Ledger(self._sink, self._query, stored)
-        except BaseException:
-            await self.close()
-            raise
+        await self._run(self._open)
+
+    def _open(self) -> None:
+        stored = self._sink.open()
+        self._taken = True
+        self.ledger = Ledger(self._sink, self._query, stored)
 
     async def close(self) -> None:
-        """Gives the destination back."""
-        await self.run(self._sink.close)
+        """Gives the destination back, if it was taken."""
+        if self._taken:
+            self._taken = False
+            await self._run(self._sink.close)
+
+    async def resume(self, start: int, end: int, oldest: int) -> tuple[list[Window], int]:
+        """What is still to be read of a range, and how many of its windows are complete."""
+        return await self._run(lambda: self.ledger.resume(start, end, oldest))
 
     @property
     def ordered(self) -> bool:
@@ -75,9 +83,13 @@ class Committer:
 
     async def commit(self, read: WindowRead[Any]) -> WindowEntry:
         """Writes a window and makes it count."""
-        return await self.run(lambda: self.ledger.commit(read))
+        return await self._run(lambda: self.ledger.commit(read))
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def abandon(self) -> list[WindowEntry]:
+        """Drops what was written and cannot count; as it is to be reported."""
+        return await self._run(self.ledger.abandon)
+
+    async def _run(self, call: Callable[[], T]) -> T:
         """One call, in the thread. If cancelled, it ends the call first: a half-done one cannot be taken back."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
@@ -92,32 +104,42 @@ async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
     """A destination, open for the length of the block."""
     with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
         committer = Committer(sink, query, thread)
-        await committer.open()
         try:
+            await committer.open()
             yield committer
-        finally:
-            await committer.close()
+        except BaseException:
+            with suppress(SegmentFetchError):  # what ended the run is the news, not what came of it
+                await committer.close()
+            raise
+        await committer.close()
 
 
 async def commit_all(committer: Committer, reads: Reads[Any], ranges: Sequence[Window]) -> list[WindowEntry]:
     """Commits each window of `ranges` as it comes, oldest first where the sink wants it so."""
-    entries: list[WindowEntry] = []
-    async for read in in_order(reads, ranges) if committer.ordered else reads:
-        entries.append(await committer.commit(read))
-        reads.release(read.window)
-    return sorted(entries, key=lambda entry: entry.window)
-
-
-async def in_order(reads: AsyncIterable[WindowRead[Part]], ranges: Sequence[Window]) -> AsyncIterator[WindowRead[Part]]:
-    """The same windows, oldest first: each waits until all before it have gone. They cover `ranges`, in order."""
-    waiting: dict[int, WindowRead[Part]] = {}
-    follow = {left.end: right.start for left, right in pairwise(ranges)}
-    at = ranges[0].start if ranges else 0
+    entries: dict[Window, WindowEntry] = {}
+    queue = OldestFirst[Any](ranges)
     async for read in reads:
-        waiting[read.window.start] = read
-        while (ready := waiting.pop(at, None)) is not None:
+        for ready in queue.after(read) if committer.ordered else (read,):
+            entries[ready.window] = await committer.commit(ready)
+            reads.release(ready.window)
+    entries |= {entry.window: entry for entry in await committer.abandon()}
+    return [entries[window] for window in sorted(entries)]
+
+
+class OldestFirst(Generic[Part]):
+    """Puts windows, which come in any order and cover `ranges`, in order: each waits until all before it have gone."""
+
+    def __init__(self, ranges: Sequence[Window]) -> None:
+        self._waiting: dict[int, WindowRead[Part]] = {}
+        self._follow = {left.end: right.start for left, right in pairwise(ranges)}
+        self._at = ranges[0].start if ranges else 0
+
+    def after(self, read: WindowRead[Part]) -> Iterator[WindowRead[Part]]:
+        """The windows whose turn it is, now that this one has come."""
+        self._waiting[read.window.start] = read
+        while (ready := self._waiting.pop(self._at, None)) is not None:
+            self._at = self._follow.get(ready.window.end, ready.window.end)
             yield ready
-            at = follow.get(ready.window.end, ready.window.end)
 
 
 def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: float) -> Report:

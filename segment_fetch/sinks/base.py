@@ -49,6 +49,10 @@ class Sink(ABC, Generic[Part]):
     def encode(self, segments: Sequence[Segment]) -> Part:
         """Segments in the form in which they are held in memory until their window is proven. Pure."""
 
+    def name(self, window: Window) -> str | None:
+        """What `write` calls a window's file, None where there are no files: a manifest that says else is damaged."""
+        return None
+
     @abstractmethod
     def write(self, window: Window, parts: Iterable[Part]) -> Written:
         """Stores a window's segments: what `encode` made of them, in order; no parts for an empty window."""

@@ -26,7 +26,8 @@ MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _PARTIAL = ".partial"
 _STAMP = "%Y%m%dT%H%M%S"
-_NAME = re.compile(r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)\.")
+_NAME = re.compile(r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)\.", re.ASCII)
+_OWN_PARTIAL = re.compile(rf"\.(?:{re.escape(MANIFEST)}|{_NAME.pattern}[a-z.]+){re.escape(_PARTIAL)}", re.ASCII)
 
 
 def stamp(ms: int) -> str:
@@ -81,8 +82,9 @@ class FolderSink(Sink[bytes]):
             return None
 
     def _remove_partial(self) -> None:
-        for path in self.folder.glob(f".*{_PARTIAL}"):
-            self._disk.remove(path)
+        for path in sorted(self.folder.iterdir()):
+            if _OWN_PARTIAL.fullmatch(path.name):
+                self._disk.remove(path)
 
     def _refuse_strangers(self) -> None:
         """Without a manifest nobody knows what a file holds; deleting it could lose what the API no longer has."""
@@ -130,12 +132,20 @@ class FolderSink(Sink[bytes]):
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         with self._translated():
             for path in sorted(self.folder.iterdir()):
-                match = _NAME.match(path.name)
-                if match is None or path.name in keep or not path.name.endswith(f".{self._suffix}"):
+                named = self._window_of(path.name)
+                if named is None or path.name in keep:
                     continue
-                start, end = (_stamped(text) for text in match.groups())
-                if start < window.end and end > window.start:
+                if named.start < window.end and named.end > window.start:
                     self._disk.remove(path)
+
+    def _window_of(self, name: str) -> Window | None:
+        """The window whose file has this very name; None for a file of somebody else."""
+        match = _NAME.match(name)
+        try:
+            window = Window(*map(_stamped, match.groups())) if match else None
+        except ValueError:
+            return None
+        return window if window and name == self.name(window) else None
 
     def holds(self, written: Written) -> bool:
         try:
@@ -168,9 +178,11 @@ def _locked(path: Path) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(handle)
-        raise DestinationBusyError(f"another run is writing to {path.parent}: wait for it to end") from None
+        if isinstance(error, BlockingIOError):
+            raise DestinationBusyError(f"another run is writing to {path.parent}: wait for it to end") from None
+        raise
     return handle
 
 

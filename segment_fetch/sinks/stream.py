@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
@@ -26,15 +27,19 @@ class StreamSink(Sink[bytes]):
         self._stream = stream
         self._format = form or JsonLines()
         self._compress = check_compression(compress)
-        self._packer = compressor(self._compress)
-        self._begun = False
-        self._broken = False
+        self._begin_document()
 
     def settings(self) -> dict[str, str]:
         return {**self._format.settings(), "compress": self._compress}
 
     def open(self) -> bytes | None:
+        self._begin_document()
         return None
+
+    def _begin_document(self) -> None:
+        self._packer = compressor(self._compress)
+        self._begun = False
+        self._broken = False
 
     def encode(self, segments: Sequence[Segment]) -> bytes:
         return self._format.encode(segments)
@@ -62,11 +67,21 @@ class StreamSink(Sink[bytes]):
 
     def _put(self, data: bytes, *, flush: bool = False) -> None:
         try:
-            self._stream.write(data)
+            self._write(data)
             if flush:
                 self._stream.flush()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: the stream itself is closed
             self._broken = True
             if isinstance(error, BrokenPipeError):
                 raise StreamClosedError("the reader of the output closed it before the end") from None
-            raise DestinationError(f"cannot write to the output: {error.strerror or error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DestinationError(f"cannot write to the output: {reason}") from error
+
+    def _write(self, data: bytes) -> None:
+        """All of the data: an unbuffered stream may take a part at a time."""
+        view = memoryview(data)
+        while view:
+            taken: int | None = self._stream.write(view)
+            if taken is None:
+                raise BlockingIOError(errno.EAGAIN, "it does not wait for its reader")
+            view = view[taken:]

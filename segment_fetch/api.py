@@ -8,13 +8,13 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from segment_fetch.auth import Auth
+from segment_fetch.auth import Auth, Token, parse_token
 from segment_fetch.errors import (
     CredentialsError,
     RequestRefusedError,
@@ -34,7 +34,8 @@ DOMAIN_URL = "https://api.liveperson.net"
 SEGMENTS_SERVICE = "agentActivityDomain"
 LOGIN_SERVICE = "sentinel"
 
-_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+liveperson\.(?:net|com)", re.IGNORECASE)
+_HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+liveperson\.(?:net|com)", re.IGNORECASE | re.ASCII)
+_LONGEST_HOST = 253
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ class SegmentApi:
         base_url: str | None = None,
         domain_url: str = DOMAIN_URL,
         clock: Callable[[], float] = time.time,
+        chance: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._query = query
         self._auth = auth
@@ -73,6 +76,8 @@ class SegmentApi:
         self._retry = retry
         self._domain_url = domain_url
         self._clock = clock
+        self._chance = chance
+        self._sleep = sleep
         self._bases = {SEGMENTS_SERVICE: base_url, LOGIN_SERVICE: base_url} if base_url else {}
         self._asking = asyncio.Lock()
 
@@ -92,7 +97,14 @@ class SegmentApi:
                 "LivePerson has enabled the Agent Activity API for it",
                 status=404,
             )
-        raise_for_status(reply.status, reply.headers, reply.body, self._now_ms())
+        try:
+            raise_for_status(reply.status, reply.headers, reply.body, self._now_ms())
+        except UnauthorizedError as error:
+            raise CredentialsError(
+                f"the Domain API does not look up account {self._query.account} ({error.status}): check the account "
+                "number",
+                status=error.status,
+            ) from None
         return f"https://{domain_in(reply.body)}"
 
     async def page(self, window: Window, offset: int, limit: int) -> PageAnswer:
@@ -100,6 +112,7 @@ class SegmentApi:
         base = self._bases.get(SEGMENTS_SERVICE) or await self.base(SEGMENTS_SERVICE)
         query = urlencode(self._query.params(window, offset, limit), quote_via=quote)
         url = f"{base}/api/account/{self._query.account}/agent-segments?{query}"
+        await self._authorizer.ready()  # a token's request takes its own time, not that of the page
         await self._gate.passed()
         sent: list[str] = []
         try:
@@ -120,48 +133,47 @@ class SegmentApi:
 
         reply = await self._transport.page(url, sign)
         if reply.status != 200:
-            raise_for_status(reply.status, reply.headers, self._redacted(reply.body), self._now_ms())
+            self._refuse(reply, sent)
         at_ms = server_time(reply.headers)
         return PageAnswer(decode_page(reply.body), self._now_ms() if at_ms is None else at_ms)
 
-    async def _token(self, form: Mapping[str, str]) -> bytes:
+    async def _token(self, form: Mapping[str, str]) -> Token:
         base = await self.base(LOGIN_SERVICE)
         url = f"{base}/sentinel/api/v2/account/{self._query.account}/app/token"
-        reply = await self._retried(lambda: self._ask_token(url, form))
-        return reply.body
+        return await self._retried(lambda: self._ask_token(url, form))
 
-    async def _ask_token(self, url: str, form: Mapping[str, str]) -> Reply:
+    async def _ask_token(self, url: str, form: Mapping[str, str]) -> Token:
         reply = await self._transport.send("POST", url, form=form)
         try:
-            raise_for_status(reply.status, reply.headers, self._redacted(reply.body), self._now_ms())
+            self._refuse(reply)
         except (UnauthorizedError, RequestRefusedError) as error:
             raise CredentialsError(
                 f"the login service refused the client id and secret ({error.status}); check both, and that the "
                 "application is installed for this account",
                 status=error.status,
             ) from None
-        return reply
+        return parse_token(reply.body)
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The delays of pages, for a call that has no window. Its last error becomes a ServiceError."""
+        """The gate and the delays of pages, for a call that has no window. Its last error becomes a ServiceError."""
         failures = 0
         while True:
+            await self._gate.passed()
             try:
                 return await attempt()
             except TransientError as error:
                 failures += 1
-                delay = self._retry.delay(error.kind, failures, random.random)
+                delay = self._retry.delay(error.kind, failures, self._chance)
                 if delay is None:
                     raise ServiceError(f"{error.message}, {failures} times", status=error.status) from error
                 if isinstance(error, ThrottledError):
-                    delay = max(delay, self._gate.pause(error.retry_after))
-                await asyncio.sleep(delay)
+                    self._gate.pause(error.retry_after)
+                await self._sleep(delay)
 
-    def _redacted(self, body: bytes) -> bytes:
-        """An error's body, should it repeat what was sent to it."""
-        for secret in self._auth.secrets():
-            body = body.replace(secret.encode(), b"***")
-        return body
+    def _refuse(self, reply: Reply, sent: Sequence[str] = ()) -> None:
+        """Raises for an answer that is not 200; the error shows nothing of what was sent, should the body repeat it."""
+        secrets = (*self._auth.secrets(), *(header.partition(" ")[2] for header in sent))
+        raise_for_status(reply.status, reply.headers, reply.body, self._now_ms(), secrets=secrets)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -171,9 +183,9 @@ def domain_in(body: bytes) -> str:
     """The host in the Domain API's answer. Only LivePerson's own names are trusted with credentials."""
     try:
         host = msgspec.json.decode(body, type=_Domain).baseURI
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise TransientError("the Domain API's answer holds no baseURI") from None
-    if not _HOST.fullmatch(host):
+    if len(host) > _LONGEST_HOST or not _HOST.fullmatch(host):
         raise ServiceError(
             "the Domain API named a host outside liveperson.net and liveperson.com; nothing was sent there"
         )

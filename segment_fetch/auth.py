@@ -16,23 +16,44 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from segment_fetch.errors import CredentialsError, InputError, UnauthorizedError
+from segment_fetch.errors import InputError, TransientError
 
 if TYPE_CHECKING:
     from oauthlib.oauth1 import Client
 
 Method: TypeAlias = Literal["GET", "POST"]
 
-TokenRequest: TypeAlias = Callable[[Mapping[str, str]], Awaitable[bytes]]
-"""Posts a form to the login service and returns the body of its 200 answer."""
-
 _RENEW_BEFORE_S = 60.0
 _RENEW_SHARE = 0.1
 _UNKNOWN_LIFETIME_S = 600.0
 
 
+class Token(msgspec.Struct, frozen=True):
+    """A bearer token, and when it ends: `expires_in` seconds after it was issued, or at `exp` (epoch seconds)."""
+
+    value: str
+    expires_in: float | None
+    exp: float | None
+
+    def __repr__(self) -> str:
+        return "Token(...)"
+
+    def lifetime(self, now: float) -> float:
+        """Seconds that a token issued now lasts; ten minutes where nothing says so, and a 401 renews it earlier."""
+        if self.expires_in is not None:
+            return max(1.0, self.expires_in)
+        return _UNKNOWN_LIFETIME_S if self.exp is None else max(1.0, self.exp - now)
+
+
+TokenRequest: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Token]]
+"""Posts a form to the login service and returns the token in its answer."""
+
+
 class Authorizer(ABC):
     """The authorisation of one client's requests."""
+
+    async def ready(self) -> None:  # noqa: B027 - most kinds have nothing to fetch
+        """Returns when `header` can answer without a request of its own."""
 
     @abstractmethod
     async def header(self, method: Method, url: str) -> str:
@@ -147,18 +168,21 @@ class ClientCredentials(Auth):
 class _SharedToken(Authorizer):
     """One token for all requests of a client; however many wait for a new one, one request fetches it."""
 
-    def __init__(self, fetch: Callable[[], Awaitable[bytes]], clock: Callable[[], float]) -> None:
+    def __init__(self, fetch: Callable[[], Awaitable[Token]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
         self._lock = asyncio.Lock()
         self._header = ""
         self._renew_at = 0.0
 
-    async def header(self, method: Method, url: str) -> str:
+    async def ready(self) -> None:
         if self._clock() >= self._renew_at:
             async with self._lock:
                 if self._clock() >= self._renew_at:
                     await self._renew()
+
+    async def header(self, method: Method, url: str) -> str:
+        await self.ready()
         return self._header
 
     async def renew(self, refused: str) -> bool:
@@ -168,7 +192,9 @@ class _SharedToken(Authorizer):
         return True
 
     async def _renew(self) -> None:
-        self._header, lifetime = parse_token(await self._fetch(), self._clock())
+        token = await self._fetch()
+        lifetime = token.lifetime(self._clock())
+        self._header = f"Bearer {token.value}"
         self._renew_at = self._clock() + lifetime - min(_RENEW_BEFORE_S, lifetime * _RENEW_SHARE)
 
 
@@ -181,22 +207,20 @@ class _Claims(msgspec.Struct):
     exp: float | None = None
 
 
-def parse_token(body: bytes, now: float) -> tuple[str, float]:
-    """The `Authorization` header and the seconds it lasts, from the login service's answer.
+def parse_token(body: bytes) -> Token:
+    """The token in the login service's 200 answer; TransientError where there is none: that is not a refusal.
 
-    `expires_in` says how long; else the `exp` claim of the token (a JWT, whose signature is the server's business);
-    else ten minutes are assumed, and a 401 renews it earlier.
+    `expires_in` says how long it lasts; else the `exp` claim of the token (a JWT, whose signature is the server's
+    business) says when it ends.
     """
     try:
-        answer = msgspec.json.decode(body, type=_TokenAnswer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise CredentialsError("the login service's answer holds no access_token") from None
-    if not answer.access_token or not answer.access_token.isascii() or not answer.access_token.isprintable():
-        raise CredentialsError("the login service's answer holds no usable access_token")
-    if answer.expires_in is not None:
-        return f"Bearer {answer.access_token}", max(1.0, answer.expires_in)
-    end = _expiry(answer.access_token)
-    return f"Bearer {answer.access_token}", _UNKNOWN_LIFETIME_S if end is None else max(1.0, end - now)
+        answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)  # some services send expires_in as text
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise TransientError("the login service's answer holds no access_token", status=200) from None
+    value = answer.access_token
+    if not value or not value.isascii() or not value.isprintable():
+        raise TransientError("the login service's answer holds no usable access_token", status=200)
+    return Token(value, answer.expires_in, _expiry(value))
 
 
 def _expiry(token: str) -> float | None:
@@ -206,11 +230,5 @@ def _expiry(token: str) -> float | None:
     try:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
         return msgspec.json.decode(payload, type=_Claims).exp
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         return None
-
-
-def refused(error: UnauthorizedError, *, renewed: bool) -> CredentialsError:
-    """What to say of a 401 that stays."""
-    again = " even with a fresh token" if renewed else ""
-    return CredentialsError(error.message.replace("(401)", f"(401){again}", 1), status=error.status)

@@ -5,9 +5,12 @@ be there; any other field may be absent (`UNSET`) or null (`None`), and the two 
 written as it was read.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+MAX_COUNT = 1_000_000_000
+"""Segments in one result, at most: a larger number is an error, and planning its pages would take all memory."""
 
 
 class Segment(Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -56,7 +59,7 @@ class Reference(Struct, frozen=True, gc=False):
 class Pagination(Struct, frozen=True):
     """`count` is the size of the whole result, not of the page."""
 
-    count: int
+    count: Annotated[int, Meta(ge=0, le=MAX_COUNT)]
     references: list[Reference] | None = None
 
 

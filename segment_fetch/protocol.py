@@ -8,6 +8,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -29,6 +30,7 @@ _strict = msgspec.json.Decoder(SegmentPage)
 _KNOWN = frozenset(SEGMENT_FIELDS)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _LONGEST_EXCERPT = 200
+_SECONDS = re.compile(r"\s*[0-9]{1,9}\s*")
 
 
 class _LoosePage(msgspec.Struct):
@@ -49,13 +51,18 @@ def decode_page(body: bytes) -> SegmentPage:
     the JSON path for a page whose segments are not as documented.
     """
     try:
-        return _strict.decode(body)
-    except msgspec.ValidationError:
-        return _decode_unusual(body)
+        return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise TransientError(f"the answer is not JSON: {error}", status=200) from None
     except RecursionError:
         raise TransientError("the answer is not a page: it is nested too deeply", status=200) from None
+
+
+def _decode(body: bytes) -> SegmentPage:
+    try:
+        return _strict.decode(body)
+    except msgspec.ValidationError:
+        return _decode_unusual(body)
 
 
 def _decode_unusual(body: bytes) -> SegmentPage:
@@ -100,28 +107,34 @@ def new_fields(segments: Sequence[Segment]) -> set[str]:
     return {name for row in segments if isinstance(row, ExtendedSegment) for name in row.extras}
 
 
-def raise_for_status(status: int, headers: Mapping[str, str], body: bytes, now_ms: int) -> None:
-    """Nothing for 200; else the error that says what to do. `now_ms` is used only to read a Retry-After date."""
+def raise_for_status(
+    status: int, headers: Mapping[str, str], body: bytes, now_ms: int, *, secrets: Sequence[str] = ()
+) -> None:
+    """Nothing for 200; else the error that says what to do, without `secrets` should the answer repeat them.
+
+    `now_ms` is used only to read a Retry-After date.
+    """
     if status == 200:
         return
     if status == 429:
         raise ThrottledError(retry_after(headers, now_ms))
-    raise _refusal(status, body)
+    raise _refusal(status, _Words(body, secrets))
 
 
-def _refusal(status: int, body: bytes) -> SegmentFetchError:
-    answer = _error_object(body)
-    said = _excerpt(answer.get("message") or answer.get("reason"))
+def _refusal(status: int, words: _Words) -> SegmentFetchError:
+    said = words.quoted("message") or words.quoted("reason")
     if status == 401:
         return UnauthorizedError(_unauthorized(said), status=status)
     if status == 403:
         return UnauthorizedError(f"the API forbids this (403){said}; {_permission_hint()}", status=status)
+    if status < 300:
+        return TransientError(f"the service answered {status} instead of a page", "server", status=status)
     if status >= 500 or status == 408:
-        code = _excerpt(answer.get("internalCode"), " (internalCode ", ")")
+        code = words.quoted("internalCode", " (internalCode ", ")")
         return TransientError(f"the service failed with {status}{code}{said}", "server", status=status)
     if 300 <= status < 400:
         return RequestRefusedError(f"the API redirects ({status}), which is never followed", status=status)
-    causes = _causes(answer)
+    causes = words.causes()
     listed = f": {'; '.join(causes)}" if causes else said
     return RequestRefusedError(f"the API refused the request ({status}){listed}", causes, status=status)
 
@@ -134,26 +147,39 @@ def _permission_hint() -> str:
     return f"check the four secrets or the token, and that the API key has the permission {PERMISSION}"
 
 
-def _error_object(body: bytes) -> dict[str, Any]:
-    try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
-    return answer if isinstance(answer, dict) else {}
+class _Words:
+    """What the body of an error says, safe to print: no secret, one line, no control characters, not long."""
+
+    def __init__(self, body: bytes, secrets: Sequence[str]) -> None:
+        try:
+            answer = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            answer = None
+        self._answer: dict[str, Any] = answer if isinstance(answer, dict) else {}
+        self._secrets = secrets
+
+    def quoted(self, name: str, before: str = ": ", after: str = "") -> str:
+        """A field, if it is there and a text or a number."""
+        value = self._answer.get(name)
+        return f"{before}{self._clean(value)}{after}" if isinstance(value, (str, int)) and value != "" else ""
+
+    def causes(self) -> list[str]:
+        """The list of causes, empty if there is none."""
+        causes = self._answer.get("causes")
+        texts = causes[:20] if isinstance(causes, list) else []
+        return [self._clean(cause) for cause in texts if isinstance(cause, (str, int))]
+
+    def _clean(self, value: str | int) -> str:
+        return _UNPRINTABLE.sub("?", without(self._secrets, str(value)))[:_LONGEST_EXCERPT]
 
 
-def _causes(answer: dict[str, Any]) -> list[str]:
-    causes = answer.get("causes")
-    return [_clean(cause) for cause in causes[:20]] if isinstance(causes, list) else []
-
-
-def _excerpt(value: object, before: str = ": ", after: str = "") -> str:
-    return f"{before}{_clean(value)}{after}" if isinstance(value, (str, int)) and value != "" else ""
-
-
-def _clean(value: object) -> str:
-    """Text from a server, safe to print: one line, no control characters, not long."""
-    return _UNPRINTABLE.sub("?", str(value))[:_LONGEST_EXCERPT]
+def without(secrets: Sequence[str], text: str) -> str:
+    """The text with each secret blotted out, also one that is percent-encoded once or, as OAuth 1.0 signs it, twice."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        once = quote(secret, safe="")
+        for form in {secret, once, quote(once, safe="")}:
+            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    return text
 
 
 def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
@@ -161,8 +187,8 @@ def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
     value = headers.get("Retry-After")
     if value is None:
         return None
-    if value.strip().isdigit():
-        return float(value.strip())
+    if _SECONDS.fullmatch(value):
+        return float(value)
     until = date_ms(value)
     since = server_time(headers)
     if until is None:
@@ -181,6 +207,6 @@ def date_ms(value: str) -> int | None:
     """An HTTP date as epoch milliseconds; None where it is not one."""
     try:
         moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -88,6 +88,8 @@ class Query(Struct, frozen=True):
         for name, value in self.filters.params().items():
             if not value.strip():
                 raise InputError(f"filter {name}: is empty; leave it out to get all")
+            if not _is_unicode(value):
+                raise InputError(f"filter {name}: holds bytes that are not text in UTF-8")
 
     def params(self, window: Window, offset: int, limit: int) -> dict[str, str]:
         """The parameters of one page's request."""
@@ -100,6 +102,15 @@ class Query(Struct, frozen=True):
             "limit": str(limit),
             **self.filters.params(),
         }
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it can be sent; the command line's text may hold halves of characters where it was not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def format_time(ms: int) -> str:
@@ -120,9 +131,9 @@ def parse_time(value: TimeLike, now_ms: int) -> int:
     if isinstance(value, int):
         return _in_calendar(value, str(value))
     if isinstance(value, datetime):
-        if value.tzinfo is None:
+        if value.utcoffset() is None:
             raise InputError(f"time {value.isoformat()}: has no time zone; use datetime(..., tzinfo=UTC)")
-        return to_ms(value)
+        return _in_calendar(to_ms(value), value.isoformat())
     return _parse_text(value.strip(), now_ms)
 
 
@@ -132,10 +143,10 @@ def _parse_text(text: str, now_ms: int) -> int:
         amount, unit = relative.groups()
         return _in_calendar(now_ms - (int(amount) * _UNITS_MS[unit] if unit else 0), text)
     try:
-        moment = datetime.fromisoformat(text)
-        return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
+        moment = datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
+    except ValueError:
         raise InputError(f"time {text!r}: is not {_TIMES}") from None
+    return _in_calendar(to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC)), text)
 
 
 def _in_calendar(ms: int, text: str) -> int:

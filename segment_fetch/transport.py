@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import os
+import re
 import ssl
 import urllib.request
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 import aiohttp
 from msgspec import Struct
@@ -22,6 +25,8 @@ MAX_BODY = 64 * 1024 * 1024
 Sign = Callable[[], Awaitable[str]]
 """Gives the `Authorization` header of one attempt."""
 
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
+_LONGEST_HOST = 253
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -33,8 +38,15 @@ class Timeouts(Struct, frozen=True):
     total: float = 120.0
 
     def __post_init__(self) -> None:
-        if min(self.connect, self.read, self.total) <= 0:
+        if not min(self.connect, self.read, self.total) > 0:
             raise InputError("timeouts: must be above zero seconds")
+
+
+class _Proxy(Struct, frozen=True):
+    """Where requests go through, and what authorises them there."""
+
+    url: URL | None = None
+    headers: Mapping[str, str] | None = None
 
 
 class Reply(Struct, frozen=True):
@@ -53,6 +65,11 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
+def _is_host(host: str) -> bool:
+    """Whether a name can be looked up at all, or is an address."""
+    return ":" in host or (len(host) <= _LONGEST_HOST and _NAME.fullmatch(host) is not None)
+
+
 def checked_base(url: str) -> str:
     """A base URL that credentials may be sent to: https, or plain http on this machine. InputError else."""
     try:
@@ -60,9 +77,9 @@ def checked_base(url: str) -> str:
         host, port = parsed.host, parsed.port
     except ValueError:
         raise InputError("base URL: is not a URL; write https://host or http://127.0.0.1:8080") from None
-    if parsed.user is not None or parsed.password is not None:
+    if "@" in url:
         raise InputError("base URL: must not hold a user name or password; credentials have their own settings")
-    if not host or port is None or parsed.scheme not in ("http", "https"):
+    if not host or not port or parsed.scheme not in ("http", "https") or not _is_host(host):
         raise InputError(f"base URL {url!r}: write https://host or http://127.0.0.1:8080")
     if parsed.path not in ("", "/") or parsed.query_string or parsed.fragment:
         raise InputError(f"base URL {url!r}: give the scheme, host and port only, without a path")
@@ -89,7 +106,7 @@ class Transport:
             total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
         )
         self._tls: ssl.SSLContext | None = None
-        self._proxies: dict[str, tuple[URL, aiohttp.BasicAuth | None] | None] = {}
+        self._proxies: dict[str, _Proxy | None] = {}
         self._headers = {
             "Accept": "application/json",
             "User-Agent": f"segment_fetch/{version('segment-fetch')}",
@@ -98,6 +115,8 @@ class Transport:
     @property
     def _session(self) -> aiohttp.ClientSession:
         if self._given is not None:
+            if self._given.closed:
+                raise InputError("the session that was given is closed")
             return self._given
         if self._own is None:
             connector = aiohttp.TCPConnector(limit=0)  # the slots are the limit; a token must not wait for one
@@ -140,7 +159,7 @@ class Transport:
             return await handler(request)
 
         target = URL(url, encoded=True)
-        proxy, proxy_auth = self._proxy(target) or (None, None)
+        proxy = self._proxy(target) or _Proxy()
         async with self._session.request(
             method,
             target,
@@ -150,8 +169,9 @@ class Transport:
             raise_for_status=False,
             timeout=self._timeout,
             ssl=self._context() if target.scheme == "https" else True,
-            proxy=proxy,
-            proxy_auth=proxy_auth,
+            proxy=proxy.url,
+            proxy_headers=proxy.headers,
+            auto_decompress=True,
             middlewares=(signed,),
         ) as response:
             return Reply(response.status, response.headers, await _body(response))
@@ -164,7 +184,7 @@ class Transport:
                 _trust(self._tls, name, os.environ.get(name))
         return self._tls
 
-    def _proxy(self, url: URL) -> tuple[URL, aiohttp.BasicAuth | None] | None:
+    def _proxy(self, url: URL) -> _Proxy | None:
         """The proxy that the environment names for a host. Asked once a host; aiohttp would ask a thread each time."""
         host = url.host or ""
         if host not in self._proxies:
@@ -176,21 +196,26 @@ def _trust(context: ssl.SSLContext, variable: str, path: str | None) -> None:
     if not path:
         return
     try:
-        context.load_verify_locations(cafile=path)
+        context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
     except (OSError, ssl.SSLError) as error:
         raise InputError(f"{variable} names {path!r}, which cannot be read as certificates: {error}") from None
 
 
-def _environment_proxy(scheme: str, host: str) -> tuple[URL, aiohttp.BasicAuth | None] | None:
+def _environment_proxy(scheme: str, host: str) -> _Proxy | None:
     named = urllib.request.getproxies().get(scheme)
     if not named or urllib.request.proxy_bypass(host):
         return None
     try:
         url = URL(named if "://" in named else f"http://{named}")
-        auth = aiohttp.BasicAuth(url.user, url.password or "") if url.user else None
-        return url.with_user(None), auth
+        bare = url.origin()
     except ValueError:
         raise InputError(f"{scheme.upper()}_PROXY: is not a URL; write http://host:port") from None
+    if bare.scheme not in ("http", "https"):
+        raise InputError(f"{scheme.upper()}_PROXY: a proxy of the kind {bare.scheme} is not supported; only http is")
+    if not url.user:
+        return _Proxy(bare)
+    basic = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return _Proxy(bare, {"Proxy-Authorization": f"Basic {basic}"})
 
 
 async def _body(response: aiohttp.ClientResponse) -> bytes:

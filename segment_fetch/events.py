@@ -43,13 +43,31 @@ class PageRead(Struct, frozen=True, tag=True):
 
 
 class Retrying(Struct, frozen=True, tag=True):
-    """A page failed and will be asked for again after `delay` seconds."""
+    """A page failed for the `failures`-th time and will be asked for again after `delay` seconds.
+
+    `parked` if its quick retries were used up, and it comes back in a later round.
+    """
 
     window: Window
     offset: int
     failures: int
     delay: float
     reason: str
+    parked: bool = False
+
+
+class ServiceDown(Struct, frozen=True, tag=True):
+    """Nothing comes through since `seconds`; the service is probed now and then, for at most `patience` seconds."""
+
+    seconds: float
+    patience: float
+    reason: str
+
+
+class ServiceBack(Struct, frozen=True, tag=True):
+    """The service answers again, after `seconds`."""
+
+    seconds: float
 
 
 class Paused(Struct, frozen=True, tag=True):
@@ -94,6 +112,8 @@ Event: TypeAlias = (
     | PageRead
     | Retrying
     | Paused
+    | ServiceDown
+    | ServiceBack
     | WindowReread
     | WindowDone
     | NewFields

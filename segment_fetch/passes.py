@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from operator import neg
@@ -180,10 +181,8 @@ class StillPass(Pass[Part]):
     def _mend(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._mended:
             self._mended = True
-            ordered = sorted(self._views, key=lambda view: view.offset)
-            tied = {upper.times[-1] for upper, lower in pairwise(ordered) if upper.times[-1:] == lower.times[:1]}
-            if tied:
-                return [self._instants.add(InstantPass(at, at + 1, self._limit, still=True)) for at in sorted(tied)]
+            if tied := self._cut_ties():
+                return [self._instants.add(InstantPass(at, at + 1, self._limit, still=True)) for at in tied]
         step = self._instants.advance()
         if isinstance(step, list) and step:
             return step
@@ -195,6 +194,15 @@ class StillPass(Pass[Part]):
         if isinstance(step, str) or len(ids) != self._count:
             return Failed(f"its pages did not hold each of its {self._count} segments once")
         return self._proven(ids)
+
+    def _cut_ties(self) -> list[int]:
+        """The instants that a page boundary cuts and of which a segment came twice: so another did not come at all."""
+        ordered = sorted(self._views, key=lambda view: view.offset)
+        cut = {upper.times[-1] for upper, lower in pairwise(ordered) if upper.times[-1:] == lower.times[:1]}
+        rows = Counter(
+            (at, name) for view in ordered for at, name in zip(view.times, view.ids, strict=True) if at in cut
+        )
+        return sorted({at for (at, _), times in rows.items() if times > 1})
 
     def _proven(self, ids: set[str]) -> Proven[Part]:
         more = {at: instant.rows for at, instant in self._instants.all.items()}

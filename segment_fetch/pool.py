@@ -5,7 +5,6 @@ back. A page that failed waits its delay in a queue while its worker goes on wit
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
 import time
 from collections.abc import Callable
@@ -22,13 +21,11 @@ from segment_fetch.errors import (
     ThrottledError,
     TransientError,
 )
-from segment_fetch.events import Event, Paused, Retrying
+from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
 from segment_fetch.gate import Gate
 from segment_fetch.query import Window
 from segment_fetch.retry import RetryPolicy
-
-PATIENCE_S = 900.0
-"""How long the API may answer nothing but 429 before the run gives up."""
+from segment_fetch.schedule import Again, Attempt, Down, Lost, Schedule
 
 
 class PageRequest(Struct, frozen=True):
@@ -68,15 +65,6 @@ class Tally(Struct):
     throttled: int = 0
 
 
-class _Attempt(Struct):
-    """A request on its way through its attempts. `since` is when it first failed."""
-
-    request: PageRequest
-    failures: int = 0
-    tries: int = 0
-    since: float | None = None
-
-
 class Pool:
     """Runs one feed to its end with at most `connections` requests in flight."""
 
@@ -96,14 +84,12 @@ class Pool:
         self._gate = gate
         self._feed = feed
         self._connections = connections
-        self._retry = retry
+        self._patience = retry.patience
         self._tell = tell
-        self._chance = chance
         self._clock = clock
-        self._waiting: list[tuple[float, int, _Attempt]] = []
-        self._order = 0
+        self._schedule = Schedule(retry, chance, feed.wants)
         self._idle: set[asyncio.Future[None]] = set()
-        self._succeeded_at: float | None = None
+        self._in_flight = 0
         self.tally = Tally()
 
     async def run(self) -> None:
@@ -125,36 +111,28 @@ class Pool:
 
     async def _work(self) -> None:
         while (attempt := await self._take()) is not None:
-            await self._try(attempt)
+            self._in_flight += 1
+            try:
+                await self._try(attempt)
+            finally:
+                self._in_flight -= 1
             self.wake()
 
-    async def _take(self) -> _Attempt | None:
-        while True:
-            attempt = self._due()
+    async def _take(self) -> Attempt | None:
+        while not self._feed.finished():
+            attempt = self._schedule.take(self._clock(), self._feed.next, idle=self._in_flight == 0)
             if attempt is not None:
                 return attempt
-            request = self._feed.next()
-            if request is not None:
-                return _Attempt(request)
-            if self._feed.finished():
-                return None
             await self._rest()
-
-    def _due(self) -> _Attempt | None:
-        while self._waiting and self._waiting[0][0] <= self._clock():
-            attempt = heapq.heappop(self._waiting)[2]
-            if self._feed.wants(attempt.request):
-                return attempt
         return None
 
     async def _rest(self) -> None:
-        """Until woken, or until a delayed page is due."""
-        idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Until woken, or until time lets something be sent."""
+        loop = asyncio.get_running_loop()
+        idle: asyncio.Future[None] = loop.create_future()
         self._idle.add(idle)
-        timer = None
-        if self._waiting:
-            delay = self._waiting[0][0] - self._clock()
-            timer = asyncio.get_running_loop().call_later(max(0.0, delay), self.wake)
+        at = self._schedule.next_at()
+        timer = None if at is None else loop.call_later(max(0.0, at - self._clock()), self.wake)
         try:
             await idle
         finally:
@@ -162,8 +140,8 @@ class Pool:
             if timer is not None:
                 timer.cancel()
 
-    async def _try(self, attempt: _Attempt) -> None:
-        request = attempt.request
+    async def _try(self, attempt: Attempt) -> None:
+        request: PageRequest = attempt.request
         self.tally.requests += 1
         self.tally.retries += attempt.tries > 0
         attempt.tries += 1
@@ -179,36 +157,30 @@ class Pool:
         except SegmentFetchError as error:
             self._feed.failed(request, error.at(request.window, request.offset))
         else:
-            self._succeeded_at = self._clock()
+            self._succeeded()
 
-    def _throttled(self, attempt: _Attempt, error: ThrottledError) -> None:
-        """429 is no failure of the page: it is asked for again when the pause is over, however often."""
+    def _succeeded(self) -> None:
+        back_after = self._schedule.succeeded(self._clock())
+        if back_after is not None:
+            self._tell(ServiceBack(back_after))
+
+    def _throttled(self, attempt: Attempt, error: ThrottledError) -> None:
         self.tally.throttled += 1
-        closed = self._gate.pause(error.retry_after)
-        self._tell(Paused(closed))
-        now = self._clock()
-        if attempt.since is None:
-            attempt.since = now
-        if now - max(attempt.since, self._succeeded_at or attempt.since) > PATIENCE_S:
-            raise ServiceError(f"the API answered nothing but 429 for {PATIENCE_S / 60:.0f} minutes", status=429)
-        self._later(attempt, closed)
+        pause = self._gate.pause(error.retry_after)
+        self._tell(Paused(pause))
+        if self._schedule.refused(attempt, self._clock(), pause) > self._patience:
+            raise ServiceError(f"the API answered nothing but 429 for {self._patience / 60:.0f} minutes", status=429)
 
-    def _failed(self, attempt: _Attempt, error: TransientError) -> None:
-        attempt.failures += 1
-        if attempt.since is None:
-            attempt.since = self._clock()
-        delay = self._retry.delay(error.kind, attempt.failures, self._chance)
-        request = attempt.request
-        if delay is not None:
-            self._tell(Retrying(request.window, request.offset, attempt.failures, delay, error.message))
-            self._later(attempt, delay)
-            return
-        final = ServiceError(f"{error.message}, {attempt.failures} times", status=error.status)
-        final.at(request.window, request.offset)
-        if self._succeeded_at is None or self._succeeded_at < attempt.since:
-            raise final  # nothing at all came through since this page first failed: the service is down
-        self._feed.failed(request, final)
-
-    def _later(self, attempt: _Attempt, delay: float) -> None:
-        self._order += 1
-        heapq.heappush(self._waiting, (self._clock() + delay, self._order, attempt))
+    def _failed(self, attempt: Attempt, error: TransientError) -> None:
+        request: PageRequest = attempt.request
+        match self._schedule.failed(attempt, error, self._clock()):
+            case Again(delay, parked):
+                self._tell(Retrying(request.window, request.offset, attempt.tries, delay, error.message, parked))
+            case Down(seconds):
+                self._tell(ServiceDown(seconds, self._patience, error.message))
+            case Lost(alone):
+                final = ServiceError(f"{error.message}, {attempt.tries} times", status=error.status)
+                final.at(request.window, request.offset)
+                if not alone:
+                    raise final
+                self._feed.failed(request, final)

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
 from segment_fetch.errors import InputError
 
+Kind: TypeAlias = Literal["network", "server"]
+
 
 class RetryPolicy(Struct, frozen=True):
-    """Seconds before the first, second, … further attempt; as many attempts as there are delays.
+    """Seconds before the first, second, … further attempt at a page; as many attempts as there are delays.
 
-    The server delays are the vendor's advice for 500 and 503. `jitter` spreads each delay by that share both ways, so
-    that pages which failed together do not come back together.
+    The `server` delays are the vendor's advice for 500 and 503, `network` is for everything that broke on the way.
+    `jitter` spreads each by that share both ways, so that pages which failed together do not come back together.
+    `parked` are the seconds before each of the later rounds. While the service is down it is asked once every `probe`
+    seconds, and given up after `patience` seconds.
     """
 
     server: tuple[float, ...] = (5.0, 10.0, 15.0)
     network: tuple[float, ...] = (0.5, 1.0, 2.0)
     jitter: float = 0.2
+    parked: tuple[float, ...] = (30.0, 120.0)
+    probe: float = 15.0
+    patience: float = 900.0
 
     def __post_init__(self) -> None:
-        if any(delay < 0 for delay in (*self.server, *self.network)):
+        if any(delay < 0 for delay in (*self.server, *self.network, *self.parked, self.probe, self.patience)):
             raise InputError("retry delays: must not be negative")
         if not 0 <= self.jitter < 1:
             raise InputError("retry jitter: must be a share from 0 to below 1")
 
-    def delay(self, kind: Literal["network", "server"], failures: int, chance: Callable[[], float]) -> float | None:
+    def delay(self, kind: Kind, failures: int, chance: Callable[[], float]) -> float | None:
         """Seconds to wait after the `failures`-th failure of a page; None where its retries are used up."""
         delays = self.server if kind == "server" else self.network
         if failures > len(delays):

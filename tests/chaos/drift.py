@@ -1,0 +1,160 @@
+"""Reads windows that change while they are read, over real sockets, and holds what came against what was there.
+
+    python -m tests.chaos.drift --runs 200
+
+Every kind of drift gets its runs. The simulator's clock moves on by 50 ms with each request, as if pages took 0.4 s and
+eight were in flight; nothing waits. A segment is *missed* if it was there from the first request to the last and did
+not come, *doubled* if it came twice, *foreign* if it never was there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import sys
+import time
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from segment_fetch import BearerToken, IncompleteError, SegmentClient
+from segment_fetch.simulator import Dataset, Drift, Simulator
+
+NOW = 1_795_000_000.0
+DAY_MS = 86_400_000
+STEP_S = 0.05
+
+
+class Kind(Struct, frozen=True):
+    """One kind of drift. `bound` is the most requests as a multiple of those that a still world takes."""
+
+    name: str
+    drift: Drift
+    ties: float = 0.0
+    burst: int = 0
+    settled: bool = False
+    bound: float = 1.10
+
+
+KINDS = (
+    Kind("still, settled", Drift(), settled=True, bound=1.0),
+    Kind("still, provisional", Drift()),
+    Kind("late rows +0.1/s", Drift(inserts_per_s=0.1)),
+    Kind("late rows +1/s", Drift(inserts_per_s=1)),
+    Kind("late rows +6.5/s", Drift(inserts_per_s=6.5)),
+    Kind("rows vanish 1/s", Drift(removals_per_s=1)),
+    Kind("swaps 2/s, count constant", Drift(swaps_per_s=2)),
+    Kind("all at once", Drift(inserts_per_s=3, removals_per_s=1, swaps_per_s=1, shuffle_ties=True), ties=0.1),
+    Kind("unstable ties, settled", Drift(shuffle_ties=True), ties=0.1, settled=True),
+    Kind("unstable ties, provisional", Drift(shuffle_ties=True), ties=0.1),
+    Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.0),
+    Kind("2,000 on one ms, unstable", Drift(shuffle_ties=True), burst=2000, settled=True, bound=2.5),
+    Kind("2,000 on one ms, provisional", Drift(), burst=2000),
+    Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000),
+)
+
+
+class Outcome(Struct):
+    """Sums over the runs of a kind."""
+
+    runs: int = 0
+    missed: int = 0
+    doubled: int = 0
+    unproven: int = 0
+    requests: int = 0
+    still: int = 0
+    worst: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Requests as a multiple of those that a still world takes."""
+        return self.requests / max(1, self.still)
+
+
+class _Clock:
+    """Seconds since the epoch that pass when a request comes."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        self.now += STEP_S
+        return self.now
+
+
+async def run(kind: Kind, seed: int, segments: int, outcome: Outcome) -> None:
+    """One reading of one window."""
+    age = 3 * DAY_MS if kind.settled else 0
+    end = int(NOW * 1000) - age
+    dataset = Dataset(segments=segments, start=end - DAY_MS, end=end, seed=seed, ties=kind.ties, burst=kind.burst)
+    drift = Drift(**{name: getattr(kind.drift, name) for name in Drift.__struct_fields__} | {"seed": seed})
+    simulator = Simulator(dataset, drift=drift, clock=_Clock(), latency_ms=(0, 2), to_inclusive=bool(seed % 2))
+    rows: list[str] = []
+    proven = True
+    async with simulator:
+        since = simulator.mark()
+        client = SegmentClient(
+            dataset.account,
+            auth=BearerToken("drift"),
+            source="drift",
+            base_url=simulator.base_url,
+            rate=None,
+            connections=8,
+            clock=lambda: NOW,
+        )
+        async with client:
+            try:
+                async for batch in client.stream(end - DAY_MS, end):
+                    rows += [row.segmentId for row in batch]
+            except IncompleteError:
+                proven = False
+                outcome.unproven += 1
+        there = simulator.ids_throughout(end - DAY_MS, end, since=since)
+        count = max(len(there), len(simulator.ids(end - DAY_MS, end)))
+    _add(outcome, rows, there, simulator.stats.requests, count, proven=proven)
+
+
+def _add(outcome: Outcome, rows: list[str], there: set[str], requests: int, count: int, *, proven: bool) -> None:
+    came = set(rows)
+    outcome.runs += 1
+    outcome.missed += len(there - came) if proven else 0
+    outcome.doubled += len(rows) - len(came)
+    outcome.requests += requests
+    outcome.still += math.ceil(count / 500)
+    outcome.worst = max(outcome.worst, requests / math.ceil(count / 500))
+
+
+async def run_kind(kind: Kind, runs: int, segments: int = 20_000) -> Outcome:
+    """All runs of a kind."""
+    outcome = Outcome()
+    for seed in range(1, runs + 1):
+        await run(kind, seed, segments, outcome)
+    return outcome
+
+
+def _lines(runs: int, segments: int) -> Iterator[tuple[str, bool]]:
+    yield f"{'drift':30} {'runs':>5} {'missed':>7} {'doubled':>8} {'unproven':>9} {'requests':>9} {'worst':>7}", True
+    for kind in KINDS:
+        seen = asyncio.run(run_kind(kind, runs, segments))
+        good = not (seen.missed or seen.doubled or seen.unproven) and seen.ratio <= kind.bound
+        line = f"{kind.name:30} {seen.runs:5} {seen.missed:7} {seen.doubled:8} {seen.unproven:9}"
+        yield f"{line} {seen.ratio:7.3f} x {seen.worst:5.2f} x{'' if good else '   FAILED'}", good
+
+
+def main() -> int:
+    """Prints a table; exit code 1 if any kind failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=200, help="runs of each kind")
+    parser.add_argument("--segments", type=int, default=20_000, help="segments in the window")
+    options = parser.parse_args()
+    started, failed = time.monotonic(), 0
+    for line, good in _lines(options.runs, options.segments):
+        print(line, flush=True)
+        failed += not good
+    print(f"{time.monotonic() - started:.0f} s; {'all kinds hold' if not failed else f'{failed} kinds failed'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,8 @@
 """The methods of the API: which request asks for what, and in which order it is checked and answered."""
 
-import asyncio
 import random
 import re
+from asyncio import sleep
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
@@ -184,7 +184,7 @@ class Service:
     async def _wait(self) -> None:
         least, most = self._settings.latency_ms
         if most:
-            await asyncio.sleep(self._random.uniform(least, most) / 1000)
+            await sleep(self._random.uniform(least, most) / 1000)
 
     async def _send(
         self, request: web.BaseRequest, answer: Answer, fault: Fault | None, plan: FaultPlan

@@ -51,9 +51,7 @@ class Asker:
 
     async def get(self, url: str, headers: dict[str, str] | None = None, method: str = "GET") -> Got:
         timeout = aiohttp.ClientTimeout(total=10)
-        async with self.session.request(
-            method, url, headers=headers, allow_redirects=False, timeout=timeout
-        ) as answer:
+        async with self.session.request(method, url, headers=headers, allow_redirects=False, timeout=timeout) as answer:
             return Got(answer.status, answer.headers, await answer.read())
 
     async def page(self, simulator: Simulator, headers: dict[str, str] | None = None, **parameters: Any) -> Got:

@@ -1,6 +1,8 @@
 import re
 import tracemalloc
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -40,20 +42,20 @@ PINNED = {
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
 
-def dataset(segments: int = 5000, **options) -> Dataset:
+def dataset(segments: int = 5000, **options: Any) -> Dataset:
     return Dataset(segments=segments, start=START, end=END, **options)
 
 
 @pytest.fixture(scope="module")
-def rows():
+def rows() -> Any:
     return list(dataset().rows())
 
 
-def test_a_row_is_the_same_on_every_machine():
+def test_a_row_is_the_same_on_every_machine() -> None:
     assert dataset().row(4711) == PINNED
 
 
-def test_rows_are_spelled_as_the_specification_spells_them(rows):
+def test_rows_are_spelled_as_the_specification_spells_them(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         assert [field for field in FIELDS if field in row] == list(row)
         assert re.fullmatch(rf"111111:\d{{10}}:{UUID}:[A-Za-z0-9_-]{{22}}", row["segmentId"])
@@ -65,20 +67,20 @@ def test_rows_are_spelled_as_the_specification_spells_them(rows):
             assert datetime.fromisoformat(row[name]).timestamp() * 1000 == pytest.approx(row[f"{name}L"], abs=0.01)
 
 
-def test_rows_are_as_large_as_the_example():
+def test_rows_are_as_large_as_the_example() -> None:
     rendered = dataset().writer.render((row, END) for row in range(1000))
     assert sum(map(len, rendered)) / 1000 == pytest.approx(415, abs=15)
 
 
-def test_identifiers_are_unique_and_lead_back_to_their_row(rows):
+def test_identifiers_are_unique_and_lead_back_to_their_row(rows: list[dict[str, Any]]) -> None:
     ids = [row["segmentId"] for row in rows]
     assert len(set(ids)) == 5000
     assert [row_of_id(segment_id) for segment_id in ids] == list(range(5000))
     assert row_of_id("111111:x:y:z") == row_of_id("nonsense") == -1
 
 
-def test_rows_are_as_mixed_as_those_of_a_brand(rows):
-    def share(condition) -> float:
+def test_rows_are_as_mixed_as_those_of_a_brand(rows: list[dict[str, Any]]) -> None:
+    def share(condition: Callable[[dict[str, Any]], bool]) -> float:
         return sum(map(condition, rows)) / len(rows)
 
     assert share(lambda row: "employeeId" not in row) == pytest.approx(1 / 8, abs=0.04)
@@ -89,11 +91,11 @@ def test_rows_are_as_mixed_as_those_of_a_brand(rows):
     assert 800 < len({row["agentId"] for row in rows}) <= 1009
 
 
-def test_some_conversations_have_more_than_one_segment(rows):
+def test_some_conversations_have_more_than_one_segment(rows: list[dict[str, Any]]) -> None:
     assert len({row["conversationId"] for row in rows}) == pytest.approx(5000 * 0.84, rel=0.03)
 
 
-def test_what_filters_compare_is_what_rows_say():
+def test_what_filters_compare_is_what_rows_say() -> None:
     data = dataset(null_share=0.3)
     for number, row in enumerate(data.rows()):
         traits = data.writer.traits(number)
@@ -104,7 +106,7 @@ def test_what_filters_compare_is_what_rows_say():
         assert traits.group == str(row["groupId"] or "")
 
 
-def test_undocumented_things_come_only_when_asked_for():
+def test_undocumented_things_come_only_when_asked_for() -> None:
     strange = list(dataset(unknown_reasons=0.2, wrong_types=0.1, new_field_from=4000).rows())
     plain = list(dataset().rows())
     unknown = [row["endReason"] == UNKNOWN_END_REASON for row in strange]
@@ -116,7 +118,7 @@ def test_undocumented_things_come_only_when_asked_for():
     assert not any("newField" in row or isinstance(row["agentId"], str) for row in plain)
 
 
-def test_a_range_has_the_rows_that_closed_in_it():
+def test_a_range_has_the_rows_that_closed_in_it() -> None:
     data = dataset(ties=0.2)
     everything = list(data.rows())
     start, end = everything[1000]["endTimeL"], everything[2000]["endTimeL"]
@@ -126,12 +128,12 @@ def test_a_range_has_the_rows_that_closed_in_it():
     assert list(data.ids(end, start)) == []
 
 
-def test_another_seed_and_account_give_other_rows():
+def test_another_seed_and_account_give_other_rows() -> None:
     assert set(dataset(seed=2).ids()).isdisjoint(dataset().ids())
     assert next(dataset(account="222").ids()).startswith("222:")
 
 
-def test_ten_million_rows_take_no_memory():
+def test_ten_million_rows_take_no_memory() -> None:
     tracemalloc.start()
     data = dataset(10_000_000, ties=0.1, daily_load=True)
     middle = data.count_before((START + END) // 2)
@@ -142,7 +144,7 @@ def test_ten_million_rows_take_no_memory():
     assert most < 5_000_000
 
 
-def test_recent_ends_at_the_full_hour():
+def test_recent_ends_at_the_full_hour() -> None:
     data = Dataset.recent(10, now=NOON_MS / 1000 + 1234, days=2, seed=3)
     assert (data.start, data.end, data.seed) == (NOON_MS - 2 * DAY_MS, NOON_MS, 3)
 
@@ -162,15 +164,14 @@ def test_recent_ends_at_the_full_hour():
         ("wrong_types", {"wrong_types": 2}),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(name, options):
+def test_a_wrong_value_is_refused_by_name(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{name} must"):
         Dataset(**{"segments": 5000, "start": START, "end": END, **options})
 
 
-def test_an_empty_dataset_has_no_rows():
+def test_an_empty_dataset_has_no_rows() -> None:
     assert list(dataset(0).rows()) == []
 
 
-def test_times_are_told_in_utc():
+def test_times_are_told_in_utc() -> None:
     assert utc_text(1_652_391_099_022) == "2022-05-12T21:31:39.022Z"
-

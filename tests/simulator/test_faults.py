@@ -1,4 +1,5 @@
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -6,18 +7,18 @@ from segment_fetch.simulator import Fault, Faults
 from segment_fetch.simulator.faults import FaultPlan
 
 
-def plan(**shares) -> FaultPlan:
+def plan(**shares: Any) -> FaultPlan:
     made = FaultPlan()
     made.exchange(Faults(**shares))
     return made
 
 
-def test_each_kind_has_a_share_of_its_name():
+def test_each_kind_has_a_share_of_its_name() -> None:
     for kind in Fault:
         assert plan(**{kind: 1.0}).choose() is kind
 
 
-def test_shares_are_kept():
+def test_shares_are_kept() -> None:
     chosen = plan(drop=0.1, error_503=0.2, seed=7)
     counts = Counter(chosen.choose() for _ in range(20_000))
     assert counts[Fault.DROP] / 20_000 == pytest.approx(0.1, abs=0.01)
@@ -25,7 +26,7 @@ def test_shares_are_kept():
     assert set(counts) == {None, Fault.DROP, Fault.ERROR_503}
 
 
-def test_the_seed_decides():
+def test_the_seed_decides() -> None:
     def chosen(seed: int) -> list[Fault | None]:
         faulty = plan(drop=0.5, seed=seed)
         return [faulty.choose() for _ in range(50)]
@@ -33,7 +34,7 @@ def test_the_seed_decides():
     assert chosen(1) == chosen(1) != chosen(2)
 
 
-def test_single_faults_come_first_and_once():
+def test_single_faults_come_first_and_once() -> None:
     faulty = plan()
     faulty.fail_next(Fault.HTML, 2)
     faulty.fail_next(Fault.STALL, 1)
@@ -41,12 +42,12 @@ def test_single_faults_come_first_and_once():
 
 
 @pytest.mark.parametrize("name", [*Fault, "retry_after_s", "slow_body_s"])
-def test_a_wrong_share_is_refused_by_name(name):
+def test_a_wrong_share_is_refused_by_name(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} must"):
-        Faults(**{name: -0.1})
+        plan(**{name: -0.1})
 
 
-def test_shares_are_at_most_all():
+def test_shares_are_at_most_all() -> None:
     with pytest.raises(ValueError, match="at most 1 together"):
         Faults(drop=0.6, stall=0.6)
     assert Faults(drop=0.5, stall=0.5)

@@ -43,7 +43,7 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_counts_ranks_and_rows_are_those_of_a_plain_list(seed):
+def test_counts_ranks_and_rows_are_those_of_a_plain_list(seed: int) -> None:
     model = Model(seed)
     for _ in range(150):
         model.change()
@@ -62,7 +62,7 @@ def test_counts_ranks_and_rows_are_those_of_a_plain_list(seed):
     assert {number for number in numbers if model.overlay.is_present(number)} == present
 
 
-def test_rows_beyond_the_horizon_are_not_there():
+def test_rows_beyond_the_horizon_are_not_there() -> None:
     overlay = Overlay(Dataset(segments=100, start=START, end=END))
     overlay.horizon = 40
     seen = overlay.slice(START, END)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from segment_fetch.simulator.query import RefusedQueryError, month_before, parse_query
@@ -8,17 +10,17 @@ MONTH_AGO_MS = 1_792_497_600_000
 """2026-10-20T12:00:00Z: one calendar month before noon."""
 
 
-def causes(**parameters) -> list[str]:
+def causes(**parameters: Any) -> list[str]:
     with pytest.raises(RefusedQueryError) as refused:
         parse_query({"source": "tests", **{name: str(value) for name, value in parameters.items()}}, NOON)
     return refused.value.causes
 
 
-def parsed(**parameters):
+def parsed(**parameters: Any) -> Any:
     return parse_query({"source": "tests", **{name: str(value) for name, value in parameters.items()}}, NOON)
 
 
-def test_defaults_are_those_of_the_specification():
+def test_defaults_are_those_of_the_specification() -> None:
     query = parsed()
     assert (query.limit, query.offset, query.sort) == (100, 0, "Date")
     assert (query.start, query.end) == (NOON_MS - DAY_MS, NOON_MS)
@@ -67,34 +69,34 @@ def test_defaults_are_those_of_the_specification():
         ),
     ],
 )
-def test_a_wrong_parameter_is_refused_with_its_cause(parameters, cause):
+def test_a_wrong_parameter_is_refused_with_its_cause(parameters: dict[str, Any], cause: str) -> None:
     assert causes(**parameters) == [cause]
 
 
-def test_every_cause_is_told():
+def test_every_cause_is_told() -> None:
     assert len(causes(source="", limit=0, offset=-1, sort="x", to="x")) == 5
 
 
-def test_a_missing_source_is_refused():
+def test_a_missing_source_is_refused() -> None:
     with pytest.raises(RefusedQueryError, match="source: must not be empty"):
         parse_query({}, NOON)
 
 
-def test_the_bounds_themselves_are_accepted():
+def test_the_bounds_themselves_are_accepted() -> None:
     query = parsed(source="a" * 20, limit=500, fromMillis=MONTH_AGO_MS, toMillis=MONTH_AGO_MS + WEEK_MS)
     assert query.limit == 500
     assert query.fixed
     assert parsed(limit=1, offset=0, fromMillis=NOON_MS, toMillis=NOON_MS).start == NOON_MS
 
 
-def test_date_times_have_any_offset_and_keep_it():
+def test_date_times_have_any_offset_and_keep_it() -> None:
     query = parsed(**{"from": "2026-11-20T01:30:00.250+03:30", "to": "2026-11-20T02:00-05:00"})
     assert query.start == NOON_MS - 14 * DAY_MS // 24 + 250
     assert query.end == NOON_MS - 5 * DAY_MS // 24
     assert query.offsets == (210, -300)
 
 
-def test_filters_and_unknown_parameters():
+def test_filters_and_unknown_parameters() -> None:
     query = parsed(AgentId=5, agentId=6, sortType="DATE", anything=1)
     assert query.filters == (("AgentId", "5"),)
     assert query.echo == (("AgentId", "5"),)
@@ -109,5 +111,5 @@ def test_filters_and_unknown_parameters():
     ],
     ids=["30 March -> 28 February", "January -> December", "same day"],
 )
-def test_a_month_is_a_calendar_month(now, expected):
+def test_a_month_is_a_calendar_month(now: float, expected: Any) -> None:
     assert month_before(now) == expected

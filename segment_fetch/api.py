@@ -23,8 +23,8 @@ from segment_fetch.errors import (
     TransientError,
     UnauthorizedError,
 )
+from segment_fetch.feed import PageAnswer
 from segment_fetch.gate import Gate
-from segment_fetch.models import SegmentPage
 from segment_fetch.protocol import decode_page, raise_for_status, server_time
 from segment_fetch.query import Query, Window
 from segment_fetch.retry import RetryPolicy
@@ -38,13 +38,6 @@ _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+liveperson\.(?:n
 _LONGEST_HOST = 253
 
 T = TypeVar("T")
-
-
-class PageAnswer(msgspec.Struct, frozen=True):
-    """A page, and the server's clock when it was made (epoch milliseconds; the local clock if it did not say)."""
-
-    page: SegmentPage
-    at_ms: int
 
 
 class _Domain(msgspec.Struct):

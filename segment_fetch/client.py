@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     from segment_fetch.api import SegmentApi
     from segment_fetch.extract import Report
-    from segment_fetch.pool import Feed, Pool
+    from segment_fetch.feed import Feed
+    from segment_fetch.pool import Pool
     from segment_fetch.reader import Reads
     from segment_fetch.reading import WindowRead
     from segment_fetch.sinks.base import Sink

@@ -8,11 +8,10 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
 
 from msgspec import Struct
 
-from segment_fetch.api import PageAnswer, SegmentApi
+from segment_fetch.api import SegmentApi
 from segment_fetch.errors import (
     CredentialsError,
     InputError,
@@ -22,39 +21,10 @@ from segment_fetch.errors import (
     TransientError,
 )
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
+from segment_fetch.feed import Feed, PageRequest
 from segment_fetch.gate import Gate
-from segment_fetch.query import Window
 from segment_fetch.retry import RetryPolicy
 from segment_fetch.schedule import Again, Attempt, Down, Lost, Schedule
-
-
-class PageRequest(Struct, frozen=True):
-    """A page that a feed wants. `reading` and `mark` are the feed's own, for what it belongs to."""
-
-    window: Window
-    offset: int
-    limit: int
-    reading: Any
-    mark: Any = None
-
-
-class Feed(Protocol):
-    """Says what to ask next and takes the answers. Called from one event loop only; never waits."""
-
-    def next(self) -> PageRequest | None:
-        """The next request; None where nothing can be asked before an answer comes or `Pool.wake` is called."""
-
-    def wants(self, request: PageRequest) -> bool:
-        """Whether a request that waits to be repeated is still of use."""
-
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes an answer. Raises TransientError where the page is faulty and should be asked for again."""
-
-    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
-        """Takes it that this page cannot be had."""
-
-    def finished(self) -> bool:
-        """Whether nothing more will be asked, whatever comes."""
 
 
 class Tally(Struct):

@@ -15,7 +15,6 @@ from typing import Generic
 
 from msgspec import Struct
 
-from segment_fetch.api import PageAnswer
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import (
     Event,
@@ -25,10 +24,11 @@ from segment_fetch.events import (
     WindowOpened,
     WindowSplit,
 )
+from segment_fetch.feed import Feed, PageAnswer, PageRequest
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.passes import Failed
-from segment_fetch.pool import Feed, PageRequest, Pool
+from segment_fetch.pool import Pool
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 from segment_fetch.reading import WindowRead, WindowReading

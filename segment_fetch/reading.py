@@ -10,13 +10,12 @@ from typing import Generic
 from msgspec import Struct
 
 from segment_fetch import stitch
-from segment_fetch.api import PageAnswer
 from segment_fetch.errors import TransientError
 from segment_fetch.events import Event, Status, WindowReread
+from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.passes import Ask, Failed, MovingPass, Pass, Proven, StillPass
-from segment_fetch.pool import PageRequest
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 

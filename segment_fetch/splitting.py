@@ -7,10 +7,9 @@ from operator import attrgetter
 
 from msgspec import Struct, structs
 
-from segment_fetch.api import PageAnswer
+from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.models import Segment
 from segment_fetch.plan import cut_at, cut_ranks
-from segment_fetch.pool import PageRequest
 from segment_fetch.query import Window
 from segment_fetch.reading import checked_view
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from segment_fetch.api import PageAnswer
 from segment_fetch.errors import SegmentFetchError
+from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.plan import PlannedWindow, pages
-from segment_fetch.pool import PageRequest
 from segment_fetch.query import Window
 from segment_fetch.splitting import Splitting
 

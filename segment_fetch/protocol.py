@@ -91,7 +91,7 @@ def _refuse_foreign(body: bytes, error: msgspec.ValidationError) -> None:
     """A 200 answer without a list of segments is a fault of the service or of something before it, not a new schema."""
     answer = msgspec.json.decode(body)
     if not isinstance(answer, dict) or "segments" not in answer or "pagination" not in answer:
-        raise TransientError(f"the answer is JSON but not a page: {error}", status=200)
+        raise TransientError(f"the answer is JSON but not a page: {error}", status=200) from None
 
 
 def _schema_error(error: msgspec.ValidationError, prefix: str = "$") -> SchemaError:

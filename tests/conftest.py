@@ -1,0 +1,34 @@
+"""What all tests have: reproducible examples, and a certificate authority of their own."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+from hypothesis import HealthCheck, settings
+from msgspec import Struct
+
+settings.register_profile(
+    "reproducible", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
+)
+settings.load_profile("reproducible")
+
+
+class Authority(Struct):
+    """A certificate authority that nobody trusts yet: its file, and a server's context for liveperson.net."""
+
+    file: Path
+    server: ssl.SSLContext
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A certificate authority of this run of the tests."""
+    issuer = trustme.CA()
+    file = tmp_path_factory.mktemp("authority") / "ca.pem"
+    issuer.cert_pem.write_to_path(str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    issuer.issue_cert("va.agent.liveperson.net", "sentinel.liveperson.net", "127.0.0.1").configure_cert(context)
+    return Authority(file, context)

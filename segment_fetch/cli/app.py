@@ -1,0 +1,81 @@
+"""The program: parse, dispatch, and the one switch from errors to exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from segment_fetch.cli import exits, parser
+from segment_fetch.cli.logs import say
+from segment_fetch.cli.shell import Shell, abandon_output
+from segment_fetch.errors import (
+    CredentialsError,
+    DestinationError,
+    InputError,
+    ManifestError,
+    MissingExtraError,
+    SegmentFetchError,
+    ServiceError,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser.parse(arguments)
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else exits.USAGE
+    shell = Shell(args, arguments, os.environ)
+    with shell.logging():
+        try:
+            return int(import_module(f"segment_fetch.cli.{args.command}").run(args, shell))
+        except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
+            return _failed(error, shell)
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            say("warning", "interrupted", "interrupted")
+            return 130
+
+
+def _failed(error: Exception, shell: Shell) -> int:
+    code = exit_code(error, progressed=shell.tally.pages > 0)
+    if isinstance(error, DestinationError):
+        abandon_output()
+    if not isinstance(error, exits.InterruptedRunError):
+        say("error", "failed", _message(error, code, shell), error=type(error).__name__, exit_code=code)
+        if shell.verbose:
+            import_module("segment_fetch.cli.logs").log.debug("where it happened", exc_info=error)
+    return code
+
+
+def exit_code(error: Exception, *, progressed: bool) -> int:
+    """The exit code of an error; `progressed` is whether anything had been read before it."""
+    match error:
+        case exits.InterruptedRunError():
+            return error.code
+        case CredentialsError():
+            return exits.CREDENTIALS
+        case InputError() | ManifestError() | MissingExtraError():
+            return exits.INCOMPLETE if progressed else exits.USAGE
+        case ServiceError():
+            return exits.INCOMPLETE if progressed else exits.SERVICE
+        case SegmentFetchError():
+            return exits.INCOMPLETE
+        case _:
+            return exits.INTERNAL
+
+
+def _message(error: Exception, code: int, shell: Shell) -> str:
+    if code == exits.INTERNAL:
+        return (
+            f"an error in this program: {type(error).__name__}: {error}; run it again with --log-level debug for the "
+            "traceback, and report it"
+        )
+    if isinstance(error, ServiceError) and code == exits.SERVICE:
+        return f"{error}; try again later; `segment-fetch doctor` checks each step on the way"
+    if code == exits.INCOMPLETE and shell.advice:
+        return f"{error}; {shell.advice}"
+    return str(error)

@@ -1,0 +1,148 @@
+"""Who asks: the account and one set of secrets, from the environment or a file, never from an option."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from segment_fetch.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
+from segment_fetch.errors import CredentialsError, InputError
+
+ACCOUNT = "LIVEPERSON_ACCOUNT"
+OAUTH1 = (
+    "LIVEPERSON_APP_KEY",
+    "LIVEPERSON_APP_SECRET",
+    "LIVEPERSON_ACCESS_TOKEN",
+    "LIVEPERSON_ACCESS_TOKEN_SECRET",
+)
+CLIENT = ("LIVEPERSON_CLIENT_ID", "LIVEPERSON_CLIENT_SECRET")
+BEARER = ("LIVEPERSON_BEARER",)
+
+KINDS = {OAUTH1: "OAuth 1.0 key", CLIENT: "OAuth 2.0 client", BEARER: "bearer token"}
+_NAMES = (ACCOUNT, *OAUTH1, *CLIENT, *BEARER)
+_LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+
+
+class Given(NamedTuple):
+    """The values found, and the place they came from in words."""
+
+    values: Mapping[str, str]
+    place: str
+    warning: str | None = None
+
+
+class Credentials(NamedTuple):
+    """What a client needs. `kind` and `place` describe it without showing it."""
+
+    account: str
+    auth: Auth
+    kind: str
+    place: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.account!r}, {self.kind}, from {self.place})"
+
+
+def given(file: str | None, environ: Mapping[str, str]) -> Given:
+    """The values of the file if there is one, else of the environment; empty ones count as not set."""
+    if file is None:
+        return Given({name: environ[name] for name in _NAMES if environ.get(name)}, "the environment")
+    path = Path(file).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+        loose = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise CredentialsError(f"--credentials {file}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise CredentialsError(f"--credentials {file}: is not text in UTF-8") from None
+    warning = f"other users of this machine may read {file}: chmod 600 {file}" if loose else None
+    return Given(_parsed(text, file), file, warning)
+
+
+def _parsed(text: str, file: str) -> dict[str, str]:
+    """NAME=VALUE lines. What a wrong line says is not repeated: it could be a secret without its name."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        match = _LINE.fullmatch(stripped)
+        if match is None:
+            raise CredentialsError(f"{file}, line {number}: is not NAME=VALUE, a comment (#) or empty")
+        name, value = match.groups()
+        if name not in _NAMES:
+            raise CredentialsError(f"{file}, line {number}: the name is none of {', '.join(_NAMES)}")
+        if value := _unquoted(value):
+            found[name] = value
+    return found
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
+
+
+def chosen(found: Given) -> tuple[str, ...] | None:
+    """The names of the one set of credentials that is there and whole; None where there is none at all.
+
+    Raises CredentialsError that says what is missing, or what is too much.
+    """
+    begun = [names for names in KINDS if any(name in found.values for name in names)]
+    if not begun:
+        return None
+    if len(begun) > 1:
+        sets = " and ".join(f"{KINDS[names]} ({', '.join(n for n in names if n in found.values)})" for names in begun)
+        raise CredentialsError(
+            f"{found.place} holds more than one set of credentials: {sets}; keep one, unset the rest"
+        )
+    missing = [name for name in begun[0] if name not in found.values]
+    if missing:
+        raise CredentialsError(
+            f"the {KINDS[begun[0]]} in {found.place} is not whole: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing or empty; {_how(missing, found)}"
+        )
+    return begun[0]
+
+
+def load(account: str | None, found: Given) -> Credentials:
+    """The account and its credentials, or CredentialsError (InputError for the account) that says how to set them."""
+    names = chosen(found)
+    account = account or found.values.get(ACCOUNT)
+    if names is None:
+        also = "" if account else f" The account is missing as well: give --account ID, or set {ACCOUNT}."
+        raise CredentialsError(_none(found) + also)
+    auth = _auth(names, found)
+    if not account:
+        raise InputError(f"the account is missing: give --account ID, or set {ACCOUNT} in {found.place}")
+    return Credentials(account, auth, KINDS[names], found.place)
+
+
+def _auth(names: tuple[str, ...], found: Given) -> Auth:
+    secrets = [found.values[name] for name in names]
+    try:
+        if names == OAUTH1:
+            return OAuth1Key(*secrets)
+        return ClientCredentials(*secrets) if names == CLIENT else BearerToken(*secrets)
+    except InputError as error:
+        raise CredentialsError(f"{error.message}; copy {', '.join(names)} in {found.place} anew") from None
+
+
+def _none(found: Given) -> str:
+    sets = "; or ".join(f"{', '.join(names)} ({kind})" for names, kind in KINDS.items())
+    return f"{found.place} holds no credentials: set {sets}; or name a file with such lines: --credentials FILE."
+
+
+def _how(missing: list[str], found: Given) -> str:
+    if found.place == "the environment":
+        return f"set it: export {missing[0]}=..."
+    return f"add a line {missing[0]}=..."
+
+
+def environment() -> Mapping[str, str]:
+    """The process's own."""
+    return os.environ

@@ -1,0 +1,44 @@
+"""Exit codes, which scripts rely on, and the errors that only the command line has."""
+
+from __future__ import annotations
+
+import signal
+
+from segment_fetch.errors import DestinationError
+
+OK = 0
+USAGE = 2
+INCOMPLETE = 3
+CREDENTIALS = 4
+SERVICE = 5
+INTERNAL = 70
+
+MEANINGS = (
+    ("0", "complete and proven"),
+    ("2", "wrong usage or input"),
+    ("3", "incomplete: some window is unproven, or the run broke off; what is committed stays, run it again"),
+    ("4", "credentials missing or refused"),
+    ("5", "the service failed before anything could be read"),
+    ("70", "an error in this program"),
+    ("130", "interrupted by Ctrl-C (143: by SIGTERM); what is committed stays, run it again"),
+)
+
+
+class InterruptedRunError(Exception):
+    """SIGINT or SIGTERM ended the run; everything in flight has been stopped."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.code = 128 + signum
+
+
+class OutputError(DestinationError):
+    """Standard output cannot be written. `closed`: its reader has gone away."""
+
+    def __init__(self, error: OSError) -> None:
+        self.closed = isinstance(error, BrokenPipeError)
+        super().__init__(
+            "the reader of standard output closed it before the end"
+            if self.closed
+            else f"cannot write to standard output: {error.strerror or error}; free space, or send it elsewhere"
+        )

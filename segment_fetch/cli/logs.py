@@ -1,0 +1,84 @@
+"""Log lines on standard error: text for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import orjson
+
+log = logging.getLogger("segment_fetch.cli")
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class TextFormatter(logging.Formatter):
+    """The message, with its level where that matters, and the time where a file is likely to be read later."""
+
+    def __init__(self, *, timed: bool) -> None:
+        super().__init__()
+        self._timed = timed
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        text = f"{_time(record)} {level}" if self._timed else level
+        text += record.getMessage()
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time, level, event, message, and the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "event": getattr(record, "event", "message"),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+class _Handler(logging.Handler):
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._write(self.format(record))
+
+
+@contextmanager
+def logging_to(write: Callable[[str], None], *, level: str, form: str, timed: bool) -> Iterator[None]:
+    """Sends the library's log, and at debug asyncio's, to `write` for the length of the block, and nowhere else."""
+    handler = _Handler(write)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=timed))
+    ours, asyncio = logging.getLogger("segment_fetch"), logging.getLogger("asyncio")
+    before = [(logger, logger.level, logger.propagate) for logger in (ours, asyncio)]
+    ours.setLevel(_LEVELS[level])
+    asyncio.setLevel(logging.WARNING if level == "debug" else logging.CRITICAL)
+    for logger in (ours, asyncio):
+        logger.propagate = False
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, old, propagate in before:
+            logger.removeHandler(handler)
+            logger.setLevel(old)
+            logger.propagate = propagate
+
+
+def say(level: str, event: str, message: str, **fields: object) -> None:
+    """One line of the log."""
+    log.log(_LEVELS[level], "%s", message, extra={"event": event, "fields": fields})

@@ -1,0 +1,113 @@
+"""Events become log lines: each kind once at the level at which somebody wants to read it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from segment_fetch.cli.logs import say
+from segment_fetch.cli.words import plural
+from segment_fetch.events import (
+    Event,
+    NewFields,
+    Paused,
+    RangePlanned,
+    Retrying,
+    Warned,
+    WindowDone,
+    WindowReread,
+    WindowSplit,
+)
+from segment_fetch.query import Window, format_time
+
+_PROVEN = {
+    "complete": "proven complete",
+    "provisional": "proven as of now; late segments may still come",
+    "unproven": "not proven, left out",
+}
+_CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
+_MOST_REASONS = 8
+
+
+class Narrator:
+    """Tells the log of events. Of retries and pauses it tells the first of each kind; the rest at debug.
+
+    `csv`: the destination cannot carry new fields.
+    """
+
+    def __init__(self, *, csv: bool = False) -> None:
+        self._csv = csv
+        self._seen: set[str] = set()
+
+    def tell(self, event: Event) -> None:
+        """Logs an event."""
+        level, message = self._told(event)
+        say(level, _CAPITAL.sub("_", type(event).__name__).lower(), message, **_fields(event))
+
+    def _told(self, event: Event) -> tuple[str, str]:
+        match event:
+            case Retrying():
+                return self._retrying(event)
+            case Paused():
+                return self._level("429", "info"), f"the API answered 429 (too many): a pause of {event.seconds:.1f} s"
+            case NewFields():
+                return "warning", self._new_fields(event)
+            case Warned():
+                return "warning", event.message
+            case _:
+                return _plainly(event)
+
+    def _retrying(self, event: Retrying) -> tuple[str, str]:
+        where = f"window {event.window}, offset {event.offset}"
+        level = self._level(re.sub(r"\d+", "", event.reason), "info")
+        return level, f"{event.reason}; asking again after {event.delay:.1f} s ({where})"
+
+    def _level(self, kind: str, first: str) -> str:
+        if kind in self._seen or len(self._seen) >= _MOST_REASONS:
+            return "debug"
+        self._seen.add(kind)
+        return first
+
+    def _new_fields(self, event: NewFields) -> str:
+        names = ", ".join(event.names)
+        what = "CSV does not carry them: use --format jsonl to keep them" if self._csv else "they are kept as they are"
+        return f"the API sends fields that this version does not know: {names}; {what}"
+
+
+def _plainly(event: Event) -> tuple[str, str]:
+    match event:
+        case RangePlanned():
+            there = f", {event.skipped:,} complete already" if event.skipped else ""
+            return "info", f"{plural(event.windows, 'window')} to read{there}"
+        case WindowSplit():
+            return "info", f"window {event.window} is large and is read in {len(event.parts)} parts"
+        case WindowReread():
+            return "info", f"window {event.window} is read again: {event.reason}"
+        case WindowDone():
+            return _done(event)
+        case _:
+            return "debug", str(event)
+
+
+def _done(event: WindowDone) -> tuple[str, str]:
+    level = "warning" if event.status == "unproven" else "info"
+    reason = f": {event.reason}" if event.reason else ""
+    return level, f"window {event.window}: {plural(event.segments, 'segment')}, {_PROVEN[event.status]}{reason}"
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    """What an event holds, for programs; windows as times."""
+    fields: dict[str, Any] = {name: getattr(event, name) for name in event.__struct_fields__}
+    for name, value in fields.items():
+        if isinstance(value, Window):
+            fields[name] = _times(value)
+        elif name == "parts":
+            fields[name] = [_times(part) for part in value]
+    text = fields.pop("message", None)
+    return msgspec.to_builtins(fields | ({} if text is None else {"warning": text}))  # type: ignore[no-any-return]
+
+
+def _times(window: Window) -> dict[str, str]:
+    return {"from": format_time(window.start), "to": format_time(window.end)}

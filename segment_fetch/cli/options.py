@@ -1,0 +1,117 @@
+"""Options that several commands share, in groups."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from segment_fetch.cli import values
+from segment_fetch.client import DEFAULT_RATE
+from segment_fetch.plan import SPLIT_ABOVE
+from segment_fetch.retry import RetryPolicy
+
+FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
+
+
+def _listed(delays: tuple[float, ...]) -> str:
+    return ",".join(f"{delay:g}" for delay in delays)
+
+
+def add_connection(parser: ArgumentParser) -> None:
+    """Who asks, whom, and how hard."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--account", metavar="ID", help="LivePerson account (else LIVEPERSON_ACCOUNT)")
+    group.add_argument(
+        "--credentials", metavar="FILE", help="NAME=VALUE lines with the names that the environment has, instead of it"
+    )
+    group.add_argument(
+        "--source",
+        metavar="NAME",
+        default="segment_fetch",
+        help="names this job to the API: 1 to 20 letters, digits, underscores (default: %(default)s)",
+    )
+    group.add_argument(
+        "--base-url", metavar="URL", help="ask this address, not the account's domain; http only to this machine"
+    )
+    group.add_argument(
+        "--rate",
+        type=values.rate,
+        default=DEFAULT_RATE,
+        metavar="N|none",
+        help=f"requests a second at most (default: {DEFAULT_RATE:g})",
+    )
+    group.add_argument(
+        "--connections", type=values.positive, default=16, metavar="N", help="requests at once (default: 16)"
+    )
+    _add_patience(parser)
+
+
+def _add_patience(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("patience")
+    policy = RetryPolicy()
+    group.add_argument(
+        "--retry-delays",
+        type=values.delays,
+        default=policy.server,
+        metavar="S,S,...",
+        help=f"seconds before each repeat after a 5xx answer, or none (default: {_listed(policy.server)})",
+    )
+    group.add_argument(
+        "--network-retry-delays",
+        type=values.delays,
+        default=policy.network,
+        metavar="S,S,...",
+        help=f"the same after a fault of the network (default: {_listed(policy.network)})",
+    )
+    group.add_argument(
+        "--connect-timeout", type=values.seconds, default=10.0, metavar="S", help="seconds to connect (default: 10)"
+    )
+    group.add_argument(
+        "--read-timeout", type=values.seconds, default=30.0, metavar="S", help="seconds of silence (default: 30)"
+    )
+    group.add_argument(
+        "--timeout", type=values.seconds, default=120.0, metavar="S", help="seconds for one attempt (default: 120)"
+    )
+
+
+def add_range(parser: ArgumentParser) -> None:
+    """Which segments."""
+    group = parser.add_argument_group("range")
+    group.add_argument(
+        "--from",
+        dest="start",
+        type=values.moment,
+        metavar="TIME",
+        help="close time of the first segment: RFC 3339, a date, now, or now-7d (units s, m, h, d, w); UTC where no "
+        "offset says otherwise; at most one month back",
+    )
+    group.add_argument(
+        "--to", dest="end", type=values.moment, default="now", metavar="TIME", help="where it ends (default: now)"
+    )
+    group.add_argument("--clamp", action="store_true", help="begin at the oldest moment that can still be had")
+    group.add_argument(
+        "--window", type=values.span, default="7d", metavar="SPAN", help="widest window, at most 7d (default: 7d)"
+    )
+    group.add_argument(
+        "--split-above",
+        type=values.positive,
+        default=SPLIT_ABOVE,
+        metavar="N",
+        help=f"divide windows with more segments (default: {SPLIT_ABOVE})",
+    )
+    filters = parser.add_argument_group("filters")
+    for name in FILTERS:
+        filters.add_argument(f"--{name}", metavar="ID", help=f"only segments of this {name[:-3]}")
+
+
+def add_output(parser: ArgumentParser) -> None:
+    """What is said, and how."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="the report as one JSON object on standard output")
+    group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+    group.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="least level of what is logged on standard error (default: info)",
+    )
+    group.add_argument("--log-format", choices=("text", "json"), default="text", help="form of the log (default: text)")

@@ -1,0 +1,66 @@
+"""Options become the library's objects."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from segment_fetch.client import SegmentClient
+from segment_fetch.errors import InputError
+from segment_fetch.query import Filters
+from segment_fetch.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from segment_fetch.cli.credentials import Credentials
+    from segment_fetch.cli.shell import Shell
+    from segment_fetch.sinks import Sink
+    from segment_fetch.transport import Timeouts
+
+
+def rate(args: Namespace) -> float | None:
+    """Requests a second; None for no limit."""
+    return None if args.rate == "none" else args.rate
+
+
+def retry(args: Namespace) -> RetryPolicy:
+    """How long to wait before another attempt."""
+    return RetryPolicy(server=args.retry_delays, network=args.network_retry_delays)
+
+
+def timeouts(args: Namespace) -> Timeouts:
+    """How long one attempt may take."""
+    from segment_fetch.transport import Timeouts  # noqa: PLC0415 - brings aiohttp
+
+    return Timeouts(connect=args.connect_timeout, read=args.read_timeout, total=args.timeout)
+
+
+def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentClient:
+    """The client, which tells the shell what happens."""
+    return SegmentClient(
+        credentials.account,
+        auth=credentials.auth,
+        source=args.source,
+        filters=Filters(args.agent_id, args.skill_id, args.group_id, args.employee_id, args.conversation_id),
+        base_url=args.base_url,
+        rate=rate(args),
+        connections=args.connections,
+        window=args.window,
+        split_above=args.split_above,
+        retry=retry(args),
+        timeouts=timeouts(args),
+        on_event=shell.watch,
+    )
+
+
+def sink(args: Namespace, shell: Shell) -> Sink[Any]:
+    """The destination."""
+    from segment_fetch.sinks import Csv, FolderSink, JsonLines, StreamSink  # noqa: PLC0415 - only extract needs it
+
+    if args.csv_safe and args.format != "csv":
+        raise InputError("--csv-safe goes with --format csv; JSON Lines needs no such care")
+    form = Csv(safe=args.csv_safe) if args.format == "csv" else JsonLines()
+    if args.out == "-":
+        return StreamSink(shell.data(), form, args.compress)
+    if not args.out.strip():
+        raise InputError("--out is empty: name a folder, or - for standard output")
+    return FolderSink(args.out, form, args.compress)

@@ -1,0 +1,117 @@
+"""What an extraction did, in words, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from segment_fetch.cli.words import lasting, plural, wrapped
+from segment_fetch.extract import Report
+from segment_fetch.ledger import WindowEntry
+from segment_fetch.query import format_time
+from segment_fetch.reading import SETTLED_AFTER_MS
+
+_LISTED = 5
+_LABEL = 14
+
+
+class Run(NamedTuple):
+    """What the summary needs beside the report: where the segments went, and the command that was given."""
+
+    destination: str
+    command: str
+    resumable: bool = True
+
+
+def counts(report: Report) -> dict[str, int]:
+    """How many of the windows read are proven, provisional, unproven."""
+    statuses = [entry.status for entry in report.windows]
+    return {
+        "proven": statuses.count("complete"),
+        "provisional": statuses.count("provisional"),
+        "unproven": statuses.count("unproven"),
+    }
+
+
+def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
+    """The report for programs."""
+    return {
+        **more,
+        "destination": run.destination,
+        "exit_code": code,
+        **counts(report),
+        **msgspec.to_builtins(report),
+    }
+
+
+def as_text(report: Report, run: Run, columns: int) -> str:
+    """The report for people."""
+    if not report.windows:
+        return wrapped(_nothing(report, run), columns)
+    lines = [_headline(report, run), *_facts(report), *_unproven(report), *_next(report, run)]
+    return "\n".join(wrapped(line, columns, hang=" " * _LABEL if line.startswith("  ") else "") for line in lines)
+
+
+def _nothing(report: Report, run: Run) -> str:
+    there = plural(report.skipped, "window")
+    return (
+        f"Nothing to do: the range is in {run.destination} already, {there}, proven complete. "
+        f"{plural(report.requests, 'request')} made."
+    )
+
+
+def _headline(report: Report, run: Run) -> str:
+    verb = "Extracted" if report.complete else "INCOMPLETE: extracted"
+    return f"{verb} {plural(report.segments, 'segment')} into {run.destination} in {lasting(report.seconds)}."
+
+
+def _facts(report: Report) -> list[str]:
+    there = f"; {report.skipped:,} more were there already" if report.skipped else ""
+    repeated = f", {report.retries:,} of them repeated" if report.retries else ""
+    throttled = f", {report.throttled:,} answered 429 (too many)" if report.throttled else ""
+    facts = {
+        "windows": f"{len(report.windows):,} read{there}",
+        **_proofs(counts(report)),
+        "requests": f"{report.requests:,}{repeated}{throttled}",
+    }
+    if report.duplicates:
+        facts["duplicates"] = f"{report.duplicates:,} rows read twice, kept once"
+    if report.unknown_fields:
+        facts["new fields"] = ", ".join(report.unknown_fields)
+    return [f"  {label:<{_LABEL - 2}}{text}" for label, text in facts.items()]
+
+
+def _proofs(found: dict[str, int]) -> dict[str, str]:
+    words = {
+        "proven": "hold every segment, once, and will not change",
+        "provisional": "hold every segment that there is now; late ones may still come",
+        "unproven": "could not be proven and were left out",
+    }
+    return {name: f"{plural(found[name], 'window')} {words[name]}" for name in words if found[name] or name == "proven"}
+
+
+def _unproven(report: Report) -> list[str]:
+    lines = [f"  {'-':<{_LABEL - 2}}{entry.window}: {entry.reason}" for entry in report.unproven[:_LISTED]]
+    more = len(report.unproven) - _LISTED
+    return [*lines, f"  {'-':<{_LABEL - 2}}and {more:,} more"] if more > 0 else lines
+
+
+def _next(report: Report, run: Run) -> list[str]:
+    if not run.resumable:
+        return ["Next: run it again; nothing is remembered of this run."] if report.unproven else []
+    if report.unproven:
+        return ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
+    provisional = [entry for entry in report.windows if entry.status == "provisional"]
+    return [_settle(provisional)] if provisional else []
+
+
+def _settle(provisional: Sequence[WindowEntry]) -> str:
+    first = min(entry.window.start for entry in provisional)
+    last = max(entry.window.end for entry in provisional)
+    settled = format_time((last + SETTLED_AFTER_MS) // 1000 * 1000)
+    return (
+        f"Next: after {settled} extract the same range again into the same place, which settles what is provisional: "
+        f"--from {format_time(first)} --to {format_time(last)}"
+    )

@@ -1,0 +1,102 @@
+"""How far a run is, added up from its events. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from segment_fetch.events import (
+    Event,
+    PageRead,
+    Paused,
+    RangePlanned,
+    Retrying,
+    WindowDone,
+    WindowOpened,
+    WindowReread,
+    WindowSplit,
+)
+from segment_fetch.query import Window
+
+
+class Tally:
+    """The state of one run. `read` and `expected` are segments; `expected` is a guess until every window is open."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._rows: dict[Window, int] = {}
+        self._counts: dict[Window, int] = {}
+        self._parts: set[Window] = set()
+        self._planned = 0
+        self.windows = 0
+        self.done = 0
+        self.pages = 0
+        self.retries = 0
+        self.pauses = 0
+
+    def take(self, event: Event) -> None:
+        """Adds an event."""
+        match event:
+            case RangePlanned():
+                self.windows = self._planned = event.windows
+            case WindowOpened() if event.window not in self._parts:
+                self._counts[event.window] = event.count
+            case WindowSplit():
+                self._split(event)
+            case PageRead():
+                self.pages += 1
+                self._rows[event.window] = self._rows.get(event.window, 0) + event.rows
+            case WindowReread():
+                self._rows[event.window] = 0
+            case WindowDone():
+                self.done += 1
+                self._rows[event.window] = event.segments
+            case Retrying():
+                self.retries += 1
+            case Paused():
+                self.pauses += 1
+
+    def _split(self, event: WindowSplit) -> None:
+        self.windows += len(event.parts) - 1
+        self._parts.update(event.parts)
+        self._rows.pop(event.window, None)
+
+    @property
+    def started(self) -> bool:
+        """Whether it is known what will be read."""
+        return self._planned > 0
+
+    @property
+    def read(self) -> int:
+        """Segments read so far."""
+        return sum(self._rows.values())
+
+    @property
+    def expected(self) -> int:
+        """Segments there will be; windows not yet opened are taken to hold as many as the others."""
+        opened = len(self._counts)
+        known = sum(self._counts.values())
+        return known if not opened else max(self.read, known + known * (self._planned - opened) // opened)
+
+    @property
+    def sure(self) -> bool:
+        """Whether `expected` is known and no guess."""
+        return len(self._counts) >= self._planned
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._started
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, 0 to 1."""
+        if self.windows and self.done == self.windows:
+            return 1.0
+        return min(0.999, self.read / self.expected) if self.expected else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take at the speed so far; None where too little is known."""
+        return self.elapsed * (1 - self.fraction) / self.fraction if self.fraction > 0.01 else None

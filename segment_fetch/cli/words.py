@@ -1,0 +1,37 @@
+"""Numbers, times and plurals in words."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+
+
+def plural(count: int, noun: str) -> str:
+    """1 window, 2,000 windows."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def lasting(seconds: float) -> str:
+    """4.2 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def width() -> int:
+    """Columns to write in: those of the terminal, at most 100."""
+    return max(30, min(100, shutil.get_terminal_size((80, 24)).columns))
+
+
+def wrapped(text: str, columns: int, *, hang: str = "  ") -> str:
+    """Text in lines of at most `columns`; words longer than that (paths, commands) stay whole."""
+    return "\n".join(
+        textwrap.fill(
+            line, columns, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+        )
+        for line in text.splitlines()
+    )

@@ -1,9 +1,8 @@
-"""Two ways to read a window to its proof, and one for a single instant. No I/O: pages in, questions out.
+"""Two ways to read a window to its proof. No I/O: pages in, questions out.
 
 * `StillPass`, for a window in which nothing should change any more: pages end to end, proven by their count. Segments
   are encoded as they come.
 * `MovingPass`, for a window that may change while it is read: pages overlap, and are proven by stitching them.
-* `InstantPass`, for one millisecond whose segments a page boundary may cut in any order.
 
 A pass is driven by its `asks`: whoever drives it sends each, hands every page to `take`, and, when none is left, calls
 `advance`, which gives further asks, or says that the pass is at its end.
@@ -22,22 +21,14 @@ from typing import Generic
 from msgspec import Struct
 
 from segment_fetch import stitch
+from segment_fetch.errors import TransientError
+from segment_fetch.instants import Ask, InstantPass, Instants
 from segment_fetch.models import Segment
 from segment_fetch.order import Part, Slice, join, slice_page
 from segment_fetch.query import Window
 
 MOST_PATCHES = 50
 """Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
-MOST_INSTANT_PASSES = 12
-"""Readings of one instant before it is given up."""
-
-
-class Ask(Struct, frozen=True, eq=False):
-    """A page to ask for. `instant` is the pass of an instant that it belongs to, None for the window's own."""
-
-    window: Window
-    offset: int = 0
-    instant: InstantPass | None = None
 
 
 class Proven(Struct, Generic[Part], frozen=True):
@@ -65,75 +56,6 @@ class Pass(ABC, Generic[Part]):
         """What next, now that every page asked for is there."""
 
 
-class InstantPass:
-    """All segments of one close time: by one answer, by two equal readings, or, if nothing changes, by their count."""
-
-    def __init__(self, at: int, to: int, limit: int, *, still: bool) -> None:
-        self.at = at
-        self.rows: dict[str, Segment] = {}
-        self._window = Window(at, to)
-        self._limit = limit
-        self._still = still
-        self._earlier: list[stitch.PageView] = []
-        self._later: list[stitch.PageView] = []
-        self._all: list[stitch.PageView] = []
-        self._passes = 1
-
-    def start(self) -> Ask:
-        """The first page of a reading."""
-        return Ask(self._window, 0, self)
-
-    def take(self, view: stitch.PageView, rows: Sequence[Segment]) -> None:
-        """Holds a page."""
-        self._later.append(view)
-        self._all.append(view)
-        self.rows.update((row.segmentId, row) for row in rows if row.endTimeL == self.at)
-
-    def advance(self) -> list[Ask] | bool:
-        """Further pages to ask for; or whether the instant is proven."""
-        count = self._later[0].count or 0
-        if len(self._later) == 1 and count > self._limit:
-            return [Ask(self._window, offset, self) for offset in range(self._limit, count, self._limit)]
-        if stitch.instant_proof(self._later, self._earlier):
-            kept = {segment_id for view in self._later for segment_id in view.ids}
-            self.rows = {segment_id: row for segment_id, row in self.rows.items() if segment_id in kept}
-            return True
-        if self._still and stitch.count_proof(self._all):
-            return True
-        if self._passes == MOST_INSTANT_PASSES:
-            return False
-        self._passes += 1
-        self._earlier, self._later = self._later, []
-        return [self.start()]
-
-
-class _Instants:
-    """The instants of one pass that are being read, side by side."""
-
-    def __init__(self) -> None:
-        self.all: dict[int, InstantPass] = {}
-        self._reading: list[InstantPass] = []
-
-    def add(self, instant: InstantPass) -> Ask:
-        """Starts an instant."""
-        self.all[instant.at] = instant
-        self._reading.append(instant)
-        return instant.start()
-
-    def advance(self) -> list[Ask] | str:
-        """Further pages; none if all instants are proven; or which instant cannot be."""
-        asks: list[Ask] = []
-        for instant in list(self._reading):
-            step = instant.advance()
-            if isinstance(step, list):
-                asks += step
-            elif step:
-                self._reading.remove(instant)
-            else:
-                return f"the segments of millisecond {instant.at} changed in each of {MOST_INSTANT_PASSES} readings"
-        return asks
-
-
 class StillPass(Pass[Part]):
     """Pages end to end. Where equal close times meet at a page boundary and the count does not come out, the server
     may have ordered them differently in the two answers; those instants are then read by themselves.
@@ -147,7 +69,8 @@ class StillPass(Pass[Part]):
         self._slices: dict[int, Slice[Part]] = {}
         self._foreign: set[str] = set()
         self._count: int | None = None
-        self._instants = _Instants()
+        self._doubted: set[int] = set()
+        self._instants = Instants()
         self._asked = self._mended = False
 
     def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
@@ -155,13 +78,21 @@ class StillPass(Pass[Part]):
             ask.instant.take(view, rows)
             return None
         if view.count is not None and self._count not in (None, view.count):
-            return f"its count went from {self._count} to {view.count} while it was read"
+            return self._moved(view.offset, view.count)
         self._count = view.count if self._count is None else self._count
         foreign = bisect_left(view.times, -self._window.end + 1, key=neg)
         self._foreign.update(view.ids[:foreign])
         self._slices[view.offset] = slice_page(rows[foreign:], view.times[foreign:], self._encode)
         self._views.append(view)
         return None
+
+    def _moved(self, offset: int, count: int) -> str:
+        """One odd count can be a stale answer, which is a fault; the same page odd again: the window moves."""
+        change = f"its count went from {self._count} to {count} while it was read"
+        if offset not in self._doubted:
+            self._doubted.add(offset)
+            raise TransientError(change, status=200)
+        return change
 
     def advance(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._asked:
@@ -219,9 +150,9 @@ class MovingPass(Pass[Part]):
         self._encode = encode
         self._views: list[stitch.PageView] = []
         self._rows: list[Sequence[Segment]] = []
-        self._instants = _Instants()
+        self._instants = Instants()
         self._overlap = stitch.OVERLAP
-        self._asked = False
+        self._asked = self._confirmed = False
         self._rounds = 0
 
     def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
@@ -264,6 +195,8 @@ class MovingPass(Pass[Part]):
         known += [stitch.Instant(instant.at, list(instant.rows)) for instant in instants]
         outcome = stitch.stitch(known, start=self._window.start, end=self._window.end, k=self._overlap)
         if isinstance(outcome, stitch.Proof):
+            if doubt := self._doubtful_end(outcome.chain[-1].page):
+                return [doubt]
             rows = [*self._rows, *(list(instant.rows.values()) for instant in instants)]
             return self._proven([[rows[kept.page][row] for row in kept.rows] for kept in outcome.chain])
         self._rounds += 1
@@ -273,6 +206,20 @@ class MovingPass(Pass[Part]):
         ties = [InstantPass(tie.at, tie.to, self._limit, still=False) for tie in outcome.ties]
         patches += [self._instants.add(instant) for instant in ties if instant.at not in self._instants.all]
         return patches or Failed("its pages contradict each other")
+
+    def _doubtful_end(self, index: int) -> Ask | None:
+        """The page that claims to be the last, to be read once more, if another page holds older segments.
+
+        Either those have vanished since, or the page's count was stale and it is not the last at all.
+        """
+        if index >= len(self._views) or self._confirmed:
+            return None
+        last = self._views[index]
+        if not last.times or all(view.times[-1] >= last.times[-1] for view in self._views if view.times):
+            return None
+        self._confirmed = True
+        del self._views[index], self._rows[index]
+        return Ask(Window(self._window.start, last.to), last.offset)
 
     def _proven(self, chain: list[list[Segment]]) -> Proven[Part]:
         owned = [[row for row in rows if row.endTimeL < self._window.end] for rows in chain]

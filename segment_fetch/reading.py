@@ -13,9 +13,10 @@ from segment_fetch import stitch
 from segment_fetch.errors import TransientError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.feed import PageAnswer, PageRequest
+from segment_fetch.instants import Ask
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
-from segment_fetch.passes import Ask, Failed, MovingPass, Pass, Proven, StillPass
+from segment_fetch.passes import Failed, MovingPass, Pass, Proven, StillPass
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 

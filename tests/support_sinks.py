@@ -26,10 +26,11 @@ def hours(start: int, end: int) -> Window:
 
 
 def window_read(
-    window: Window, parts: Sequence[Any] = (), status: Status = "complete", **values: Any
+    window: Window, parts: Iterable[Any] = (), status: Status = "complete", **values: Any
 ) -> WindowRead[Any]:
-    """A window at the end of its reading."""
+    """A window at the end of its reading. The parts are taken as they are, also those that come one by one."""
     proven = status != "unproven"
+    held: Any = parts if proven else []
     defaults: dict[str, Any] = {
         "count": 1,
         "segments": 1 if proven else 0,
@@ -40,7 +41,7 @@ def window_read(
         "unknown_fields": (),
         "reason": None if proven else "it changed",
     }
-    return WindowRead(window=window, status=status, parts=list(parts) if proven else [], **(defaults | values))
+    return WindowRead(window=window, status=status, parts=held, **(defaults | values))
 
 
 class MemorySink(Sink[str]):

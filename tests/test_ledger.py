@@ -189,7 +189,9 @@ def test_page_size_may_change_between_runs() -> None:
     assert opened(sink, Query("111111", "tests", QUERY.filters, limit=10)).complete(EPOCH, EPOCH + 1)
 
 
-C, P, U = "complete", "provisional", "unproven"
+C: Status = "complete"
+P: Status = "provisional"
+U: Status = "unproven"
 # what is there; the range asked, in hours; the oldest hour served; the hours to be read
 TO_READ: list[tuple[list[tuple[int, int, Status]], tuple[int, int], int, list[tuple[int, int]]]] = [
     ([], (0, 9), 0, [(0, 9)]),

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check lint types contracts format clean
+.PHONY: install demo test check bench lint types contracts format clean
 
 install: $(VENV)/.installed
 
@@ -20,6 +20,9 @@ test: check
 
 check: lint types contracts
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+bench: install
+	$(BIN)/python -m benchmarks.extract
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,173 @@
+"""Four programs that extract the same segments into JSON Lines, each run in a process of its own by `extract`.
+
+    python -m benchmarks.contenders NAME JOB [--profile LINES]
+
+Time and CPU are taken from before the first connection to after the last byte is written; imports are not counted.
+"""
+
+import argparse
+import asyncio
+import cProfile
+import json
+import pstats
+import sys
+from collections.abc import Callable
+from itertools import count as count_from
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import requests
+
+from benchmarks.harness import SOURCE, TOKEN, Meter, pin, print_cost
+from segment_fetch import BearerToken, SegmentClient
+from segment_fetch import extract as _extract  # noqa: F401 - loaded before the clock runs, as the others' modules are
+from segment_fetch import transport as _transport  # noqa: F401
+from segment_fetch.models import SegmentPage
+from segment_fetch.sinks import JsonlSink
+
+CONNECTIONS = 16
+LIMIT = 500
+_HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What to extract from where, and the folder for the files. Times are epoch ms."""
+
+    base_url: str
+    account: str
+    start: int
+    end: int
+    out: str
+
+    @property
+    def url(self) -> str:
+        """Where pages are asked for."""
+        return f"{self.base_url}/api/account/{self.account}/agent-segments"
+
+    @property
+    def file(self) -> Path:
+        """The file of a contender that writes a single one."""
+        return Path(self.out) / "segments.jsonl"
+
+    def params(self, offset: int) -> dict[str, str | int]:
+        """What a page is asked for with."""
+        return {
+            "source": SOURCE,
+            "fromMillis": self.start,
+            "toMillis": self.end,
+            "sort": "Date",
+            "offset": offset,
+            "limit": LIMIT,
+        }
+
+
+def client(job: Job) -> None:
+    """This client as it is delivered, every check on, without a rate limit."""
+    asyncio.run(_client(job))
+
+
+async def _client(job: Job) -> None:
+    opened = SegmentClient(
+        job.account,
+        auth=BearerToken(TOKEN),
+        source=SOURCE,
+        base_url=job.base_url,
+        rate=None,
+        connections=CONNECTIONS,
+    )
+    async with opened:
+        report = await opened.extract(job.start, job.end, JsonlSink(job.out))
+    if not report.complete:
+        raise SystemExit(f"incomplete: {report.unproven}")
+
+
+def bare(job: Job) -> None:
+    """The least that aiohttp and msgspec can do: no check, no retry, no order, no manifest, nothing else."""
+    asyncio.run(_bare(job))
+
+
+async def _bare(job: Job) -> None:
+    decode, encode = msgspec.json.Decoder(SegmentPage).decode, msgspec.json.Encoder().encode_lines
+    url = f"{job.url}?source={SOURCE}&fromMillis={job.start}&toMillis={job.end}&sort=Date&limit={LIMIT}&offset="
+    async with aiohttp.ClientSession(headers=_HEADERS) as session:
+        with job.file.open("wb") as file:
+
+            async def fetch(offset: int) -> int:
+                async with session.get(f"{url}{offset}") as response:
+                    page = decode(await response.read())
+                file.write(encode(page.segments))
+                return page.pagination.count
+
+            async def work() -> None:
+                for offset in offsets:
+                    await fetch(offset)
+
+            offsets = iter(range(LIMIT, await fetch(0), LIMIT))
+            await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
+
+
+def usual(job: Job) -> None:
+    """The script that is usually written: aiohttp, a semaphore, `json`."""
+    asyncio.run(_usual(job))
+
+
+async def _usual(job: Job) -> None:
+    semaphore = asyncio.Semaphore(CONNECTIONS)
+    async with aiohttp.ClientSession(headers=_HEADERS) as session:
+        with job.file.open("w", encoding="utf-8") as file:
+
+            async def fetch(offset: int) -> int:
+                async with semaphore, session.get(job.url, params=job.params(offset)) as response:
+                    response.raise_for_status()
+                    page = await response.json()
+                for segment in page["segments"]:
+                    file.write(json.dumps(segment) + "\n")
+                return int(page["pagination"]["count"])
+
+            total = await fetch(0)
+            await asyncio.gather(*(fetch(offset) for offset in range(LIMIT, total, LIMIT)))
+
+
+def sequential(job: Job) -> None:
+    """`requests`, page after page."""
+    with requests.Session() as session, job.file.open("w", encoding="utf-8") as file:
+        session.headers.update(_HEADERS)
+        for offset in count_from(0, LIMIT):
+            response = session.get(job.url, params=job.params(offset), timeout=60)
+            response.raise_for_status()
+            page = response.json()
+            for segment in page["segments"]:
+                file.write(json.dumps(segment) + "\n")
+            if offset + LIMIT >= page["pagination"]["count"]:
+                break
+
+
+CONTENDERS: dict[str, Callable[[Job], None]] = {
+    "client": client,
+    "bare": bare,
+    "usual": usual,
+    "sequential": sequential,
+}
+
+
+def main() -> None:
+    """One contender, once."""
+    parser = argparse.ArgumentParser(description="One contender of benchmarks.extract")
+    parser.add_argument("name", choices=CONTENDERS)
+    parser.add_argument("job")
+    parser.add_argument("--profile", type=int, metavar="LINES", help="print the most expensive functions")
+    options = parser.parse_args()
+    job = msgspec.json.decode(options.job, type=Job)
+    pin(-1)
+    run = CONTENDERS[options.name]
+    profiler = cProfile.Profile() if options.profile else None
+    meter = Meter()
+    profiler.runcall(run, job) if profiler else run(job)
+    print_cost(meter.cost())
+    if profiler:
+        pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(options.profile)
+
+
+if __name__ == "__main__":
+    main()

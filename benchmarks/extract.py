@@ -1,0 +1,125 @@
+"""How fast this client is beside three other ways to extract the same segments, all measured in one go.
+
+    python -m benchmarks.extract [--segments 200000] [--rounds 5] [--gzip] [--recent] [--profile client] [--smoke]
+
+One simulator in a process of its own on one core, its pages rendered beforehand; each contender in a new process on
+another core, one at a time: A B C D, A B C D, ... Ratios are taken within each round and the median of the rounds is
+printed, so that what else the machine does weighs on both sides. Every round, what was written must be the segments of
+the data set, each once. The contenders are described in `contenders`: this client with every check, a bare loop of
+aiohttp and msgspec without any, the usual script of aiohttp and json, and requests page after page.
+
+All segments closed two days ago or earlier, so that this client takes them for settled; `--recent` lets them end now,
+and this client then reads the last day in overlapping pages, as it may still change.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import msgspec
+
+from benchmarks.contenders import CONTENDERS, Job
+from benchmarks.harness import Cost, Served, closed, in_process, serving
+
+DAYS = 7
+_KEEP_BYTES = 8 * 2**30
+_TITLES = {
+    "client": "segment_fetch, every check",
+    "bare": "bare loop, aiohttp + msgspec",
+    "usual": "usual script, aiohttp + json",
+    "sequential": "requests, page after page",
+}
+
+Round = Mapping[str, Cost]
+
+
+class _Line(msgspec.Struct, rename="camel"):
+    segment_id: str
+
+
+def run_once(name: str, base_url: str, served: Served) -> Cost:
+    """One contender, its files checked afterwards. What others wrote reaches the disk before its clock runs."""
+    with tempfile.TemporaryDirectory(prefix="segment_fetch_") as out:
+        os.sync()
+        cost = in_process("contenders", [name, _job(base_url, served, out)])
+        check(name, Path(out), served)
+    return cost
+
+
+def _job(base_url: str, served: Served, out: str) -> str:
+    job = Job(base_url, served.dataset.account, served.start, served.end, out)
+    return msgspec.json.encode(job).decode()
+
+
+def check(name: str, out: Path, served: Served) -> None:
+    """Each segment of the data set is in the files, once, and no other; SystemExit if not."""
+    decode = msgspec.json.Decoder(_Line).decode_lines
+    written = [line.segment_id for path in sorted(out.glob("*.jsonl")) for line in decode(path.read_bytes())]
+    if len(written) != served.segments or set(written) != set(served.dataset.ids()):
+        raise SystemExit(f"{name} wrote {len(written)} segments, not each of the {served.segments} once")
+
+
+def run_rounds(served: Served, rounds: int) -> list[Round]:
+    """The rounds, after one in which the server renders the pages that each of them asks for."""
+    with serving(served) as base_url:
+        for name in ("client", "bare"):
+            run_once(name, base_url, served)
+        return [{name: run_once(name, base_url, served) for name in CONTENDERS} for _ in range(rounds)]
+
+
+def table(rounds: Sequence[Round], segments: int) -> str:
+    """The figures: medians of the rounds; `faster` is how many times less time this client takes than each."""
+    millions = segments / 1e6
+    lines = [
+        f"{'':30}{'client is':>12}{'with CPU':>12}{'time':>12}{'CPU':>12}{'peak':>10}",
+        f"{'':30}{'x faster':>12}{'x less':>12}{'s/million':>12}{'s/million':>12}{'MB':>10}",
+    ]
+    for name, title in _TITLES.items():
+        lines.append(
+            f"{title:30}"
+            f"{median(one[name].seconds / one['client'].seconds for one in rounds):12.2f}"
+            f"{median(one[name].cpu / one['client'].cpu for one in rounds):12.2f}"
+            f"{median(one[name].seconds for one in rounds) / millions:12.2f}"
+            f"{median(one[name].cpu for one in rounds) / millions:12.2f}"
+            f"{median(one[name].peak_mb for one in rounds):10.0f}"
+        )
+    return "\n".join(lines)
+
+
+def profile(name: str, served: Served) -> None:
+    """One contender under cProfile, its most expensive functions on standard error."""
+    with serving(served) as base_url, tempfile.TemporaryDirectory(prefix="segment_fetch_") as out:
+        run_once(name, base_url, served)
+        job = _job(base_url, served, out)
+        command = [sys.executable, "-m", "benchmarks.contenders", name, job, "--profile", "45"]
+        subprocess.run(command, check=True, timeout=600)
+
+
+def main() -> None:
+    """Run the rounds, or a profile, and print what they show."""
+    parser = argparse.ArgumentParser(description="Time, CPU and memory of four ways to extract the same segments")
+    parser.add_argument("--segments", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gzip", action="store_true", help="let the server compress, as clients ask it to")
+    parser.add_argument("--recent", action="store_true", help="segments up to now, the newest of which may still move")
+    parser.add_argument("--profile", choices=CONTENDERS, help="profile one contender instead")
+    parser.add_argument("--smoke", action="store_true", help="a small run that checks what is written; no figures")
+    options = parser.parse_args()
+    segments, rounds = (4_000, 1) if options.smoke else (options.segments, options.rounds)
+    days_ago = 0 if options.recent else 2
+    served = closed(segments, days=DAYS, days_ago=days_ago, keep_bytes=_KEEP_BYTES, gzip=options.gzip)
+    if options.profile:
+        profile(options.profile, served)
+        return
+    kind = f"{'gzip' if options.gzip else 'no compression'}, {'up to now' if options.recent else 'settled'}"
+    print(f"{segments} segments, {kind}, medians of {rounds} rounds")
+    print(table(run_rounds(served, rounds), segments))
+
+
+if __name__ == "__main__":
+    main()

@@ -25,12 +25,6 @@ class Overlay:
         self.inserted: list[Row] = []
         self.inserted_times: dict[int, int] = {}
 
-    def close_time(self, number: int) -> int:
-        """The close time of any row that is or was there, in epoch ms."""
-        if number >= FIRST_INSERTED:
-            return self.inserted_times[number]
-        return self._dataset.close_time(number)
-
     def base_times(self, first: int, last: int) -> list[int]:
         """The close times of the base rows `[first, last)`, in epoch ms."""
         return self._dataset.close_times(first, last)

@@ -41,11 +41,10 @@ class PreparedPages:
         return self._answers.get(key)
 
     def keep(self, key: PageKey, answer: PageAnswer) -> None:
-        """Keep an answer that is not kept yet."""
-        if key in self._answers:
-            return
+        """Keep an answer."""
+        former = self._answers.pop(key, None)
         self._answers[key] = answer
-        self._bytes += len(answer.answer.body)
+        self._bytes += len(answer.answer.body) - (len(former.answer.body) if former else 0)
         while self._bytes > self._most:
             _, oldest = self._answers.popitem(last=False)
             self._bytes -= len(oldest.answer.body)

@@ -30,11 +30,14 @@ class SelectionCache:
 
     def _select(self, sort: str, filters: tuple[tuple[str, str], ...], rows: list[Row]) -> list[Row]:
         """Newest first; an order by something else is ascending, and newest first within it."""
-        traits = {row: self._writer.traits(row[1]) for row in rows}
-        found = [row for row in reversed(rows) if all(_trait(traits[row], name) == v for name, v in filters)]
+        found = [row for row in reversed(rows) if self._matches(row, filters)] if filters else rows[::-1]
         if sort != "Date":
-            found.sort(key=lambda row: _sort_key(_trait(traits[row], sort)))
+            found.sort(key=lambda row: _sort_key(_trait(self._writer.traits(row[1]), sort)))
         return found
+
+    def _matches(self, row: Row, filters: tuple[tuple[str, str], ...]) -> bool:
+        traits = self._writer.traits(row[1])
+        return all(_trait(traits, name) == value for name, value in filters)
 
 
 def _trait(traits: Traits, name: str) -> str:

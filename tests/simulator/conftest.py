@@ -1,6 +1,7 @@
 """What the simulator's own tests share: a clock that stands still, and a client that looks at everything."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -72,6 +73,15 @@ class Asker:
 
 def segments_url(simulator: Simulator) -> str:
     return f"{simulator.base_url}/api/account/{simulator.account}/agent-segments"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another task does, at most two seconds."""
+    for _ in range(400):
+        if condition():
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError("it did not come to pass")
 
 
 @pytest.fixture

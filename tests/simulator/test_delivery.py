@@ -3,14 +3,13 @@
 import asyncio
 import struct
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
 from segment_fetch.simulator import Dataset, Fault, Faults, Simulator
-from tests.simulator.conftest import Asker, Clock, segments_url
+from tests.simulator.conftest import Asker, Clock, segments_url, until
 
 
 class Wire:
@@ -210,12 +209,3 @@ async def test_other_requests_have_faults_of_their_own(asker: Asker, clock: Cloc
         assert (await asker.get(url)).status == 503
         assert (await asker.get(token_url, method="POST")).status == 500
         assert (await asker.page(simulator)).status == 200
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another task does, at most two seconds."""
-    for _ in range(400):
-        if condition():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come to pass")

@@ -24,7 +24,7 @@ from segment_fetch.simulator import (
     service,
 )
 from segment_fetch.simulator.limits import RetryAfter
-from tests.simulator.conftest import DAY_MS, NOON_MS, Asker, Clock, segments_url
+from tests.simulator.conftest import DAY_MS, NOON_MS, Asker, Clock, segments_url, until
 
 
 async def test_pages_hold_every_segment_once(asker: Asker, clock: Clock, day: Dataset) -> None:
@@ -193,12 +193,16 @@ class TestLimits:
         assert statuses == [200, 429, 200, 200, 429, 200, 200, 200]
 
     async def test_at_once_counts_requests_in_service(self, asker: Asker, clock: Clock, day: Dataset) -> None:
-        async with Simulator(day, clock=clock, limit=AtOnce(2), latency_ms=30) as simulator:
-            answers = await asyncio.gather(*(asker.page(simulator) for _ in range(5)))
-            assert sorted(answer.status for answer in answers) == [200, 200, 429, 429, 429]
+        async with Simulator(day, clock=clock, limit=AtOnce(2)) as simulator:
+            simulator.fail_next("stall", 2)
+            stalled = [asyncio.create_task(asker.page(simulator)) for _ in range(2)]
+            await until(lambda: simulator.stats.in_flight == 2)
+            assert (await asker.page(simulator)).status == 429
+            for task in stalled:
+                task.cancel()
+            await until(lambda: simulator.stats.in_flight == 0)
             assert (await asker.page(simulator)).status == 200
-        assert simulator.stats.most_in_flight == 5
-        assert simulator.stats.in_flight == 0
+        assert simulator.stats.most_in_flight == 3
 
     async def test_of_several_limits_all_hold(self, asker: Asker, clock: Clock, day: Dataset) -> None:
         limits = (AtOnce(1), SlidingWindow(2, 10.0))

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from segment_fetch import BearerToken, IncompleteError, SegmentClient
 from segment_fetch.simulator import Dataset, Drift, Simulator
@@ -88,7 +88,7 @@ async def run(kind: Kind, seed: int, segments: int, outcome: Outcome) -> None:
     age = 3 * DAY_MS if kind.settled else 0
     end = int(NOW * 1000) - age
     dataset = Dataset(segments=segments, start=end - DAY_MS, end=end, seed=seed, ties=kind.ties, burst=kind.burst)
-    drift = Drift(**{name: getattr(kind.drift, name) for name in Drift.__struct_fields__} | {"seed": seed})
+    drift = structs.replace(kind.drift, seed=seed)
     simulator = Simulator(dataset, drift=drift, clock=_Clock(), latency_ms=(0, 2), to_inclusive=bool(seed % 2))
     rows: list[str] = []
     proven = True

@@ -61,6 +61,8 @@ class SegmentApi:
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
+        self.server_ms: int | None = None
+        """The server's clock in its last answer about segments, a refusal too: epoch milliseconds."""
         self._query = query
         self._auth = auth
         self._authorizer = auth.authorizer(self._token)
@@ -125,9 +127,9 @@ class SegmentApi:
             return sent[-1]
 
         reply = await self._transport.page(url, sign)
+        at_ms = self.server_ms = server_time(reply.headers)
         if reply.status != 200:
             self._refuse(reply, sent)
-        at_ms = server_time(reply.headers)
         return PageAnswer(decode_page(reply.body), self._now_ms() if at_ms is None else at_ms)
 
     async def _token(self, form: Mapping[str, str]) -> Token:

@@ -7,14 +7,13 @@ import shlex
 from argparse import Namespace
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from segment_fetch.auth import OAuth1Key
 from segment_fetch.cli import child, exits, extract, parser, summary
 from segment_fetch.cli.credentials import ACCOUNT, OAUTH1, Credentials
 from segment_fetch.cli.logs import say
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import width, wrapped
+from segment_fetch.cli.words import width
 from segment_fetch.extract import Report
 
 _ACCOUNT = "demo"
@@ -25,9 +24,9 @@ _RATE = "30"
 _RETRY_DELAYS = "0.2,0.4,0.8,1,1,1"
 
 _INTRODUCTION = """\
-Demo: {segments:,} made-up segments of {days} days from a simulator on this machine, which acts like the real API: OAuth 1.0, \
-30 to 120 ms an answer, a hidden limit of 40 requests a second, now and then a 429, a 500, a dropped connection or half \
-an answer. Waits before a repeated request are shortened for the demo ({delays} s; else 5,10,15 s)."""
+Demo: {segments:,} made-up segments of {days} days from a simulator on this machine, which acts like the real \
+API: OAuth 1.0, 30 to 120 ms an answer, a hidden limit of 40 requests a second, now and then a 429, a 500, a dropped \
+connection or half an answer. Waits before a repeat are shortened for the demo ({delays} s; else 5,10,15 s)."""
 
 
 def run(args: Namespace, shell: Shell) -> int:
@@ -82,10 +81,8 @@ def _concluded(args: Namespace, shell: Shell, report: Report) -> int:
 
 def _next(args: Namespace, shell: Shell, report: Report) -> str:
     lines = ["Next:"]
-    first = next(iter(sorted(Path(args.out).glob("segments-*.jsonl"))), None)
-    if first is not None:
-        lines.append(f"  head -n 1 {shlex.quote(str(first))}")
+    lines.append(f"  head -qn 1 {shlex.quote(args.out)}/*.jsonl")
     if report.windows:
-        lines.append(f"  {shell.command}    # again: nothing left to do")
-    lines.append("  segment-fetch doctor                # your own account")
-    return "\n".join(wrapped(line, max(width(), 60)) for line in lines)
+        lines.append(f"  {shell.command}   # again: nothing left to do")
+    lines.append("  segment-fetch doctor  # your own account")
+    return "\n".join(lines)

@@ -48,7 +48,7 @@ class LiveDisplay(Display):
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
         bar = ProgressBar(total=1.0, completed=tally.fraction)
-        grid.add_row(bar, f"{tally.fraction:4.0%} {counted(tally)}")
+        grid.add_row(bar, f"{int(tally.fraction * 100):3}% {counted(tally)}")
         return Group(grid, Text(below(tally), no_wrap=True, overflow="ellipsis"))
 
 

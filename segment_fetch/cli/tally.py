@@ -39,6 +39,7 @@ class Tally:
         """Adds an event."""
         match event:
             case RangePlanned():
+                self._started = self._clock()
                 self.windows = self._planned = event.windows
             case WindowOpened() if event.window not in self._parts:
                 self._counts[event.window] = event.count

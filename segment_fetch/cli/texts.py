@@ -27,7 +27,8 @@ Credentials are taken from the environment, or made up and shown where there are
 
 DEMO = """\
 Start the simulator in a process of its own, with OAuth 1.0, a hidden request limit, latency and faults, and \
-extract 60,000 segments of 20 days from it. Needs no account and no network. Run it twice: the second run finds nothing to do."""
+extract 60,000 segments of 20 days from it. Needs no account and no network. Run it twice: the second run finds \
+nothing to do."""
 
 EXTRACT_EXAMPLES = """\
   segment-fetch extract --from now-7d --out segments

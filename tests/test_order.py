@@ -1,0 +1,68 @@
+"""The written order does not depend on how pages came or how ties were ordered in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segment_fetch.models import Segment
+from segment_fetch.order import Slice, close_order, in_order, join, slice_page
+
+
+def encode(rows: Sequence[Segment]) -> list[Segment]:
+    assert rows, "nothing is encoded that holds no row"
+    return list(rows)
+
+
+def sliced(rows: Sequence[Segment]) -> Slice[list[Segment]]:
+    return slice_page(rows, [row.endTimeL for row in rows], encode)
+
+
+@given(st.lists(st.integers(min_value=0, max_value=12), max_size=60), st.data())
+def test_any_pages_join_to_the_one_order(closes: list[int], data: st.DataObject) -> None:
+    rows = [Segment(segmentId=f"{at:02d}", endTimeL=close) for at, close in enumerate(closes)]
+    shuffled = data.draw(st.permutations(rows))
+    newest_first = sorted(shuffled, key=lambda row: -row.endTimeL)
+    pages, at = [], 0
+    while at < len(newest_first):
+        size = data.draw(st.integers(min_value=1, max_value=9))
+        pages.append(newest_first[at : at + size])
+        at += size
+    if data.draw(st.booleans()):
+        pages.append([])
+    parts = list(join((sliced(page) for page in reversed(pages)), encode, {}))
+    assert [row for part in parts for row in part] == sorted(rows, key=close_order) == in_order(rows)
+
+
+def test_the_middle_of_a_page_is_encoded_at_once_and_only_its_edges_wait() -> None:
+    rows = [
+        Segment(segmentId=name, endTimeL=close) for close, name in [(9, "b"), (9, "a"), (7, "c"), (5, "e"), (5, "d")]
+    ]
+    made = sliced(rows)
+    assert [row.segmentId for row in made.oldest] == ["d", "e"]
+    assert [row.segmentId for row in made.middle or ()] == ["c"]
+    assert [row.segmentId for row in made.newest] == ["a", "b"]
+
+
+def test_a_page_of_one_millisecond_is_all_edge() -> None:
+    made = sliced([Segment(segmentId=name, endTimeL=5) for name in "cab"])
+    assert made == Slice(in_order(made.oldest), None, ())
+
+
+def segments(*named: tuple[int, str]) -> list[Segment]:
+    return [Segment(segmentId=name, endTimeL=close) for close, name in named]
+
+
+def test_an_instant_that_a_page_boundary_cuts_is_mended_and_keeps_each_segment_once() -> None:
+    newer = sliced(segments((9, "x"), (7, "d"), (7, "b")))
+    older = sliced(segments((7, "b"), (7, "a"), (5, "y")))
+    more = {7: {row.segmentId: row for row in segments((7, "c"), (7, "d"))}}
+    parts = list(join([older, newer], encode, more))
+    assert [[row.segmentId for row in part] for part in parts] == [["y"], ["a", "b", "c", "d"], ["x"]]
+
+
+def test_there_may_be_nothing_to_join() -> None:
+    assert list(join([], encode, {})) == []
+    assert list(join([sliced([])], encode, {})) == []

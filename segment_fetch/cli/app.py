@@ -76,6 +76,7 @@ def _message(error: Exception, code: int, shell: Shell) -> str:
         )
     if isinstance(error, ServiceError) and code == exits.SERVICE:
         return f"{error}; try again later; `segment-fetch doctor` checks each step on the way"
-    if code == exits.INCOMPLETE and shell.advice:
+    said_already = isinstance(error, DestinationError) and not shell.streaming
+    if code == exits.INCOMPLETE and shell.advice and shell.tally.pages and not said_already:
         return f"{error}; {shell.advice}"
     return str(error)

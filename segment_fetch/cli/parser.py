@@ -45,6 +45,7 @@ def build() -> tuple[Parser, dict[str, Parser]]:
         parsers[name] = commands.add_parser(
             name,
             help=line,
+            prog=f"segment-fetch {name}",
             usage=f"segment-fetch {name} {usage}".rstrip(),
             description=_filled(description),
             epilog=epilog,
@@ -174,5 +175,5 @@ def _unknown(unknown: Sequence[str], known: Sequence[str]) -> str:
 def _suggestion(name: str, known: Sequence[str]) -> str:
     from difflib import get_close_matches  # noqa: PLC0415 - only where something was mistyped
 
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = get_close_matches(name, known, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

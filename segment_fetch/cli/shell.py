@@ -45,6 +45,11 @@ class Shell:
         return bool(self.args.quiet)
 
     @property
+    def streaming(self) -> bool:
+        """Whether the data goes to standard output."""
+        return getattr(self.args, "out", "") == "-"
+
+    @property
     def verbose(self) -> bool:
         """Whether tracebacks are wanted."""
         return bool(self.args.log_level == "debug")
@@ -92,7 +97,7 @@ class Shell:
     def _new_display(self) -> Display:
         if self.quiet:
             return Silent(sys.stderr, self.tally)
-        data_on_screen = getattr(self.args, "out", "") == "-" and sys.stdout.isatty()
+        data_on_screen = self.streaming and sys.stdout.isatty()
         if self.args.log_format == "text" and may_be_live(sys.stderr) and not data_on_screen:
             from segment_fetch.cli.live import LiveDisplay  # noqa: PLC0415 - rich is optional, and takes 60 ms
 
@@ -129,9 +134,8 @@ class Shell:
 
     def report(self, text: str, value: Mapping[str, Any]) -> None:
         """The report: as JSON, as text, or not at all; where the data takes standard output, on standard error."""
-        to_error = getattr(self.args, "out", "") == "-"
-        stream = sys.stderr if to_error else sys.stdout
-        if self.args.json or (to_error and self.args.log_format == "json" and not self.quiet):
+        stream = sys.stderr if self.streaming else sys.stdout
+        if self.args.json or (self.streaming and self.args.log_format == "json" and not self.quiet):
             self.out(orjson.dumps(value).decode(), stream)
         elif not self.quiet:
             self.out(text, stream)

@@ -15,7 +15,7 @@ from segment_fetch.cli import credentials as given
 from segment_fetch.cli import exits, stopping
 from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.simulate_options import Limit
-from segment_fetch.cli.words import plural, wrapped
+from segment_fetch.cli.words import plural, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.query import format_time, parse_time
 from segment_fetch.simulator import (
@@ -179,20 +179,23 @@ def _announce(args: Namespace, shell: Shell, ready: Simulator, access: _Access) 
         "to": format_time(ready.dataset.end),
         "credentials": shown,
     }
+    if args.quiet and not args.json:
+        shell.out(ready.base_url)
     shell.report(_text(ready, access, shown), value)
 
 
 def _text(ready: Simulator, access: _Access, shown: dict[str, str]) -> str:
     data = ready.dataset
     start, end = format_time(data.start), format_time(data.end)
+    about = f"{plural(data.segments, 'segment')} of account {ready.account}, {start} to {end}. Ctrl-C ends it."
     lines = [
         f"The agent-segments API is at {ready.base_url}",
-        f"{plural(data.segments, 'segment')} of account {ready.account}, {start} to {end}. Ctrl-C ends it.",
+        wrapped(about, width(), hang=""),
         "In another terminal:",
         f"  export {given.ACCOUNT}={shlex.quote(ready.account)}",
         *(f"  export {name}={shlex.quote(value)}" for name, value in shown.items()),
     ]
     if access.auth is None:
         lines.append(f"  export {given.BEARER}=any  # it asks for none")
-    command = f"  segment-fetch extract --base-url {ready.base_url} \\\n    --from {start} --to {end} --out sim-out"
-    return "\n".join(wrapped(line, 60) for line in lines) + f"\n{command}"
+    lines += [f"  segment-fetch extract --base-url {ready.base_url} \\", f"    --from {start} \\"]
+    return "\n".join([*lines, f"    --to {end} --out sim-out"])

@@ -77,7 +77,7 @@ def _facts(report: Report) -> list[str]:
         "requests": f"{report.requests:,}{repeated}{throttled}",
     }
     if report.duplicates:
-        facts["duplicates"] = f"{report.duplicates:,} rows read twice, kept once"
+        facts["duplicates"] = f"{report.duplicates:,} rows seen again, kept once"
     if report.unknown_fields:
         facts["new fields"] = ", ".join(report.unknown_fields)
     return [f"  {label:<{_LABEL - 2}}{text}" for label, text in facts.items()]
@@ -85,11 +85,13 @@ def _facts(report: Report) -> list[str]:
 
 def _proofs(found: dict[str, int]) -> dict[str, str]:
     words = {
-        "proven": "hold every segment, once, and will not change",
-        "provisional": "hold every segment that there is now; late ones may still come",
-        "unproven": "could not be proven and were left out",
+        "proven": "every segment is there, once, and no more will come",
+        "provisional": "every segment that there is now; late ones may still come",
+        "unproven": "left out: they could not be proven complete",
     }
-    return {name: f"{plural(found[name], 'window')} {words[name]}" for name in words if found[name] or name == "proven"}
+    return {
+        name: f"{plural(found[name], 'window')}: {words[name]}" for name in words if found[name] or name == "proven"
+    }
 
 
 def _unproven(report: Report) -> list[str]:

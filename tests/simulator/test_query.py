@@ -107,9 +107,10 @@ def test_filters_and_unknown_parameters() -> None:
     [
         (1_774_872_000.0, 1_772_280_000_000),
         (1_768_046_400.0, 1_765_368_000_000),
+        (1_780_228_800.0, 1_777_550_400_000),
         (NOON, MONTH_AGO_MS),
     ],
-    ids=["30 March -> 28 February", "January -> December", "same day"],
+    ids=["30 March -> 28 February", "January -> December", "31 May -> 30 April", "same day"],
 )
 def test_a_month_is_a_calendar_month(now: float, expected: Any) -> None:
     assert month_before(now) == expected

@@ -37,6 +37,11 @@ def settled(segments: int = 60, **options: Any) -> Dataset:
     return Dataset(segments=segments, start=START, end=END, **options)
 
 
+def served(dataset: Dataset, **options: Any) -> Simulator:
+    """A simulator of it, at NOW."""
+    return Simulator(dataset, **({"clock": now} | options))
+
+
 def client(simulator: Simulator, **options: Any) -> SegmentClient:
     """A client of the simulator, at NOW, as fast as it goes."""
     defaults: dict[str, Any] = {

@@ -26,7 +26,6 @@ from segment_fetch.simulator.stats import Stats
 Auth = OAuth1 | ClientCredentials | Bearer
 Limits = Limit | Sequence[Limit] | None
 
-_HOST = "127.0.0.1"
 _SHUTDOWN_S = 0.05
 
 
@@ -34,7 +33,7 @@ class Simulator:
     """The agent-segments API over a dataset, on loopback.
 
     `async with` serves in the running loop, `with simulator.in_thread()` in a thread of its own. Each object
-    is used once.
+    is used once. A segment that closes in the future, by `clock`, is not there yet.
 
     `auth`: the credentials asked for; None asks for none. `permitted`: False refuses even good ones, as for
     a key without the permission.
@@ -52,6 +51,8 @@ class Simulator:
 
     Raises `ValueError`, naming the value, if one is out of its range.
     """
+
+    host = "127.0.0.1"
 
     def __init__(
         self,
@@ -77,7 +78,6 @@ class Simulator:
         check_not_negative("keep_bytes", keep_bytes)
         self.dataset = dataset
         self.account = dataset.account
-        self.host = _HOST
         self.port = port
         self._ssl_context = ssl_context
         self._domain_host = domain_host

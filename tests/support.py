@@ -178,7 +178,7 @@ async def _read_request(reader: asyncio.StreamReader) -> Asked | None:
 
 def _is_whole(answer: bytes) -> bool:
     head, _, body = answer.partition(b"\r\n\r\n")
-    return f"Content-Length: {len(body)}".encode() in head
+    return f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n"
 
 
 @asynccontextmanager

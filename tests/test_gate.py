@@ -72,7 +72,7 @@ async def _passages(rate: float | None, count: int, pause_at: tuple[float, float
 @pytest.mark.parametrize("rate", [0.5, 1.0, 10.0, 50.0, 400.0])
 @without_waiting
 async def test_no_second_lets_more_through_than_the_rate(rate: float) -> None:
-    seconds = 4 / rate if rate < 1 else 1.5
+    seconds = max(1.5, 4 / rate)
     went = await _passages(rate, int(rate * seconds) + 1)
     at_once = max(1.0, rate * 0.01)
     assert went[-1] == pytest.approx(seconds, rel=0.1)

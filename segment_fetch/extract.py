@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
@@ -13,7 +14,9 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from segment_fetch.errors import SegmentFetchError
-from segment_fetch.ledger import Ledger, WindowEntry
+from segment_fetch.ledger import Change, Ledger
+from segment_fetch.manifest import WindowEntry
+from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.pool import Tally
 from segment_fetch.query import Query, Window
@@ -27,7 +30,9 @@ T = TypeVar("T")
 class Report(Struct, frozen=True):
     """What an extraction did. `windows` are those read in this run, oldest first; `skipped` were complete before.
 
-    `complete` is True if every window of the range is in the destination and proven.
+    `complete` is True if every window of the range is in the destination and proven. `settled` windows were
+    provisional before, and unchanged. `added` and `removed` are segments that came and went in windows that were read
+    again. `lost` names ranges that the API no longer serves and that were never read.
     """
 
     complete: bool
@@ -40,6 +45,10 @@ class Report(Struct, frozen=True):
     throttled: int
     seconds: float
     unknown_fields: tuple[str, ...]
+    settled: int = 0
+    added: int = 0
+    removed: int = 0
+    lost: tuple[str, ...] = ()
 
     @property
     def unproven(self) -> tuple[WindowEntry, ...]:
@@ -72,9 +81,23 @@ class Committer:
             self._taken = False
             await self._run(self._sink.close)
 
-    async def resume(self, start: int, end: int, oldest: int) -> tuple[list[Window], int]:
+    async def resume(
+        self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
+    ) -> tuple[list[Window], int]:
         """What is still to be read of a range, and how many of its windows are complete."""
-        return await self._run(lambda: self.ledger.resume(start, end, oldest))
+        return await self._run(lambda: self.ledger.resume(start, end, oldest, keep))
+
+    async def intact(self, windows: Iterable[Window]) -> list[Window]:
+        """Those of the windows whose data is, byte for byte, what the manifest says."""
+        return await self._run(lambda: self.ledger.intact(windows))
+
+    async def settle(self, windows: Iterable[Window]) -> None:
+        """Notes that provisional windows are complete as they are."""
+        await self._run(lambda: self.ledger.settle(windows))
+
+    def encode(self, segments: Sequence[Segment]) -> Any:
+        """Segments as the sink wants them held."""
+        return self._sink.encode(segments)
 
     @property
     def ordered(self) -> bool:
@@ -90,12 +113,14 @@ class Committer:
         return await self._run(self.ledger.abandon)
 
     async def _run(self, call: Callable[[], T]) -> T:
-        """One call, in the thread. If cancelled, it ends the call first: a half-done one cannot be taken back."""
+        """One call, in the thread. However often cancelled, it ends first: a half-done one cannot be taken back."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            await asyncio.wait([future])
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
             raise
 
 
@@ -142,7 +167,7 @@ class OldestFirst(Generic[Part]):
             yield ready
 
 
-def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: float) -> Report:
+def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: float, change: Change) -> Report:
     """Adds up a run."""
     return Report(
         complete=all(entry.status != "unproven" for entry in entries),
@@ -155,4 +180,6 @@ def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: 
         throttled=tally.throttled,
         seconds=round(time.monotonic() - started, 3),
         unknown_fields=tuple(sorted({name for entry in entries for name in entry.unknown_fields})),
+        added=change.added,
+        removed=change.removed,
     )

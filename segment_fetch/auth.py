@@ -6,12 +6,13 @@ needs (a token and its end); it sends nothing itself, the transport passes in th
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
@@ -110,6 +111,7 @@ class OAuth1Key(Auth):
     def authorizer(self, request_token: TokenRequest) -> Authorizer:
         from oauthlib.oauth1 import Client  # noqa: PLC0415 - 50 ms that other kinds need not pay
 
+        logging.getLogger("oauthlib.oauth1.rfc5849").addFilter(_not_signing)
         key, secret, token, token_secret = self._values
         return _Signer(Client(key, secret, token, token_secret, signature_method=self._method))
 
@@ -117,12 +119,24 @@ class OAuth1Key(Auth):
         return self._values
 
 
+_signing: ContextVar[bool] = ContextVar("_signing", default=False)
+
+
+def _not_signing(record: logging.LogRecord) -> bool:
+    """Drops what oauthlib logs while it signs for this library: at DEBUG that is the app key and the access token."""
+    return not _signing.get()
+
+
 class _Signer(Authorizer):
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def header(self, method: Method, url: str) -> str:
-        _, headers, _ = self._client.sign(url, http_method=method)
+        muted = _signing.set(True)
+        try:
+            _, headers, _ = self._client.sign(url, http_method=method)
+        finally:
+            _signing.reset(muted)
         return str(headers["Authorization"])
 
 
@@ -171,7 +185,9 @@ class _SharedToken(Authorizer):
     def __init__(self, fetch: Callable[[], Awaitable[Token]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._lock = asyncio.Lock()
+        from asyncio import Lock  # noqa: PLC0415 - 50 ms that importing the library need not pay
+
+        self._lock = Lock()
         self._header = ""
         self._renew_at = 0.0
 

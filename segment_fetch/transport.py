@@ -38,7 +38,7 @@ class Timeouts(Struct, frozen=True):
     total: float = 120.0
 
     def __post_init__(self) -> None:
-        if not min(self.connect, self.read, self.total) > 0:
+        if not all(seconds > 0 for seconds in (self.connect, self.read, self.total)):
             raise InputError("timeouts: must be above zero seconds")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
+import oauthlib.oauth1
 import pytest
 
 from segment_fetch.api import SegmentApi
@@ -275,6 +276,19 @@ def test_credentials_that_would_break_a_header_are_refused_without_being_shown(v
         assert "s3cr" not in str(caught.value) + repr(caught.value)
 
 
+async def test_only_the_signing_of_this_library_is_kept_out_of_oauthlibs_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    signer = KINDS[0].authorizer(_no_token)
+    assert (await signer.header("GET", "https://host/")).startswith("OAuth ")
+    assert caplog.text == ""
+    oauthlib.oauth1.Client("their-key").sign("https://host/")
+    assert "their-key" in caplog.text
+
+
+async def _no_token(form: Mapping[str, str]) -> Token:
+    raise AssertionError(form)
+
+
 def _echo(status: int, form: str) -> Any:
     """A service that repeats in its answer all that was sent to it."""
 
@@ -296,8 +310,7 @@ def _echo(status: int, form: str) -> Any:
 async def test_no_error_shows_a_secret_even_where_the_service_repeats_it(
     auth: Auth, status: int, form: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "segment_fetch")
-    caplog.set_level(logging.DEBUG, "asyncio")
+    caplog.set_level(logging.DEBUG)
     async with raw_server(_echo(status, form)) as server, opened(server.url, auth) as api:
         with pytest.raises(SegmentFetchError) as caught:
             await ask(api)

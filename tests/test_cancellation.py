@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -15,10 +15,10 @@ import pytest
 from segment_fetch import ClientCredentials as Credentials
 from segment_fetch import Event, RetryPolicy, SegmentClient
 from segment_fetch.events import Paused, Retrying
-from segment_fetch.simulator import ClientCredentials, Dataset, Fault, Simulator
+from segment_fetch.simulator import ClientCredentials, Fault, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from segment_fetch.sinks import JsonlSink
-from tests.support_runs import END, START, client, contents, names, now, settled, until
+from tests.support_runs import END, START, client, contents, names, now, served, settled, until
 from tests.support_sinks import LoggedDisk
 
 DAY = timedelta(days=1)
@@ -228,37 +228,30 @@ async def test_timeout_around_a_run(scene: Scene) -> None:
     await proves_clean(scene)
 
 
-def steps() -> Iterator[int]:
-    """How many turns of the event loop a run is given: each of the first, then ever fewer."""
-    at = 0
-    while at < 400:
-        yield at
-        at += 1 + at // 12
-
-
-async def test_cancelled_at_any_turn_of_the_loop(segment_simulator: SimulatorFactory, tmp_path: Path) -> None:
-    simulator = segment_simulator(Dataset(segments=40, start=START, end=END), clock=now)
-    undisturbed = Scene(simulator, tmp_path / "undisturbed")
-    undisturbed.options["window"] = 2 * DAY
-    await undisturbed.extract()
-    ended = 0
-    for turns in steps():
-        scene = Scene(simulator, tmp_path / str(turns))
-        scene.options = undisturbed.options
-        task = asyncio.create_task(scene.extract())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        ended += task.done()
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        assert asyncio.all_tasks() == {asyncio.current_task()}, f"after {turns} turns"
-        if scene.folder.exists():
-            assert not [name for name in names(scene.folder) if name.endswith(".partial")]
+async def test_cancelled_at_any_turn_of_the_loop(tmp_path: Path) -> None:
+    """After each of the first turns, then after every eighth more, until a run gets through."""
+    async with served(settled(40)) as simulator:
+        scene = Scene(simulator, tmp_path / "undisturbed")
+        scene.options["window"] = 2 * DAY
         await scene.extract()
-        assert contents(scene.folder) == contents(undisturbed.folder), f"after {turns} turns"
-    await until(lambda: simulator.stats.in_flight == 0)
-    assert ended < 60, "most were cancelled on the way"
+        due, turns, ended = contents(scene.folder), 0, False
+        while not ended:
+            scene.folder = tmp_path / str(turns)
+            task = asyncio.create_task(scene.extract())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            ended = task.done()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            if scene.folder.exists():
+                assert not [name for name in names(scene.folder) if name.endswith(".partial")]
+            await scene.extract()
+            assert contents(scene.folder) == due, f"cancelled after {turns} turns"
+            turns += 1 + turns // 8
+        await until(lambda: simulator.stats.in_flight == 0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert turns > 20
 
 
 async def test_one_run_is_cancelled_and_another_of_the_same_client_goes_on(scene: Scene) -> None:

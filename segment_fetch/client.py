@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from segment_fetch import plan as planning
 from segment_fetch.auth import Auth
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     import aiohttp
 
     from segment_fetch.api import SegmentApi
-    from segment_fetch.extract import Report
+    from segment_fetch.extract import Committer, Report
     from segment_fetch.feed import Feed
     from segment_fetch.pool import Pool
     from segment_fetch.reader import Reads
@@ -123,10 +125,10 @@ class SegmentClient:
 
         Raises InputError for a range that cannot be asked, and the errors of the service.
         """
-        from segment_fetch.survey import Counting  # noqa: PLC0415
+        from segment_fetch.survey import ExactCounting  # noqa: PLC0415
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
-        counting = Counting(windows)
+        counting = ExactCounting(windows)
         await self._pool(counting).run()
         return counting.total
 
@@ -155,7 +157,7 @@ class SegmentClient:
         ranges = [Window(*self._range(start, end, clamp))]
         queue = OldestFirst[list[Segment]](ranges)
         unproven: list[WindowRead[Any]] = []
-        async with self._reads(ranges, list) as reads:
+        async with self._reads(self._weeks(ranges[0]), list) as reads:
             async for come in reads:
                 for read in queue.after(come):
                     if read.status == "unproven":
@@ -173,30 +175,84 @@ class SegmentClient:
         CredentialsError, ServiceError or DestinationError where the run could not go on; what is committed stays, and
         the same call goes on from there.
         """
-        from segment_fetch.extract import commit_all, committing, report  # noqa: PLC0415
+        from segment_fetch.extract import committing  # noqa: PLC0415
 
         started = time.monotonic()
-        first, last = self._range(start, end, clamp)
+        asked = Window(*self._range(start, end, clamp))
         async with committing(sink, self._query) as committer:
-            oldest = oldest_start(self._now_ms()) + CLAMP_MARGIN_MS
-            ranges, skipped = await committer.resume(first, last, oldest)
-            self._tell(RangePlanned(sum(len(self._windows(r)) for r in ranges), skipped))
-            async with self._reads(ranges, sink.encode) as reads:
-                entries = await commit_all(committer, reads, ranges)
-            return report(entries, skipped, reads.pool.tally, started)
+            return await self._fill(committer, asked, self._weeks, started)
+
+    async def sync(
+        self, sink: Sink[Any], start: TimeLike | None = None, *, timezone: str = "UTC", clamp: bool = False
+    ) -> Report:
+        """From where the destination ends until now, in windows of whole days of a time zone (an IANA name).
+
+        `start` says where an empty destination begins. A provisional window costs one small request if nothing
+        changed, and is read again and replaced if something did; so is the day in which the last run ended. The
+        report says what was settled, added, removed and, after too long a pause, lost. Raises as `extract` does.
+        """
+        from segment_fetch import sync  # noqa: PLC0415
+        from segment_fetch.extract import committing  # noqa: PLC0415
+        from segment_fetch.survey import Counting  # noqa: PLC0415
+
+        started, now, zone = time.monotonic(), self._now_ms(), _zone(timezone)
+
+        def cut(whole: Window) -> list[Window]:
+            return planning.days(whole.start, whole.end, zone, self._width)
+
+        self._opened()
+        async with committing(sink, self._query) as committer:
+            entries = committer.ledger.entries
+            if not entries:
+                return await self._fill(committer, self._first_range(start, now, clamp), cut, started)
+            agenda = sync.agenda(entries, self._oldest(), zone)
+            if agenda.lost is not None:
+                self._tell(Warned(f"{agenda.lost} can no longer be had: the API serves one month back"))
+            counters = self._pool(counting := Counting(agenda.recount))
+            await counters.run()
+            unchanged = await committer.intact(sync.unchanged(entries, counting))
+            settled = sync.settled(unchanged, counting)
+            await committer.settle(settled)
+            made = await self._fill(committer, Window(agenda.start, now), cut, started, keep=set(unchanged))
+            return sync.reported(made, settled, agenda.lost, counters.tally)
+
+    def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
+        if start is None:
+            raise InputError("the destination is empty: say where to begin (`start`, or --from)")
+        return Window(*self._range(start, now, clamp))
+
+    async def _fill(
+        self,
+        committer: Committer,
+        whole: Window,
+        cut: Callable[[Window], list[Window]],
+        started: float,
+        keep: AbstractSet[Window] = frozenset(),
+    ) -> Report:
+        """Reads what a destination lacks of a range, in windows as `cut` makes them."""
+        from segment_fetch.extract import commit_all, report  # noqa: PLC0415
+
+        ranges, skipped = await committer.resume(whole.start, whole.end, self._oldest(), keep)
+        windows = [window for part in ranges for window in cut(part)]
+        self._tell(RangePlanned(len(windows), skipped))
+        async with self._reads(windows, committer.encode) as reads:
+            entries = await commit_all(committer, reads, ranges)
+        return report(entries, skipped, reads.pool.tally, started, committer.ledger.change)
+
+    def _oldest(self) -> int:
+        return oldest_start(self._now_ms()) + CLAMP_MARGIN_MS
 
     @asynccontextmanager
     async def _reads(
-        self, ranges: Sequence[Window], encode: Callable[[Sequence[Segment]], Any]
+        self, windows: Sequence[Window], encode: Callable[[Sequence[Segment]], Any]
     ) -> AsyncIterator[Reads[Any]]:
         from segment_fetch.reader import Settings, read  # noqa: PLC0415
 
-        windows = [window for whole in ranges for window in self._windows(whole)]
         settings = Settings(self._query.limit, self._split_above)
         async with read(windows, settings, encode, tell=self._tell, pool_of=self._pool) as reads:
             yield reads
 
-    def _windows(self, whole: Window) -> list[Window]:
+    def _weeks(self, whole: Window) -> list[Window]:
         return planning.windows(whole.start, whole.end, self._width)
 
     def _pool(self, feed: Feed) -> Pool:
@@ -235,6 +291,13 @@ def _checked_rate(rate: float | None) -> float | None:
     if rate is not None and not 0 < rate < float("inf"):
         raise InputError("rate: must be above zero requests a second, or none")
     return rate
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InputError(f"time zone {name!r}: is not known; give an IANA name such as Europe/Berlin") from None
 
 
 def _batches(parts: list[list[Segment]]) -> list[list[Segment]]:

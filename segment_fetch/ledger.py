@@ -6,152 +6,33 @@ replaces the ones before it as a whole: while an older one is covered only in pa
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import msgspec
-from msgspec import Struct, field, structs
+from msgspec import Struct, structs
 
 from segment_fetch import plan
-from segment_fetch.errors import InputError, ManifestError
-from segment_fetch.events import Status
+from segment_fetch.errors import ManifestError
+from segment_fetch.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    WindowEntry,
+    check_names,
+    entry_of,
+    identity,
+    parse_manifest,
+)
 from segment_fetch.order import Part
-from segment_fetch.query import Query, Window, format_time, parse_time
+from segment_fetch.query import Query, Window, format_time
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks.base import Sink, Written
+from segment_fetch.sinks.base import Key, Sink, Written
 
-FORMAT_VERSION = 1
-
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
 _HALF_REPLACED = "proven, but not all of the older window that it would replace; that one stays"
 _LOST = "its file is missing or was changed, and this part was not asked for again"
-
-
-class WindowEntry(Struct, frozen=True, omit_defaults=True):
-    """A window in the manifest and in reports; times are RFC 3339, in UTC.
-
-    `count` is what the API reported, `segments` what was written, `duplicates` rows that were read beyond those: seen
-    twice, or on the instant that belongs to the next window. `bytes` and `sha256` are those of the file.
-    """
-
-    from_: str = field(name="from")
-    to: str
-    status: Status
-    count: int
-    segments: int
-    duplicates: int
-    pages: int
-    requests: int
-    read_at: str
-    unknown_fields: tuple[str, ...]
-    file: str | None = None
-    bytes: int | None = None
-    sha256: str | None = None
-    reason: str | None = None
-
-    @property
-    def window(self) -> Window:
-        """The window that the entry is about."""
-        return Window(parse_time(self.from_, 0), parse_time(self.to, 0))
-
-    @property
-    def written(self) -> Written:
-        """Where its segments are."""
-        return Written(self.file, self.bytes, self.sha256)
-
-
-class Manifest(Struct, frozen=True):
-    """All of `manifest.json`. `query` is what every window of the destination was asked with."""
-
-    format_version: int
-    query: dict[str, Any]
-    windows: tuple[WindowEntry, ...]
-
-
-def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
-    """The entry of a window that was read, and written unless it is unproven."""
-    return WindowEntry(
-        from_=format_time(read.window.start),
-        to=format_time(read.window.end),
-        status=read.status,
-        count=read.count,
-        segments=read.segments,
-        duplicates=read.duplicates,
-        pages=read.pages,
-        requests=read.requests,
-        read_at=format_time(read.read_at),
-        unknown_fields=read.unknown_fields,
-        file=written.file,
-        bytes=written.bytes,
-        sha256=written.sha256,
-        reason=read.reason,
-    )
-
-
-def identity(query: Query, settings: dict[str, str]) -> dict[str, Any]:
-    """What may not change between two runs into one destination."""
-    return {
-        "account": query.account,
-        "source": query.source,
-        "filters": query.filters.params(),
-        **settings,
-    }
-
-
-def parse_manifest(data: bytes) -> Manifest:
-    """The manifest, or ManifestError that says where it is damaged."""
-    try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-        if version != FORMAT_VERSION:
-            raise ManifestError(
-                f"the manifest has format version {version}; this release reads {FORMAT_VERSION}: use the release that "
-                "wrote it, or another destination"
-            )
-        manifest = msgspec.json.decode(data, type=Manifest)
-        _check_windows(manifest.windows)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
-        raise _damaged(str(error)) from None
-    return manifest
-
-
-def _damaged(where: str) -> ManifestError:
-    return ManifestError(
-        f"the manifest is damaged: {where}; restore it from a copy, or move the destination away and extract again"
-    )
-
-
-class _Version(Struct):
-    format_version: int
-
-
-def _check_windows(entries: Sequence[WindowEntry]) -> None:
-    for index, entry in enumerate(entries):
-        if fault := _time_fault(entry) or _value_fault(entry):
-            raise InputError(f"{fault} - at `$.windows[{index}]`")
-    ordered = sorted(entry.window for entry in entries)
-    for one, other in pairwise(ordered):
-        if other.start < one.end:
-            raise InputError(f"windows {one} and {other} overlap")
-
-
-def _time_fault(entry: WindowEntry) -> str | None:
-    for text in (entry.from_, entry.to, entry.read_at):
-        if not _TIME.fullmatch(text):
-            return f"{text!r} is not a time as 2026-11-01T08:00:00Z"
-        parse_time(text, 0)
-    window = entry.window
-    return f"window {window} does not end after it starts" if window.start >= window.end else None
-
-
-def _value_fault(entry: WindowEntry) -> str | None:
-    numbers = (entry.count, entry.segments, entry.duplicates, entry.pages, entry.requests, entry.bytes or 0)
-    if min(numbers) < 0:
-        return f"window {entry.window} has a negative number"
-    if entry.status == "unproven" and entry.written != Written():
-        return f"window {entry.window} is unproven, but has a file"
-    return None
 
 
 def _overlap(one: Window, other: Window) -> bool:
@@ -160,6 +41,16 @@ def _overlap(one: Window, other: Window) -> bool:
 
 def _touches(window: Window, others: Iterable[Window]) -> bool:
     return any(_overlap(window, other) for other in others)
+
+
+class Change(Struct, frozen=True):
+    """Segments that came and went between two readings of the same windows."""
+
+    added: int = 0
+    removed: int = 0
+
+    def __add__(self, other: Change) -> Change:
+        return Change(self.added + other.added, self.removed + other.removed)
 
 
 class Ledger:
@@ -171,11 +62,13 @@ class Ledger:
         self._entries: dict[Window, WindowEntry] = {}
         self._staged: dict[Window, WindowEntry] = {}
         self._begun = stored is not None
+        self._before: dict[Window, list[Key]] = {}
+        self.change = Change()
         if stored is not None:
             manifest = parse_manifest(stored)
             self._refuse_other_query(manifest.query)
             self._entries = {entry.window: entry for entry in manifest.windows}
-            self._refuse_other_names(sink.name)
+            check_names(manifest.windows, sink.name)
 
     def _refuse_other_query(self, there: dict[str, Any]) -> None:
         here = self._identity
@@ -189,19 +82,14 @@ class Ledger:
                 f"the destination was made by another query: {'; '.join(different)}; use another destination"
             )
 
-    def _refuse_other_names(self, name: Callable[[Window], str | None]) -> None:
-        """A name from the manifest is deleted one day: it must be the one that the sink itself would give."""
-        for window, entry in self._entries.items():
-            due = name(window)
-            if entry.status != "unproven" and entry.file != due:
-                raise _damaged(f"the file of window {window} must be {due!r}, not {entry.file!r}")
-
-    def resume(self, start: int, end: int, oldest: int) -> tuple[list[Window], int]:
+    def resume(
+        self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
+    ) -> tuple[list[Window], int]:
         """What is still to be read of a range, oldest first, and how many windows are complete. Leftovers go.
 
         `oldest` is the first moment that the API surely still serves.
         """
-        windows = self.to_read(start, end, oldest)
+        windows = self.to_read(start, end, oldest, keep)
         self.clean([Window(start, end), *windows])
         return windows, len(self.complete(start, end))
 
@@ -214,8 +102,19 @@ class Ledger:
             if entry.status == "complete" and _overlap(window, asked) and self._sink.holds(entry.written)
         ]
 
-    def to_read(self, start: int, end: int, oldest: int) -> list[Window]:
-        """The parts of a range still to be read, oldest first.
+    @property
+    def entries(self) -> list[WindowEntry]:
+        """All windows that the manifest names, oldest first."""
+        return [self._entries[window] for window in sorted(self._entries)]
+
+    def settle(self, windows: Iterable[Window]) -> None:
+        """Notes that provisional windows are complete as they are."""
+        settled = {window: structs.replace(self._entries[window], status="complete") for window in windows}
+        if settled:
+            self._publish(settled)
+
+    def to_read(self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()) -> list[Window]:
+        """The parts of a range still to be read, oldest first; windows of `keep` are left as they are.
 
         A window that reaches out of the range and is not complete is read again as a whole, as it is replaced as a
         whole. One that begins before `oldest` cannot be had as a whole any more: what is there of it stays.
@@ -224,7 +123,7 @@ class Ledger:
         for window, entry in self._entries.items():
             if not _overlap(window, asked):
                 continue
-            if self._holds(entry) and (entry.status == "complete" or window.start < oldest):
+            if self._holds(entry) and (entry.status == "complete" or window in keep or window.start < oldest):
                 kept.append(window)
             elif window.start >= oldest:
                 low, high = min(low, window.start), max(high, window.end)
@@ -245,6 +144,7 @@ class Ledger:
             return entry
         if not self._begun:
             self._publish({})  # a run that is killed after its first file can then be told from a folder of strangers
+        self._remember(read.window)
         entry = entry_of(read, self._sink.write(read.window, read.parts))
         self._staged[read.window] = entry
         self._publish_ready(read.window)
@@ -267,13 +167,40 @@ class Ledger:
         ready, old = {window}, set[Window]()
         grown = True
         while grown:
-            more_old = {w for w, e in self._items() if w not in old and _touches(w, ready) and self._holds(e)}
+            more_old = {
+                w
+                for w, e in self._items()
+                if w not in old and _touches(w, ready) and (w in self._before or self._holds(e))
+            }
             old |= more_old
             more = {w for w in self._staged if w not in ready and _touches(w, old)}
             ready |= more
             grown = bool(more_old or more)
         if not any(plan.missing(w.start, w.end, ready) for w in old):
+            self._compare(old, ready)
             self._publish({w: self._staged.pop(w) for w in ready})
+
+    def _compare(self, old: Iterable[Window], new: Iterable[Window]) -> None:
+        """Adds up which segments of the older windows came and went since they were read."""
+        within = sorted(old)
+        after = chain.from_iterable(self._sink.keys(self._staged[window].written) for window in sorted(new))
+        with suppress(ValueError):  # the older file is damaged: it is replaced, but there is nothing to compare
+            before = chain.from_iterable(self._older_keys(window) for window in within)
+            self.change += changed(before, (key for key in after if _covers(within, key[0])))
+
+    def _remember(self, window: Window) -> None:
+        """The older reading of the very same window is about to be overwritten."""
+        if window in self._entries and self._holds(self._entries[window]):
+            with suppress(ValueError):
+                self._before[window] = list(self._sink.keys(self._entries[window].written))
+
+    def _older_keys(self, window: Window) -> Iterable[Key]:
+        remembered = self._before.pop(window, None)
+        return self._sink.keys(self._entries[window].written) if remembered is None else remembered
+
+    def intact(self, windows: Iterable[Window]) -> list[Window]:
+        """Those of the windows whose data is, byte for byte, what the manifest says."""
+        return [window for window in windows if self._sink.intact(self._entries[window].written)]
 
     def _publish(self, entries: dict[Window, WindowEntry]) -> None:
         """Stores the manifest with these windows in it. What they cover of others goes, the rest is noted."""
@@ -291,6 +218,25 @@ class Ledger:
         self._sink.publish(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n", obsolete)
         self._entries = after
         self._begun = True
+
+
+def changed(before: Iterable[Key], after: Iterable[Key]) -> Change:
+    """What two readings of the same time, both in the written order, do not share."""
+    added = removed = 0
+    olds, news = iter(before), iter(after)
+    old, new = next(olds, None), next(news, None)
+    while old is not None or new is not None:
+        if old == new:
+            old, new = next(olds, None), next(news, None)
+        elif new is None or (old is not None and old < new):
+            removed, old = removed + 1, next(olds, None)
+        else:
+            added, new = added + 1, next(news, None)
+    return Change(added, removed)
+
+
+def _covers(windows: Sequence[Window], at: int) -> bool:
+    return any(window.start <= at < window.end for window in windows)
 
 
 def _unproven(entry: WindowEntry, part: Window, reason: str) -> WindowEntry:

@@ -101,8 +101,8 @@ class StillPass(Pass[Part]):
             reached = last.offset + len(last.ids)
             if asks := [Ask(self._window, at) for at in self._offsets(reached)]:
                 return asks
-        if stitch.count_proof(self._views):
-            return self._proven({segment_id for view in self._views for segment_id in view.ids})
+        if proof := stitch.count_proof(self._views):
+            return self._proven(proof.segments)
         return self._mend()
 
     def _offsets(self, reached: int) -> Iterable[int]:
@@ -124,7 +124,7 @@ class StillPass(Pass[Part]):
                 self._foreign.update(instant.rows)
         if isinstance(step, str) or len(ids) != self._count:
             return Failed(f"its pages did not hold each of its {self._count} segments once")
-        return self._proven(ids)
+        return self._proven(len(ids))
 
     def _cut_ties(self) -> list[int]:
         """The instants that a page boundary cuts and of which a segment came twice: so another did not come at all."""
@@ -135,10 +135,10 @@ class StillPass(Pass[Part]):
         )
         return sorted({at for (at, _), times in rows.items() if times > 1})
 
-    def _proven(self, ids: set[str]) -> Proven[Part]:
+    def _proven(self, unique: int) -> Proven[Part]:
         more = {at: instant.rows for at, instant in self._instants.all.items()}
         slices = (self._slices[offset] for offset in sorted(self._slices, reverse=True))
-        return Proven(list(join(slices, self._encode, more)), len(ids) - len(self._foreign))
+        return Proven(list(join(slices, self._encode, more)), unique - len(self._foreign))
 
 
 class MovingPass(Pass[Part]):

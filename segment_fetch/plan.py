@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta, tzinfo
+from itertools import pairwise
 
 from msgspec import Struct
 
 from segment_fetch.errors import InputError
-from segment_fetch.query import MAX_WINDOW_MS, Window
+from segment_fetch.query import MAX_WINDOW_MS, Window, to_ms
 
 SPLIT_ABOVE = 50_000
 """Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
@@ -61,6 +63,20 @@ def check_width(width_ms: int) -> int:
 def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
     """start..end in windows of at most `width_ms`, oldest first, without gap or overlap."""
     return [Window(at, min(at + width_ms, end)) for at in range(start, end, width_ms)]
+
+
+def days(start: int, end: int, zone: tzinfo, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
+    """start..end cut at each midnight of a time zone (and into `width_ms`), oldest first, without gap or overlap."""
+    cuts = [start]
+    while cuts[-1] < end:
+        cuts.append(min(midnight(cuts[-1], zone, 1), cuts[-1] + width_ms, end))
+    return [Window(one, other) for one, other in pairwise(cuts)]
+
+
+def midnight(ms: int, zone: tzinfo, later: int = 0) -> int:
+    """The midnight at which the day of a moment began, or that of so many days later."""
+    day = datetime.fromtimestamp(ms // 1000, zone).date() + timedelta(days=later)
+    return to_ms(datetime(day.year, day.month, day.day, tzinfo=zone))
 
 
 def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:

@@ -162,9 +162,13 @@ def count_proof(pages: Sequence[PageView]) -> Proof | None:
     two answers, this is no proof; a chain is.
     """
     counts = {page.count for page in pages if page.count is not None}
-    if len(counts) != 1 or len(_ids(pages)) not in counts:
+    unique = len(_ids(pages))
+    if len(counts) != 1 or unique not in counts:
         return None
-    return _keep(pages, sorted(range(len(pages)), key=lambda index: pages[index].offset))
+    order = sorted(range(len(pages)), key=lambda index: pages[index].offset)
+    if unique != sum(len(page.ids) for page in pages):
+        return _keep(pages, order)
+    return Proof(tuple(Kept(index, range(len(pages[index].ids))) for index in order), unique, 0)
 
 
 def instant_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> Proof | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.feed import PageAnswer, PageRequest
@@ -13,20 +13,16 @@ from segment_fetch.splitting import Splitting
 
 
 class Counting:
-    """Counts windows exactly: a segment on the instant that two windows share is in both counts if the server takes
-    `to` as inclusive, so that one instant is asked, too, and taken off; by a server that does not, it counts nothing.
+    """Asks how many segments each window holds, by one small request a window.
+
+    `counts` are as the API reports them, `at_ms` is the server's clock at each.
     """
 
-    def __init__(self, windows: Sequence[Window]) -> None:
-        instants = [Window(window.end, window.end) for window in windows]
-        self._signs = dict.fromkeys(windows, 1) | dict.fromkeys(instants, -1)
-        self._todo = deque(self._signs)
-        self._counts: dict[Window, int] = {}
-
-    @property
-    def total(self) -> int:
-        """The segments that the windows own."""
-        return sum(self._signs[window] * count for window, count in self._counts.items())
+    def __init__(self, windows: Iterable[Window]) -> None:
+        self._todo = deque(windows)
+        self._due = len(self._todo)
+        self.counts: dict[Window, int] = {}
+        self.at_ms: dict[Window, int] = {}
 
     def next(self) -> PageRequest | None:
         return PageRequest(self._todo.popleft(), 0, 1, self) if self._todo else None
@@ -35,13 +31,29 @@ class Counting:
         return True
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        self._counts[request.window] = answer.page.pagination.count
+        self.counts[request.window] = answer.page.pagination.count
+        self.at_ms[request.window] = answer.at_ms
 
     def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
         raise error
 
     def finished(self) -> bool:
-        return len(self._counts) == len(self._signs)
+        return len(self.counts) == self._due
+
+
+class ExactCounting(Counting):
+    """Counts windows exactly: a segment on the instant that two windows share is in both counts if the server takes
+    `to` as inclusive, so that one instant is asked, too, and taken off; by a server that does not, it counts nothing.
+    """
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._signs = dict.fromkeys(windows, 1) | {Window(window.end, window.end): -1 for window in windows}
+        super().__init__(self._signs)
+
+    @property
+    def total(self) -> int:
+        """The segments that the windows own."""
+        return sum(self._signs[window] * count for window, count in self.counts.items())
 
 
 class Survey:

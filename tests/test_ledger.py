@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from segment_fetch import Filters, ManifestError, Window
 from segment_fetch.events import Status
-from segment_fetch.ledger import Ledger, WindowEntry, parse_manifest
+from segment_fetch.ledger import Ledger
+from segment_fetch.manifest import WindowEntry, parse_manifest
 from segment_fetch.plan import missing
 from segment_fetch.query import Query
 from tests.support_sinks import EPOCH, QUERY, MemorySink, hours, window_read

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Generic
+from typing import Generic, TypeAlias
 
 from msgspec import Struct
 
@@ -20,6 +20,10 @@ class Written(Struct, frozen=True):
     file: str | None = None
     bytes: int | None = None
     sha256: str | None = None
+
+
+Key: TypeAlias = tuple[int, str]
+"""Close time (epoch milliseconds) and segmentId: the written order."""
 
 
 class Sink(ABC, Generic[Part]):
@@ -57,6 +61,13 @@ class Sink(ABC, Generic[Part]):
     def write(self, window: Window, parts: Iterable[Part]) -> Written:
         """Stores a window's segments: what `encode` made of them, in order; no parts for an empty window."""
 
+    def keys(self, written: Written) -> Iterator[Key]:
+        """Close time and id of each segment that was stored, in order; none where that cannot be read back.
+
+        ValueError where what is there is damaged.
+        """
+        return iter(())
+
     @abstractmethod
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         """Stores the manifest atomically, which makes what was written count; then deletes the files it replaced."""
@@ -64,6 +75,10 @@ class Sink(ABC, Generic[Part]):
     def holds(self, written: Written) -> bool:
         """Whether what the manifest names is still there; where not, its window is read again."""
         return True
+
+    def intact(self, written: Written) -> bool:
+        """Whether it is there and, byte for byte, what the manifest says."""
+        return self.holds(written)
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         """Deletes what an interrupted run left behind within the window, except what is named by `keep`."""

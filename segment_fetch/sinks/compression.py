@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import zlib
-from typing import Literal, Protocol, TypeAlias
+from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO, Literal, Protocol, TypeAlias
 
 from segment_fetch.errors import InputError, MissingExtraError
 
@@ -45,14 +49,35 @@ def check_compression(name: str) -> Compression:
     raise InputError(f"compression {name!r}: is none of {', '.join(SUFFIXES)}")
 
 
+def opened(path: Path, name: Compression) -> BinaryIO:
+    """A file's data, decompressed as it is read."""
+    if name == "gzip":
+        return gzip.open(path, "rb")  # type: ignore[return-value]
+    if name == "none":
+        return path.open("rb")
+    return io.BufferedReader(_zstandard().ZstdDecompressor().stream_reader(path.open("rb"), closefd=True))
+
+
+def damage(name: Compression) -> tuple[type[Exception], ...]:
+    """The errors by which reading says that compressed data is broken."""
+    if name == "zstd":
+        return (_zstandard().ZstdError,)
+    return (EOFError, zlib.error, gzip.BadGzipFile)
+
+
 def compressor(name: Compression) -> Compressor:
     """A compressor for one file."""
     if name == "gzip":
         return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
     if name == "none":
         return _Plain()
+    packer: Compressor = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()
+    return packer
+
+
+def _zstandard() -> ModuleType:
     try:
         import zstandard  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise MissingExtraError("zstd needs an extra: pip install 'segment-fetch[zstd]'") from None
-    return zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()
+    return zstandard

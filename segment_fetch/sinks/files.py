@@ -17,8 +17,8 @@ from typing import BinaryIO
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.models import Segment
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Sink, Written
-from segment_fetch.sinks.compression import SUFFIXES, Compressor, check_compression, compressor
+from segment_fetch.sinks.base import Key, Sink, Written
+from segment_fetch.sinks.compression import SUFFIXES, Compressor, check_compression, compressor, damage, opened
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.formats import Csv, Format, JsonLines
 
@@ -28,6 +28,16 @@ _PARTIAL = ".partial"
 _STAMP = "%Y%m%dT%H%M%S"
 _NAME = re.compile(r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)\.", re.ASCII)
 _OWN_PARTIAL = re.compile(rf"\.(?:{re.escape(MANIFEST)}|{_NAME.pattern}[a-z.]+){re.escape(_PARTIAL)}", re.ASCII)
+
+
+def is_segments(name: str) -> bool:
+    """Whether a file is named like one with a window's segments."""
+    return _NAME.match(name) is not None
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file is named like one that was being written when its run ended."""
+    return _OWN_PARTIAL.fullmatch(name) is not None
 
 
 def stamp(ms: int) -> str:
@@ -121,6 +131,24 @@ class FolderSink(Sink[bytes]):
         except BaseException:
             self._disk.remove(partial)
             raise
+
+    def intact(self, written: Written) -> bool:
+        if written.file is None or not self.holds(written):
+            return False
+        with self._translated(), (self.folder / written.file).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == written.sha256
+
+    def keys(self, written: Written) -> Iterator[Key]:
+        return iter(()) if written.file is None else self._file_keys(self.folder / written.file)
+
+    def _file_keys(self, path: Path) -> Iterator[Key]:
+        """ValueError where the file is not what its name says."""
+        with self._translated():
+            try:
+                with opened(path, self._compress) as file:
+                    yield from self._format.keys(file)
+            except damage(self._compress) as error:
+                raise ValueError(f"the compressed data is damaged: {error}") from None
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         with self._translated():

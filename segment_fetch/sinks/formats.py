@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import msgspec
 from msgspec import UNSET, structs
 
 from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Segment
 
+_ID, _CLOSE = SEGMENT_FIELDS.index("segmentId"), SEGMENT_FIELDS.index("endTimeL")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -24,6 +26,10 @@ class Format(ABC):
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> bytes:
         """The segments, a record each."""
+
+    @abstractmethod
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        """Close time and id of each segment in a file. ValueError, with the line, where it is none."""
 
     def settings(self) -> dict[str, str]:
         """What shapes the bytes."""
@@ -44,6 +50,22 @@ class JsonLines(Format):
         if ExtendedSegment in set(map(type, segments)):
             return self._encoder.encode_lines([_plain(segment) for segment in segments])
         return self._encoder.encode_lines(segments)
+
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        for number, line in enumerate(file, 1):
+            try:
+                key = _keys.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ValueError(f"line {number} is not a segment: {error}") from None
+            yield key.close, key.segment_id
+
+
+class _Key(msgspec.Struct, rename={"segment_id": "segmentId", "close": "endTimeL"}):
+    segment_id: str
+    close: int
+
+
+_keys = msgspec.json.Decoder(_Key)
 
 
 def _plain(segment: Segment) -> Segment | dict[str, object]:
@@ -73,6 +95,23 @@ class Csv(Format):
         rows = (structs.astuple(segment)[:width] for segment in segments)
         cell = _safe_cell if self._safe else _cell
         return _csv([[cell(value) for value in row] for row in rows])
+
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        with io.TextIOWrapper(file, "utf-8", newline="") as text:
+            rows = csv.reader(text, strict=True)
+            try:
+                if next(rows, None) != list(SEGMENT_FIELDS):
+                    raise ValueError("line 1 is not the header of segments")
+                yield from map(_csv_key, rows)
+            except csv.Error as error:
+                raise ValueError(f"line {rows.line_num} is not CSV: {error}") from None
+
+
+def _csv_key(row: Sequence[str]) -> tuple[int, str]:
+    try:
+        return int(row[_CLOSE]), row[_ID]
+    except (IndexError, ValueError):
+        raise ValueError(f"the line {','.join(row)[:60]!r} is not a segment") from None
 
 
 def _cell(value: object) -> object:

@@ -17,7 +17,8 @@ import pytest
 
 from segment_fetch import DestinationBusyError, DestinationError, Segment, Window
 from segment_fetch.extract import committing
-from segment_fetch.ledger import Ledger, WindowEntry, parse_manifest
+from segment_fetch.ledger import Ledger
+from segment_fetch.manifest import WindowEntry, parse_manifest
 from segment_fetch.models import ExtendedSegment
 from segment_fetch.reading import WindowRead
 from segment_fetch.sinks import Sink

@@ -14,7 +14,7 @@ import pytest
 from msgspec import UNSET
 
 from segment_fetch import Segment
-from segment_fetch.ledger import WindowEntry
+from segment_fetch.manifest import WindowEntry
 from segment_fetch.models import SEGMENT_FIELDS
 from segment_fetch.sinks import CsvSink, JsonlSink, Sink
 from segment_fetch.sinks.disk import Disk

@@ -1,0 +1,64 @@
+"""From where the last run ended until now, in whole days, and what was provisional settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import tzinfo
+
+from msgspec import Struct, structs
+
+from segment_fetch import plan
+from segment_fetch.extract import Report
+from segment_fetch.manifest import WindowEntry
+from segment_fetch.pool import Tally
+from segment_fetch.query import Window
+from segment_fetch.reading import SETTLED_AFTER_MS
+from segment_fetch.survey import Counting
+
+
+class Agenda(Struct, frozen=True):
+    """What a sync is about: where it begins, the provisional windows to count, and what can no longer be had."""
+
+    start: int
+    recount: tuple[Window, ...]
+    lost: Window | None
+
+
+def agenda(entries: Sequence[WindowEntry], oldest: int, zone: tzinfo) -> Agenda:
+    """What to do, given the windows of a destination, oldest first, and the first moment that the API serves.
+
+    The day in which the last run ended is read again as a whole, unless it ended with that day.
+    """
+    reached = entries[-1].window.end
+    today = plan.midnight(reached, zone)
+    recount = [
+        entry.window
+        for entry in entries
+        if entry.status == "provisional" and entry.window.start >= oldest and entry.window.end <= today
+    ]
+    lost = Window(reached, oldest) if reached < oldest else None
+    return Agenda(max(entries[0].window.start, oldest), tuple(recount), lost)
+
+
+def unchanged(entries: Sequence[WindowEntry], counting: Counting) -> list[Window]:
+    """The windows that still hold as many segments as when they were read."""
+    counts = {entry.window: entry.count for entry in entries}
+    return [window for window, count in counting.counts.items() if count == counts[window]]
+
+
+def settled(windows: Sequence[Window], counting: Counting) -> list[Window]:
+    """Those of the windows in which nothing more will change."""
+    return [window for window in windows if window.end <= counting.at_ms[window] - SETTLED_AFTER_MS]
+
+
+def reported(made: Report, now_settled: Sequence[Window], lost: Window | None, counting: Tally) -> Report:
+    """The report of a sync: that of its reading, and what went before."""
+    return structs.replace(
+        made,
+        settled=len(now_settled),
+        lost=() if lost is None else (str(lost),),
+        complete=made.complete and lost is None,
+        requests=made.requests + counting.requests,
+        retries=made.retries + counting.retries,
+        throttled=made.throttled + counting.throttled,
+    )

@@ -1,0 +1,180 @@
+"""Is a folder what its manifest says? Every file, every line, without the network."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from segment_fetch.errors import DestinationError, InputError, ManifestError
+from segment_fetch.manifest import Manifest, WindowEntry, check_names, parse_manifest
+from segment_fetch.query import Window
+from segment_fetch.sinks.base import Key
+from segment_fetch.sinks.files import MANIFEST, CsvSink, FolderSink, JsonlSink, is_leftover, is_segments
+
+Damage: TypeAlias = Literal[
+    "no manifest",
+    "bad manifest",
+    "missing file",
+    "extra file",
+    "left over",
+    "wrong size",
+    "changed",
+    "unreadable",
+    "wrong row count",
+    "doubled id",
+    "outside its window",
+    "out of order",
+    "unproven",
+    "gap",
+]
+
+
+class Finding(Struct, frozen=True):
+    """One thing that is wrong: what kind, where (a file or a window), and in a sentence what to do about it."""
+
+    kind: Damage
+    where: str
+    message: str
+
+
+class Audit(Struct, frozen=True):
+    """What a verification found. `complete`, `provisional` are windows that are whole; `segments` those in them."""
+
+    findings: tuple[Finding, ...]
+    windows: int
+    provisional: int
+    segments: int
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+
+_AGAIN = "run the extraction again: it reads the window anew"
+
+
+def audit(folder: str | Path) -> Audit:
+    """Holds a folder against its manifest. DestinationError where there is no such folder."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise DestinationError(f"{path} is not a folder")
+    try:
+        manifest = parse_manifest((path / MANIFEST).read_bytes())
+        sink = sink_of(path, manifest)
+        check_names(manifest.windows, sink.name)
+    except FileNotFoundError:
+        return _only(Finding("no manifest", MANIFEST, "it is missing: restore it from a copy, or extract elsewhere"))
+    except (ManifestError, InputError) as error:
+        return _only(Finding("bad manifest", MANIFEST, error.message))
+    return _audit(sink, manifest)
+
+
+def _only(finding: Finding) -> Audit:
+    return Audit((finding,), windows=0, provisional=0, segments=0)
+
+
+def sink_of(folder: Path, manifest: Manifest) -> FolderSink:
+    """The sink that wrote the folder. InputError where the manifest names no format that this release knows."""
+    form, compress = manifest.query.get("format"), manifest.query.get("compress")
+    if form == "jsonl":
+        return JsonlSink(folder, str(compress))
+    if form == "csv":
+        return CsvSink(folder, str(compress), safe=manifest.query.get("csv_safe") == "true")
+    raise InputError(f"the manifest names the format {form!r}, which this release does not know")
+
+
+def _audit(sink: FolderSink, manifest: Manifest) -> Audit:
+    entries = [entry for entry in manifest.windows if entry.status != "unproven"]
+    findings = [*_strangers(sink, entries), *_holes(manifest)]
+    seen = array("Q")
+    for entry in entries:
+        findings += _check_file(sink, entry, seen)
+    findings += _doubles_across(sink, entries, seen)
+    return Audit(
+        tuple(findings),
+        windows=len(entries),
+        provisional=sum(entry.status == "provisional" for entry in entries),
+        segments=sum(entry.segments for entry in entries),
+    )
+
+
+def _strangers(sink: FolderSink, entries: Sequence[WindowEntry]) -> Iterator[Finding]:
+    known = {entry.file for entry in entries}
+    for name in sorted(path.name for path in sink.folder.iterdir()):
+        if is_leftover(name):
+            yield Finding("left over", name, "an interrupted run left it; the next run removes it")
+        elif is_segments(name) and name not in known:
+            yield Finding(
+                "extra file", name, "the manifest does not name it, but a reader of the folder would count it"
+            )
+
+
+def _holes(manifest: Manifest) -> Iterator[Finding]:
+    for entry in manifest.windows:
+        if entry.status == "unproven":
+            yield Finding("unproven", str(entry.window), f"{entry.reason or 'it could not be proven'}; {_AGAIN}")
+    ordered = sorted(entry.window for entry in manifest.windows)
+    for one, other in pairwise(ordered):
+        if one.end < other.start:
+            yield Finding("gap", str(Window(one.end, other.start)), "never read; extract it while the API has it")
+
+
+def _check_file(sink: FolderSink, entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
+    name = str(entry.file)
+    try:
+        size = (sink.folder / name).stat().st_size
+    except OSError:
+        yield Finding("missing file", name, f"it is not there; {_AGAIN}")
+        return
+    if size != entry.bytes:
+        yield Finding("wrong size", name, f"it has {size} bytes and should have {entry.bytes}; {_AGAIN}")
+    elif not sink.intact(entry.written):
+        yield Finding("changed", name, f"its size is right but its contents have changed; delete it, and {_AGAIN}")
+    try:
+        yield from _check_rows(name, entry, list(sink.keys(entry.written)), seen)
+    except ValueError as error:
+        yield Finding("unreadable", name, f"{error}; delete the file, and {_AGAIN}")
+
+
+def _check_rows(name: str, entry: WindowEntry, keys: list[Key], seen: array[int]) -> Iterator[Finding]:
+    seen.extend(_hash(segment_id) for _, segment_id in keys)
+    window, doubled = entry.window, len(keys) - len({segment_id for _, segment_id in keys})
+    outside = sum(not window.start <= at < window.end for at, _ in keys)
+    if len(keys) != entry.segments:
+        yield Finding("wrong row count", name, f"it holds {len(keys)} segments and should hold {entry.segments}")
+    if doubled:
+        yield Finding("doubled id", name, f"{doubled} segments are in it more than once")
+    if outside:
+        yield Finding("outside its window", name, f"{outside} segments did not close within {window}")
+    if keys != sorted(keys):
+        yield Finding("out of order", name, "its segments are not in the order of close time and segmentId")
+
+
+def _hash(segment_id: str) -> int:
+    return int.from_bytes(blake2b(segment_id.encode(), digest_size=8).digest())
+
+
+def _doubles_across(sink: FolderSink, entries: Sequence[WindowEntry], seen: array[int]) -> Iterator[Finding]:
+    """Segments that are in two files. 8 bytes a segment tell whether there may be any; only then names are compared."""
+    ordered = sorted(seen)
+    suspects = {one for one, other in pairwise(ordered) if one == other}
+    where: dict[str, str] = {}
+    for entry in entries if suspects else ():
+        for segment_id in sorted({name for _, name in _readable(sink, entry) if _hash(name) in suspects}):
+            first = where.setdefault(segment_id, str(entry.file))
+            if first != entry.file:
+                yield Finding("doubled id", str(entry.file), f"segment {segment_id} is in {first}, too")
+
+
+def _readable(sink: FolderSink, entry: WindowEntry) -> list[Key]:
+    try:
+        return list(sink.keys(entry.written))
+    except (ValueError, DestinationError):
+        return []  # already found to be missing or unreadable

@@ -122,7 +122,13 @@ class SegmentApi:
             raise CredentialsError(f"{error.message}; a fresh token did not help", status=error.status) from None
 
     async def _page(self, url: str, sent: list[str]) -> PageAnswer:
+        passed = True
+
         async def sign() -> str:
+            nonlocal passed
+            if not passed:  # aiohttp repeats a request by itself when a kept connection turns out closed
+                await self._gate.passed()
+            passed = False
             sent.append(await self._authorizer.header("GET", url))
             return sent[-1]
 

@@ -269,14 +269,19 @@ async def test_stream_that_is_left_early_leaves_no_task(segment_simulator: Simul
 
 
 async def test_session_of_the_caller_is_used_and_left_open() -> None:
-    async with served(settled()) as simulator, aiohttp.ClientSession(headers={"X-Mine": "1"}) as session:
+    sent: list[object] = []
+
+    async def note(*call: object) -> None:
+        sent.append(call)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_start.append(note)
+    async with served(settled()) as simulator, aiohttp.ClientSession(trace_configs=[tracing]) as session:
         for _ in range(2):
             async with client(simulator, session=session) as opened:
                 assert await opened.count(START, END) == 60
             assert not session.closed
-        connector = session.connector
-        assert connector is not None
-        assert not connector.closed
+        assert len(sent) == simulator.stats.requests == 4
 
 
 async def test_any_number_of_clients_in_one_loop(tmp_path: Path) -> None:

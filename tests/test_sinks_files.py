@@ -120,9 +120,31 @@ def test_second_run_in_this_process_is_refused(tmp_path: Path) -> None:
         first.open()
     with pytest.raises(DestinationBusyError):
         second.open()
+    handles = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(DestinationBusyError):
+            second.open()
+    assert len(list(Path("/proc/self/fd").iterdir())) == handles
     first.close()
     second.open()
     second.close()
+
+
+@pytest.mark.parametrize(
+    ("harm", "holds"),
+    [
+        (lambda path: path, True),
+        (lambda path: path.write_bytes(b"[]"), True),
+        (lambda path: path.write_bytes(b"[]\n"), False),
+        (lambda path: path.write_bytes(b""), False),
+        (Path.unlink, False),
+    ],
+)
+def test_file_holds_while_it_has_its_size(tmp_path: Path, harm: Callable[[Path], object], holds: bool) -> None:
+    sink = JsonlSink(tmp_path)
+    written = sink.write(ONE, [b"{}"])
+    harm(tmp_path / FILE_ONE)
+    assert sink.holds(written) is holds
 
 
 HOLDER = """

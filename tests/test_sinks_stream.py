@@ -142,6 +142,7 @@ def test_closed_stream_is_a_destination_error() -> None:
     sink.open()
     with pytest.raises(DestinationError, match=r"cannot write to the output: .*closed file"):
         sink.write(hours(0, 1), lines("a"))
+    sink.close()
 
 
 def test_real_pipe_without_a_reader() -> None:

@@ -48,6 +48,10 @@ class Medium(ABC):
         """A sink whose medium fails while a window is written, after a part of it."""
 
     @abstractmethod
+    def harm(self, entry: WindowEntry) -> None:
+        """Changes what is stored of a window, but not its size."""
+
+    @abstractmethod
     def litter(self) -> list[str]:
         """What is there that the manifest does not name."""
 
@@ -90,6 +94,20 @@ class SinkConformance:
         with run(medium) as ledger:
             ledger.commit(read(medium, ONE, rows))
         assert medium.stored(published(medium)) == [medium.record(row) for row in rows]
+
+    @pytest.mark.parametrize("kind", VALUES)
+    def test_keys_come_back(self, medium: Medium, kind: str) -> None:
+        with run(medium) as ledger:
+            entry = ledger.commit(read(medium, ONE, VALUES[kind]))
+        assert list(medium.sink().keys(entry.written)) == [(row.endTimeL, row.segmentId) for row in VALUES[kind]]
+
+    def test_what_was_harmed_is_not_intact(self, medium: Medium) -> None:
+        with run(medium) as ledger:
+            one, two = [ledger.commit(read(medium, window, segments("a"))) for window in (ONE, TWO)]
+            assert ledger.intact([ONE, TWO]) == [ONE, TWO]
+            medium.harm(one)
+            assert ledger.intact([ONE, TWO]) == [TWO]
+            assert medium.sink().holds(two.written)
 
     def test_parts_are_stored_in_order(self, medium: Medium) -> None:
         rows = segments(*(f"row {number}" for number in range(2000)))

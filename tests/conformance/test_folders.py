@@ -48,6 +48,12 @@ class Folder(Medium):
     def on(self, disk: Disk) -> Sink[Any]:
         return JsonlSink(self.folder, self.compress, disk=disk)
 
+    def harm(self, entry: WindowEntry) -> None:
+        path = self.folder / str(entry.file)
+        stored = bytearray(path.read_bytes())
+        stored[len(stored) // 2] ^= 1
+        path.write_bytes(stored)
+
     def litter(self) -> list[str]:
         named = {entry.get("file") for entry in manifest(self.folder)["windows"]}
         return [name for name in names(self.folder) if name not in named and name != "manifest.json"]

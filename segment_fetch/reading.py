@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import Generic
 
 from msgspec import Struct
@@ -22,8 +21,6 @@ from segment_fetch.query import Window
 
 SETTLED_AFTER_MS = (24 * 60 + 15) * 60_000
 """A segment can take 24 hours after its close to appear; 15 minutes more for clocks and caches."""
-_id = attrgetter("segmentId")
-_time = attrgetter("endTimeL")
 
 
 class WindowRead(Struct, Generic[Part]):
@@ -55,7 +52,7 @@ def checked_view(
     """
     rows = answer.page.segments
     count = None if prefix else answer.page.pagination.count
-    view = stitch.PageView(window.end, offset, count, list(map(_id, rows)), list(map(_time, rows)))
+    view = stitch.PageView(window.end, offset, count, [row.segmentId for row in rows], [row.endTimeL for row in rows])
     if fault := stitch.check_page(view, start=window.start, limit=limit):
         raise TransientError(fault, status=200)
     return view

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -182,3 +183,7 @@ def test_missing_extra_is_told_before_anything_is_written(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "zstandard", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'segment-fetch\[zstd\]'"):
         check_compression("zstd")
+
+
+def test_zstd_holds_a_checksum() -> None:
+    assert zstandard.get_frame_parameters(packed("zstd", [FULL])).has_checksum

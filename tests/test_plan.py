@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,22 @@ from hypothesis import strategies as st
 
 from segment_fetch import plan
 from segment_fetch.errors import InputError
-from segment_fetch.plan import Cut, Plan, PlannedWindow, check_width, cut_at, cut_ranks, missing, pages, windows
+from segment_fetch.plan import (
+    Cut,
+    Plan,
+    PlannedWindow,
+    check_width,
+    cut_at,
+    cut_ranks,
+    days,
+    midnight,
+    missing,
+    pages,
+    windows,
+)
 from segment_fetch.query import MAX_WINDOW_MS, Window
 
+DAY_MS = 86_400_000
 instants = st.integers(min_value=0, max_value=5 * MAX_WINDOW_MS)
 small = st.integers(min_value=0, max_value=30)
 
@@ -117,3 +132,34 @@ def test_a_plan_adds_up_its_windows() -> None:
     made = Plan((PlannedWindow(Window(0, 1), 700, 2), PlannedWindow(Window(1, 2), 0, 1)), None)
     assert (made.segments, made.pages) == (700, 3)
     assert plan.SPLIT_ABOVE == 50_000
+
+
+ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Africa/Cairo", "Asia/Kathmandu", "Pacific/Apia"]
+
+
+@pytest.mark.parametrize("name", ZONES)
+@given(st.integers(min_value=1_300_000_000, max_value=1_900_000_000), st.integers(min_value=1, max_value=60 * DAY_MS))
+def test_days_cover_a_range_and_end_at_midnight_there(name: str, start_s: int, length: int) -> None:
+    zone, start = ZoneInfo(name), start_s * 1000
+    made = days(start, start + length, zone)
+    assert (made[0].start, made[-1].end) == (start, start + length)
+    assert all(left.end == right.start for left, right in pairwise(made))
+    for window in made:
+        first, last = (datetime.fromtimestamp(ms / 1000, zone) for ms in (window.start, window.end - 1))
+        assert first.date() == last.date()
+        assert 0 < window.end - window.start <= 25 * 3_600_000
+    for left, right in pairwise(made):
+        assert (
+            datetime.fromtimestamp(left.start / 1000, zone).date()
+            < datetime.fromtimestamp(right.start / 1000, zone).date()
+        )
+
+
+def test_days_are_cut_into_a_smaller_width_too() -> None:
+    made = days(0, 2 * DAY_MS, ZoneInfo("UTC"), DAY_MS * 2 // 3)
+    assert [window.end for window in made] == [DAY_MS * 2 // 3, DAY_MS, DAY_MS * 5 // 3, 2 * DAY_MS]
+
+
+def test_midnight() -> None:
+    assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin")) == 1_789_941_600_000
+    assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin"), 1) == 1_790_028_000_000

@@ -33,12 +33,13 @@ class SlowDisk(LoggedDisk):
         self._call = call
         self.entered = threading.Event()
         self.let_go = threading.Event()
+        self.in_time = False
 
     def before(self, call: str) -> None:
         super().before(call)
         if call.startswith(self._call) and not self.entered.is_set():
             self.entered.set()
-            assert self.let_go.wait(20)
+            self.in_time = self.let_go.wait(5)
 
 
 class Scene:
@@ -189,9 +190,10 @@ async def test_cancelled_while_the_disk_works(scene: Scene, call: str, times: in
     for _ in range(times):
         task.cancel()
         await asyncio.sleep(0)
-    asyncio.get_running_loop().call_soon(disk.let_go.set)  # the loop is never kept waiting
+    asyncio.get_running_loop().call_soon(disk.let_go.set)
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert disk.in_time, "the loop was kept waiting"
     calls = len(disk.calls)
     await proves_clean(scene)
     assert len(disk.calls) == calls, "nothing is written behind the run's back"

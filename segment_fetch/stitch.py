@@ -262,17 +262,15 @@ def _missing(pages: Sequence[PageView | Instant], broken: _Break, end: int, incl
     if that did not reach past it, the lowest patch whose result still holds all of the instant `newest`.
     """
     newest = broken.newest
+    read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
+    if any(page.times[0] == page.times[-1] == newest for page in read if not page.is_last):
+        return Tie(newest, newest if inclusive else newest + 1)
     lowest = wanted = newest if inclusive or newest == end else newest + 1
     above = None if broken.page is None else pages[broken.page]
     if isinstance(above, PageView):
         wanted = max(lowest, above.times[-max(1, min(k, len(above.times) // 2))])
-    read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
     asked = {page.to for page in read if page.offset == 0}
-    if not any(page.times[0] == page.times[-1] == newest for page in read if not page.is_last):
-        for to in (wanted, lowest):
-            if to not in asked:
-                return Gap(to, newest, broken.oldest)
-    return Tie(newest, newest if inclusive else newest + 1)
+    return Gap(lowest if wanted in asked else wanted, newest, broken.oldest)
 
 
 def _keep(pages: Sequence[PageView | Instant], order: Iterable[int]) -> Proof:

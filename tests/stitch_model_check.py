@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 START, END = 0, 3
 EVENTS = 2  # rows that come or go during one reading
 TURNS = 2  # times that the order of ties turns around
-ROUNDS = 12  # of patches; no reading needs as many, or it would never end
+ROUNDS = 100  # of patches; a reading that needs as many would never end
 MODES = ("moving", "settled", "prefix")
 SHAPES = (  # limit, rows shared by neighbours, rows
     *((2, 0, 3), (2, 1, 3), (2, 0, 4), (2, 1, 4)),
@@ -99,20 +99,27 @@ def answers(rows: tuple[Row, ...], setting: Setting, request: tuple[int, int, in
 class World:
     """Rows that change between two requests, as the choices say."""
 
-    def __init__(self, rows: tuple[Row, ...], setting: Setting, choose: Callable[[int], int]) -> None:
+    def __init__(self, rows: tuple[Row, ...], setting: Setting, choose: Callable[[int], int], end: int = END) -> None:
         self.rows = rows
         self.setting = setting
         self.choose = choose
-        self.throughout = {name for at, name in rows if at >= START and (at < END or setting.inclusive)}
-        self.events = self.turns = 0
-        self.reads = 0
+        self.start, self.end = START, end
+        last = end if setting.inclusive else end - 1
+        self.throughout = {name for at, name in rows if START <= at <= last}
+        self.events = self.turns = self.reads = 0
         self.growing: bool | None = None
 
     def page(self, start: int, to: int, offset: int) -> PageView:
         if self.reads:
-            while self.events < EVENTS and self._drift():
-                self.events += 1
+            self.drift()
         self.reads += 1
+        return self.answer(start, to, offset)
+
+    def drift(self) -> None:
+        while self.events < EVENTS and self._event():
+            self.events += 1
+
+    def answer(self, start: int, to: int, offset: int) -> PageView:
         pages = answers(self.rows, self.setting, (start, to, offset))
         if len(pages) == 1:
             return pages[0]
@@ -120,22 +127,29 @@ class World:
             self.turns += 1
         return pages[self.turns % 2]
 
-    def _drift(self) -> bool:
-        """Nothing, or one row that goes, or one that comes. What is settled changes one way only, if at all."""
+    def come(self, row: Row) -> None:
+        self.growing = True
+        self.rows = tuple(sorted((*self.rows, row)))
+
+    def go(self, index: int) -> None:
+        self.growing = False
+        self.throughout.discard(self.rows[index][1])
+        self.rows = self.rows[:index] + self.rows[index + 1 :]
+
+    def changes(self) -> tuple[int, int]:
+        """How many rows could go and how many could come. A settled window changes one way only, if at all."""
         one_way = self.setting.mode == "settled" and self.growing is not None
         gone = 0 if one_way and self.growing else len(self.rows)
-        new = 0 if one_way and not self.growing else END - START + 1
+        return gone, 0 if one_way and not self.growing else self.end - self.start + 1
+
+    def _event(self) -> bool:
+        gone, new = self.changes()
         event = self.choose(1 + gone + new) - 1
-        if event < 0:
-            return False
-        self.growing = event >= gone
-        if self.growing:
-            row = (START + event - gone, "xy"[self.events])
-            self.rows = tuple(sorted((*self.rows, row)))
-        else:
-            self.throughout.discard(self.rows[event][1])
-            self.rows = self.rows[:event] + self.rows[event + 1 :]
-        return True
+        if event >= gone:
+            self.come((self.start + event - gone, "xy"[self.events]))
+        elif event >= 0:
+            self.go(event)
+        return event >= 0
 
 
 def read_window(world: World) -> list[str] | None:
@@ -147,13 +161,13 @@ def read_window(world: World) -> list[str] | None:
     for _ in range(ROUNDS):
         if proof is not None:
             return [pages[kept.page].ids[row] for kept in proof.chain for row in kept.rows]
-        outcome = stitch.stitch(pages, start=START, end=END, k=setting.k)
+        outcome = stitch.stitch(pages, start=world.start, end=world.end, k=setting.k)
         if isinstance(outcome, Proof):
             proof = outcome
             continue
         gaps, ties = list(outcome.gaps), list(outcome.ties)
         while gaps:
-            pages.append(world.page(START, gaps.pop(world.choose(len(gaps))).to, 0))
+            pages.append(world.page(world.start, gaps.pop(world.choose(len(gaps))).to, 0))
         while ties:
             instant = _instant(world, ties.pop(world.choose(len(ties))))
             if instant is None:
@@ -165,24 +179,24 @@ def read_window(world: World) -> list[str] | None:
 def _planned(world: World) -> list[PageView]:
     """The first page and those that its count calls for; after a prefix, the second page's count."""
     limit, k = world.setting.limit, world.setting.k
-    pages = [_prefix(world) if world.setting.mode == "prefix" else world.page(START, END, 0)]
+    pages = [_prefix(world) if world.setting.mode == "prefix" else world.page(world.start, world.end, 0)]
     count, read = pages[0].count, 1
     if count is None:
-        pages.append(world.page(START, END, stitch.offsets(2 * limit, limit, k)[1]))
+        pages.append(world.page(world.start, world.end, stitch.offsets(2 * limit, limit, k)[1]))
         count, read = pages[1].count, 2
     assert count is not None
     todo = list(stitch.offsets(count, limit, k)[read:])
     while todo:
-        pages.append(world.page(START, END, todo.pop(world.choose(len(todo)))))
+        pages.append(world.page(world.start, world.end, todo.pop(world.choose(len(todo)))))
     return pages
 
 
 def _prefix(world: World) -> PageView:
     """The window's part of the first page of a bigger query; all of the window if the page reaches further."""
-    page = world.page(START - 2, END, 0)
-    rows = sum(at >= START for at in page.times)
+    page = world.page(world.start - 2, world.end, 0)
+    rows = sum(at >= world.start for at in page.times)
     complete = page.is_last or rows < len(page.ids)
-    return PageView(END, 0, rows if complete else None, page.ids[:rows], page.times[:rows])
+    return PageView(world.end, 0, rows if complete else None, page.ids[:rows], page.times[:rows])
 
 
 def _instant(world: World, tie: Tie) -> Instant | None:

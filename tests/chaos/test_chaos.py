@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
 import pytest
 
+from segment_fetch import DestinationError
 from segment_fetch.simulator import Faults
-from tests.chaos import drift, faults
+from segment_fetch.sinks.disk import Disk
+from tests.chaos import drift, faults, power
 
 
 @pytest.mark.parametrize("kind", drift.KINDS, ids=lambda kind: kind.name)
@@ -22,3 +28,29 @@ async def test_nothing_is_lost_when_a_fifth_of_the_answers_is_broken(name: str, 
     seen = await faults.run_kind(given, runs=2, segments=4_000)
     assert (seen.lost, seen.doubled, seen.unproven) == (0, 0, 0)
     assert seen.requests > seen.pages
+
+
+@pytest.mark.parametrize("name", power.SINKS)
+async def test_power_lost_at_any_call_to_the_disk_changes_nothing_in_the_end(name: str) -> None:
+    seen = await power.run_kind(power.SINKS[name], again=20 if name == "jsonl" else 4)
+    assert seen.different == 0
+    assert seen.points > 60
+
+
+@pytest.mark.parametrize("omitted", ["sync", "replace"])
+async def test_a_sink_that_does_not_sync_is_found_out(monkeypatch: pytest.MonkeyPatch, omitted: str) -> None:
+    """The test of the test: files renamed without a sync, or written in place, do not survive."""
+
+    def unsynced(self: power.FrailDisk, file: BinaryIO) -> None:
+        self._tick()
+
+    def copied(self: power.FrailDisk, source: Path, target: Path) -> None:
+        with self.create(target) as file:
+            self.write(file, source.read_bytes())
+        Disk.remove(self, source)
+
+    monkeypatch.setattr(power.FrailDisk, omitted, {"sync": unsynced, "replace": copied}[omitted])
+    found = 1
+    with suppress(DestinationError):  # a torn manifest is found by the next run itself
+        found = (await power.run_kind(power.SINKS["jsonl"], again=0)).different
+    assert found > 0

@@ -1,0 +1,284 @@
+"""Loses power at every call to the disk, and again while recovering, and holds what is there in the end against an
+undisturbed run, byte for byte.
+
+    python -m tests.chaos.power --again 100
+
+The disk of this test forgets what a real one may forget: data that was written but not synced is torn off anywhere,
+and names that were made, changed or removed since their folder was last synced may be as before, from any of them on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+from msgspec import Struct
+
+from segment_fetch import BearerToken, RetryPolicy, SegmentClient
+from segment_fetch.simulator import Dataset, Simulator
+from segment_fetch.sinks import CsvSink, FolderSink, JsonlSink
+from segment_fetch.sinks.disk import Disk
+from segment_fetch.verify import audit
+
+NOW = 1_795_000_000.0
+DAY_MS = 86_400_000
+END = int(NOW * 1000) - 2 * DAY_MS
+
+SINKS: dict[str, Callable[[Path, Disk], FolderSink]] = {
+    "jsonl": lambda folder, disk: JsonlSink(folder, disk=disk),
+    "jsonl, zstd": lambda folder, disk: JsonlSink(folder, "zstd", disk=disk),
+    "csv, gzip": lambda folder, disk: CsvSink(folder, "gzip", disk=disk),
+}
+
+
+class PowerLossError(BaseException):
+    """The machine is gone."""
+
+
+class QuickDisk(Disk):
+    """A disk that does not wait for the medium; nothing here really loses power."""
+
+    def sync(self, file: BinaryIO) -> None:
+        """Nothing."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """Nothing."""
+
+
+class FrailDisk(QuickDisk):
+    """Loses power at its `at`-th call, and then all that was not yet safe, as far as `chance` has it."""
+
+    def __init__(self, folder: Path, at: int | None, seed: int) -> None:
+        self._folder = folder
+        self._at = at
+        self._chance = random.Random(seed)
+        self._names: list[tuple[str, str, str]] = []
+        self._safe: dict[str, bytes] = {}
+        self._before = self._contents()
+        self.calls = 0
+        self.dead = False
+
+    def _contents(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self._folder.glob("*")} if self._folder.exists() else {}
+
+    def _tick(self) -> None:
+        if self.dead:
+            raise PowerLossError
+        self.calls += 1
+        if self.calls == self._at:
+            self.dead = True
+            raise PowerLossError
+
+    def make_folder(self, folder: Path) -> None:
+        self._tick()
+        super().make_folder(folder)
+
+    def create(self, path: Path) -> BinaryIO:
+        self._tick()
+        self._names.append(("put", path.name, ""))
+        self._safe[path.name] = b""
+        return super().create(path)
+
+    def write(self, file: BinaryIO, data: bytes) -> None:
+        self._tick()
+        super().write(file, data)
+
+    def sync(self, file: BinaryIO) -> None:
+        self._tick()
+        path = Path(str(file.name))
+        self._safe[path.name] = path.read_bytes()
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._tick()
+        super().replace(source, target)
+        self._names.append(("move", source.name, target.name))
+
+    def sync_folder(self, folder: Path) -> None:
+        self._tick()
+        self._before = self._apply(len(self._names), torn=False)
+        self._names.clear()
+
+    def remove(self, path: Path) -> None:
+        self._tick()
+        super().remove(path)
+        self._names.append(("drop", path.name, ""))
+
+    def _apply(self, count: int, *, torn: bool) -> dict[str, bytes]:
+        """What the folder holds after the first `count` changes of names since it was last synced."""
+        state = dict(self._before)
+        for what, name, target in self._names[:count]:
+            if what == "put":
+                state[name] = self._data(name, torn=torn)
+            elif what == "drop":
+                state.pop(name, None)
+            elif name in state:
+                state[target] = state.pop(name)
+        return state
+
+    def _data(self, name: str, *, torn: bool) -> bytes:
+        safe = self._safe.get(name, b"")
+        path = self._folder / name
+        written = path.read_bytes() if path.exists() else safe
+        if not torn or len(written) <= len(safe):
+            return safe
+        return written[: self._chance.randrange(len(safe), len(written) + 1)]
+
+    def lose(self) -> None:
+        """Leaves the folder as a restarted machine would find it."""
+        state = self._apply(self._chance.randrange(len(self._names) + 1), torn=True)
+        for path in self._folder.glob("*"):
+            path.unlink()
+        for name, data in state.items():
+            (self._folder / name).write_bytes(data)
+
+
+class World:
+    """A simulator, its clock, and extractions from it."""
+
+    def __init__(self, dataset: Dataset, sink: Callable[[Path, Disk], FolderSink]) -> None:
+        self.now = NOW
+        self.simulator = Simulator(dataset, clock=lambda: self.now)
+        self._sink = sink
+
+    async def extract(self, folder: Path, disk: Disk) -> None:
+        """One run over three days in windows of one; the last of them is provisional on the first night."""
+        client = SegmentClient(
+            self.simulator.account,
+            auth=BearerToken("power"),
+            source="power",
+            base_url=self.simulator.base_url,
+            rate=None,
+            connections=4,
+            window=timedelta(days=1),
+            retry=RetryPolicy(server=(0.0,), network=(0.0,)),
+            clock=lambda: self.now,
+        )
+        async with client:
+            report = await client.extract(END - 2 * DAY_MS, END + DAY_MS, self._sink(folder, disk))
+        assert report.complete
+
+    async def disturbed(self, folder: Path, at: int, seed: int) -> bool:
+        """A run that loses power at a call; False if it got through."""
+        disk = FrailDisk(folder, at, seed)
+        try:
+            await self.extract(folder, disk)
+        except PowerLossError:
+            disk.lose()
+            return True
+        return False
+
+
+def digest(folder: Path) -> dict[str, str]:
+    """Every file's contents; of the manifest all but when it was read and by how many requests."""
+    files = {path.name: path.read_bytes() for path in folder.glob("*") if path.name not in (".lock", "manifest.json")}
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    for window in manifest["windows"]:
+        for name in ("read_at", "requests", "pages", "duplicates"):
+            del window[name]
+    files["manifest.json"] = json.dumps(manifest, sort_keys=True).encode()
+    return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+
+
+class Outcome(Struct):
+    """Points at which power was lost, once and twice, and those after which the result was another one."""
+
+    points: int = 0
+    again: int = 0
+    different: int = 0
+
+
+class Night:
+    """One run that is disturbed at every point: what the folder holds before it, and what it must hold in the end."""
+
+    def __init__(self, world: World, root: Path, before: Path | None) -> None:
+        self._world = world
+        self._root = root
+        self._before = before
+        self._folders = 0
+        self._truth: dict[str, str] = {}
+
+    def _folder(self) -> Path:
+        self._folders += 1
+        folder = self._root / str(self._folders)
+        if self._before is not None:
+            shutil.copytree(self._before, folder)
+        return folder
+
+    async def undisturbed(self) -> Path:
+        """Finds out what must be there in the end."""
+        folder = self._folder()
+        await self._world.extract(folder, QuickDisk())
+        self._truth = digest(folder)
+        return folder
+
+    async def each_point(self, outcome: Outcome, seed: int) -> int:
+        """Loses power once, at each call in turn."""
+        at = 1
+        while await self._world.disturbed(folder := self._folder(), at, seed + at):
+            outcome.points += 1
+            await self._recover(folder, outcome)
+            at += 1
+        return at - 1
+
+    async def twice(self, outcome: Outcome, points: int, again: int, seed: int) -> None:
+        """Loses power at a point by chance, and at another one while recovering."""
+        chance = random.Random(seed)
+        for number in range(again):
+            folder = self._folder()
+            await self._world.disturbed(folder, chance.randint(1, points), number)
+            await self._world.disturbed(folder, chance.randint(1, points), number + 1)
+            outcome.again += 1
+            await self._recover(folder, outcome)
+
+    async def _recover(self, folder: Path, outcome: Outcome) -> None:
+        await self._world.extract(folder, QuickDisk())
+        outcome.different += digest(folder) != self._truth or not audit(folder).sound
+        shutil.rmtree(folder)
+
+
+async def run_kind(sink: Callable[[Path, Disk], FolderSink], again: int, seed: int = 1) -> Outcome:
+    """Every point of a first night, and of a second one that replaces what the first had provisionally."""
+    outcome = Outcome()
+    dataset = Dataset(segments=300, start=END - 2 * DAY_MS, end=END + DAY_MS, seed=3)
+    world = World(dataset, sink)
+    with tempfile.TemporaryDirectory() as name:
+        before = None
+        async with world.simulator:
+            for night in ("first", "second"):
+                disturbed = Night(world, Path(name) / night, before)
+                before = await disturbed.undisturbed()
+                points = await disturbed.each_point(outcome, seed)
+                await disturbed.twice(outcome, points, again // 2, seed)
+                world.now += 86_400
+                world.simulator.insert(END + DAY_MS // 2)
+    return outcome
+
+
+def main() -> int:
+    """Prints a table; exit code 1 if any result was another one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", type=int, default=100, help="points at which power is lost a second time")
+    options = parser.parse_args()
+    started, failed = time.monotonic(), 0
+    print(f"{'destination':14} {'power lost':>11} {'and again':>10} {'different':>10}")
+    for name, sink in SINKS.items():
+        seen = asyncio.run(run_kind(sink, options.again))
+        failed += bool(seen.different)
+        print(f"{name:14} {seen.points:11} {seen.again:10} {seen.different:10}", flush=True)
+    print(f"{time.monotonic() - started:.0f} s; {'all the same, byte for byte' if not failed else 'FAILED'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -289,17 +289,24 @@ async def _no_token(form: Mapping[str, str]) -> Token:
     raise AssertionError(form)
 
 
-def _echo(status: int, form: str) -> Any:
-    """A service that repeats in its answer all that was sent to it."""
+ENCODINGS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "encoded": lambda text: quote(text, safe=""),
+    "twice": lambda text: quote(quote(text, safe=""), safe=""),
+}
+
+
+def _echo(status: int, form: str, known: Sequence[str]) -> Any:
+    """A service that repeats in its answer what was sent to it."""
 
     def respond(asked: Asked) -> bytes:
         if "token" in asked.path and status != 0:
             return http(200, json.dumps({"access_token": ISSUED}))
-        said = f"{asked.line} {asked.headers} {asked.body} {' '.join(SECRETS)}"
-        said = {"plain": said, "encoded": quote(said, safe=""), "twice": quote(quote(said, safe=""), safe="")}[form]
-        words = {"message": said, "reason": said, "internalCode": said, "causes": [said, said], "segments": said}
-        body = f"<html>{said}</html>" if form == "twice" and status == 200 else json.dumps(words)
-        return http(status or 400, body, Location=f"http://127.0.0.1/?{quote(said, safe='')}")
+        secrets, header, body = map(ENCODINGS[form], (" ".join(known), asked.authorization, asked.body))
+        words: dict[str, Any] = {"message": secrets, "reason": header, "causes": [secrets, header, body]}
+        if form == "encoded":
+            words |= {"message": header, "internalCode": secrets, "segments": secrets}
+        return http(status or 400, json.dumps(words), Location=f"http://127.0.0.1/?{secrets}".replace(" ", "+"))
 
     return respond
 
@@ -311,7 +318,7 @@ async def test_no_error_shows_a_secret_even_where_the_service_repeats_it(
     auth: Auth, status: int, form: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    async with raw_server(_echo(status, form)) as server, opened(server.url, auth) as api:
+    async with raw_server(_echo(status, form, auth.secrets())) as server, opened(server.url, auth) as api:
         with pytest.raises(SegmentFetchError) as caught:
             await ask(api)
     said = everything_said(caught.value) + caplog.text

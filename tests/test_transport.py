@@ -352,9 +352,10 @@ async def test_no_more_than_its_connections_are_in_use_at_once() -> None:
 
 async def test_cookies_are_not_kept() -> None:
     answer = http(200, page_body(), Set_Cookie="session=abc; Path=/")
-    async with raw_server(lambda _: answer) as server, opened(server.url) as api:
+    async with raw_server(lambda _: answer) as server, opened(f"http://localhost:{server.port}") as api:
         await api.page(ANY_WINDOW, 0, 1)
         await api.page(ANY_WINDOW, 0, 1)
+    assert len(server.asked) == 2
     assert all("cookie" not in asked.headers for asked in server.asked)
 
 

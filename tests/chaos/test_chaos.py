@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +13,7 @@ import pytest
 from segment_fetch import DestinationError
 from segment_fetch.simulator import Faults
 from segment_fetch.sinks.disk import Disk
-from tests.chaos import drift, faults, power
+from tests.chaos import drift, faults, kills, power
 
 
 @pytest.mark.parametrize("kind", drift.KINDS, ids=lambda kind: kind.name)
@@ -54,3 +56,30 @@ async def test_a_sink_that_does_not_sync_is_found_out(monkeypatch: pytest.Monkey
     with suppress(DestinationError):  # a torn manifest is found by the next run itself
         found = (await power.run_kind(power.SINKS["jsonl"], again=0)).different
     assert found > 0
+
+
+def test_killed_processes_leave_nothing_wrong() -> None:
+    seen = kills.run(20)
+    assert seen.kills == 20
+    assert (seen.different, seen.repeated, seen.failed) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_within_two_seconds_and_leaves_no_temporary_file(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with kills.simulator().in_thread() as served:
+        job = kills.Job(served, tmp_path / "out")
+        process = job.start()
+        while served.stats.requests < 15:
+            time.sleep(0.01)
+        process.send_signal(number)
+        sent = time.monotonic()
+        _, errors = process.communicate(timeout=10)
+        assert time.monotonic() - sent < 2
+        assert process.returncode == code
+        assert "run" in errors.decode()
+        assert "Traceback" not in errors.decode()
+        assert not list(job.folder.glob(".segments-*"))
+        assert job.finish()[0] == 0
+        assert sorted(job.ids()) == sorted(served.ids(served.dataset.start, served.dataset.end))

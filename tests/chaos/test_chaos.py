@@ -8,12 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import pytest
 
 from segment_fetch import DestinationError
+from segment_fetch.errors import TransientError
+from segment_fetch.models import SegmentPage
 from segment_fetch.simulator import Faults
 from segment_fetch.sinks.disk import Disk
-from tests.chaos import drift, faults, kills, power
+from tests.chaos import drift, faults, fuzz, kills, power
 
 
 @pytest.mark.parametrize("kind", drift.KINDS, ids=lambda kind: kind.name)
@@ -83,3 +86,21 @@ def test_a_signal_ends_a_run_within_two_seconds_and_leaves_no_temporary_file(
         assert not list(job.folder.glob(".segments-*"))
         assert job.finish()[0] == 0
         assert sorted(job.ids()) == sorted(served.ids(served.dataset.start, served.dataset.end))
+
+
+def test_no_changed_answer_is_taken_for_a_page_or_ends_in_a_foreign_error() -> None:
+    seen, wrong = fuzz.run(100_000, seed=1, keep=lambda _: None)
+    assert wrong == []
+    assert seen["accepted"] > 1_000
+
+
+def test_a_lenient_decoder_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lenient(body: bytes) -> SegmentPage:
+        try:
+            return msgspec.json.decode(body, type=SegmentPage, strict=False)
+        except msgspec.DecodeError as error:
+            raise TransientError(str(error)) from None
+
+    monkeypatch.setattr(fuzz, "decode_page", lenient)
+    _, wrong = fuzz.run(20_000, seed=1, keep=lambda _: None)
+    assert wrong

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from segment_fetch.cli import exits, parser
-from segment_fetch.cli.logs import say
-from segment_fetch.cli.shell import Shell, abandon_output
 from segment_fetch.errors import (
     CredentialsError,
     DestinationError,
@@ -21,6 +19,11 @@ from segment_fetch.errors import (
     ServiceError,
 )
 
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from segment_fetch.cli.shell import Shell
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
@@ -29,25 +32,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse(arguments)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else exits.USAGE
+    return _run(args, arguments)
+
+
+def _run(args: Namespace, arguments: Sequence[str]) -> int:
+    from segment_fetch.cli.shell import Shell  # noqa: PLC0415 - `--help` does without the log and its modules
+
     shell = Shell(args, arguments, os.environ)
     with shell.logging():
         try:
             return int(import_module(f"segment_fetch.cli.{args.command}").run(args, shell))
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
             return _failed(error, shell)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            say("warning", "interrupted", "interrupted")
+        except KeyboardInterrupt:
+            shell.say("warning", "interrupted", "interrupted")
             return 130
 
 
 def _failed(error: Exception, shell: Shell) -> int:
     code = exit_code(error, progressed=shell.tally.pages > 0)
     if isinstance(error, DestinationError):
-        abandon_output()
+        shell.abandon_output()
     if not isinstance(error, exits.InterruptedRunError):
-        say("error", "failed", _message(error, code, shell), error=type(error).__name__, exit_code=code)
-        if shell.verbose:
-            import_module("segment_fetch.cli.logs").log.debug("where it happened", exc_info=error)
+        shell.say("error", "failed", _message(error, code, shell), error=type(error).__name__, exit_code=code)
+        shell.trace(error)
     return code
 
 

@@ -48,7 +48,10 @@ class Credentials(NamedTuple):
 
 
 def given(file: str | None, environ: Mapping[str, str]) -> Given:
-    """The values of the file if there is one, else of the environment; empty ones count as not set."""
+    """The values of the file if there is one, else of the environment; empty ones count as not set.
+
+    The account is no secret: the environment's serves where the file names none.
+    """
     if file is None:
         return Given({name: environ[name] for name in _NAMES if environ.get(name)}, "the environment")
     path = Path(file).expanduser()
@@ -60,7 +63,8 @@ def given(file: str | None, environ: Mapping[str, str]) -> Given:
     except UnicodeDecodeError:
         raise CredentialsError(f"--credentials {file}: is not text in UTF-8") from None
     warning = f"other users of this machine may read {file}: chmod 600 {file}" if loose else None
-    return Given(_parsed(text, file), file, warning)
+    account = {ACCOUNT: environ[ACCOUNT]} if environ.get(ACCOUNT) else {}
+    return Given({**account, **_parsed(text, file)}, file, warning)
 
 
 def _parsed(text: str, file: str) -> dict[str, str]:

@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 
 from segment_fetch.cli.logs import say
-from segment_fetch.cli.words import plural
+from segment_fetch.cli.words import lasting, plural
 from segment_fetch.events import (
     Event,
     NewFields,
     Paused,
     RangePlanned,
     Retrying,
+    ServiceBack,
+    ServiceDown,
     Warned,
     WindowDone,
     WindowReread,
@@ -52,6 +54,8 @@ class Narrator:
                 return self._retrying(event)
             case Paused():
                 return self._level("429", "info"), f"the API answered 429 (too many): a pause of {event.seconds:.1f} s"
+            case ServiceDown() | ServiceBack():
+                return self._service(event)
             case NewFields():
                 return "warning", self._new_fields(event)
             case Warned():
@@ -63,6 +67,12 @@ class Narrator:
         where = f"window {event.window}, offset {event.offset}"
         level = self._level(re.sub(r"\d+", "", event.reason), "info")
         return level, f"{event.reason}; asking again after {event.delay:.1f} s ({where})"
+
+    def _service(self, event: ServiceDown | ServiceBack) -> tuple[str, str]:
+        if isinstance(event, ServiceBack):
+            self._seen.discard("down")
+            return "info", f"the service answers again, after {lasting(event.seconds)}"
+        return self._level("down", "warning"), _down(event)
 
     def _level(self, kind: str, first: str) -> str:
         if kind in self._seen or len(self._seen) >= _MOST_REASONS:
@@ -89,6 +99,11 @@ def _plainly(event: Event) -> tuple[str, str]:
             return _done(event)
         case _:
             return "debug", str(event)
+
+
+def _down(event: ServiceDown) -> str:
+    until = f"it is asked now and then for up to {lasting(event.patience)} (--patience)"
+    return f"nothing comes through since {lasting(event.seconds)}: {event.reason}; {until}"
 
 
 def _done(event: WindowDone) -> tuple[str, str]:

@@ -63,6 +63,20 @@ def _add_patience(parser: ArgumentParser) -> None:
         help=f"the same after a fault of the network (default: {_listed(policy.network)})",
     )
     group.add_argument(
+        "--later-retry-delays",
+        type=values.delays,
+        default=policy.parked,
+        metavar="S,S,...",
+        help=f"seconds before later rounds of such repeats, or none (default: {_listed(policy.parked)})",
+    )
+    group.add_argument(
+        "--patience",
+        type=values.span,
+        default="15m",
+        metavar="SPAN",
+        help="how long to wait while nothing comes through any more (default: 15m)",
+    )
+    group.add_argument(
         "--connect-timeout", type=values.seconds, default=10.0, metavar="S", help="seconds to connect (default: 10)"
     )
     group.add_argument(

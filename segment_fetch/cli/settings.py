@@ -24,7 +24,12 @@ def rate(args: Namespace) -> float | None:
 
 def retry(args: Namespace) -> RetryPolicy:
     """How long to wait before another attempt."""
-    return RetryPolicy(server=args.retry_delays, network=args.network_retry_delays)
+    return RetryPolicy(
+        server=args.retry_delays,
+        network=args.network_retry_delays,
+        parked=args.later_retry_delays,
+        patience=args.patience.total_seconds(),
+    )
 
 
 def timeouts(args: Namespace) -> Timeouts:

@@ -15,7 +15,7 @@ import orjson
 from segment_fetch.auth import Auth
 from segment_fetch.cli import credentials
 from segment_fetch.cli.exits import OutputError
-from segment_fetch.cli.logs import logging_to, say
+from segment_fetch.cli.logs import log, logging_to, say
 from segment_fetch.cli.narrate import Narrator
 from segment_fetch.cli.progress import Display, Lines, Silent, may_be_live
 from segment_fetch.cli.tally import Tally
@@ -48,11 +48,6 @@ class Shell:
     def streaming(self) -> bool:
         """Whether the data goes to standard output."""
         return getattr(self.args, "out", "") == "-"
-
-    @property
-    def verbose(self) -> bool:
-        """Whether tracebacks are wanted."""
-        return bool(self.args.log_level == "debug")
 
     def credentials(self) -> credentials.Credentials:
         """Those that the options and the environment give; from now on they are redacted."""
@@ -144,10 +139,17 @@ class Shell:
         """Standard output for data."""
         return sys.stdout.buffer
 
+    def abandon_output(self) -> None:
+        """Nothing more goes to standard output: what is buffered would fail again when the process ends."""
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
 
-def abandon_output() -> None:
-    """Nothing more goes to standard output: what is buffered would fail again when the process ends."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+    def say(self, level: str, event: str, message: str, **fields: object) -> None:
+        """A line of the log."""
+        say(level, event, message, **fields)
+
+    def trace(self, error: Exception) -> None:
+        """Where an error happened, for those who look for it (`--log-level debug`)."""
+        log.debug("where it happened:", exc_info=error)

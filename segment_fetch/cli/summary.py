@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from segment_fetch.cli.words import lasting, plural, wrapped
 from segment_fetch.extract import Report
-from segment_fetch.ledger import WindowEntry
 from segment_fetch.query import format_time
 from segment_fetch.reading import SETTLED_AFTER_MS
 
@@ -50,7 +48,7 @@ def as_text(report: Report, run: Run, columns: int) -> str:
     """The report for people."""
     if not report.windows:
         return wrapped(_nothing(report, run), columns)
-    lines = [_headline(report, run), *_facts(report), *_unproven(report), *_next(report, run)]
+    lines = [_headline(report, run), *_empty(report), *_facts(report), *_unproven(report), *_next(report, run)]
     return "\n".join(wrapped(line, columns, hang=" " * _LABEL if line.startswith("  ") else "") for line in lines)
 
 
@@ -65,6 +63,12 @@ def _nothing(report: Report, run: Run) -> str:
 def _headline(report: Report, run: Run) -> str:
     verb = "Extracted" if report.complete else "INCOMPLETE: extracted"
     return f"{verb} {plural(report.segments, 'segment')} into {run.destination} in {lasting(report.seconds)}."
+
+
+def _empty(report: Report) -> list[str]:
+    if report.segments or not report.complete:
+        return []
+    return ["There are none in this range: if that is a surprise, check the account, the range and the filters."]
 
 
 def _facts(report: Report) -> list[str]:
@@ -105,13 +109,13 @@ def _next(report: Report, run: Run) -> list[str]:
         return ["Next: run it again; nothing is remembered of this run."] if report.unproven else []
     if report.unproven:
         return ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
-    provisional = [entry for entry in report.windows if entry.status == "provisional"]
-    return [_settle(provisional)] if provisional else []
+    return [_settle(report)] if counts(report)["provisional"] else []
 
 
-def _settle(provisional: Sequence[WindowEntry]) -> str:
-    first = min(entry.window.start for entry in provisional)
-    last = max(entry.window.end for entry in provisional)
+def _settle(report: Report) -> str:
+    provisional = [entry.window for entry in report.windows if entry.status == "provisional"]
+    first = min(window.start for window in provisional)
+    last = max(window.end for window in provisional)
     settled = format_time((last + SETTLED_AFTER_MS) // 1000 * 1000)
     return (
         f"Next: after {settled} extract the same range again into the same place, which settles what is provisional: "

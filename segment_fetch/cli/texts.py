@@ -39,7 +39,7 @@ EXTRACT_EXAMPLES = """\
 
 PLAN_EXAMPLES = """\
   segment-fetch plan --from now-30d
-  segment-fetch plan --from 2026-11-01 --to 2026-11-08 --json"""
+  segment-fetch plan --from 2026-11-01 --to now-1d --json"""
 
 DOCTOR_EXAMPLES = """\
   segment-fetch doctor --account 111111

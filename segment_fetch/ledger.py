@@ -183,6 +183,8 @@ class Ledger:
     def _compare(self, old: Iterable[Window], new: Iterable[Window]) -> None:
         """Adds up which segments of the older windows came and went since they were read."""
         within = sorted(old)
+        if not within:
+            return  # a first reading: nothing is read back from what was just written
         after = chain.from_iterable(self._sink.keys(self._staged[window].written) for window in sorted(new))
         with suppress(ValueError):  # the older file is damaged: it is replaced, but there is nothing to compare
             before = chain.from_iterable(self._older_keys(window) for window in within)

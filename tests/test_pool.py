@@ -117,7 +117,7 @@ async def test_all_connections_are_busy_and_no_more(connections: int) -> None:
         assert server.stats.most_in_flight == connections
         assert server.stats.requests == run.tally.requests == 80
     assert feed.came == Counter(range(0, 400, 5))
-    assert told.now == pytest.approx(80 / connections * 0.1, rel=0.3)
+    assert told.now == pytest.approx(80 / connections * 0.1, rel=0.05)
 
 
 @without_waiting

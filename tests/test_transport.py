@@ -512,9 +512,21 @@ async def test_this_machine_is_never_reached_through_a_proxy(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.setenv(name, "socks5://127.0.0.1:1")
     async with simulator(ssl_context=authority.server if tls else None) as server, opened(server.base_url) as api:
         assert (await api.page(ANY_WINDOW, 0, 1)).page.pagination.count == 400
+
+
+async def test_a_session_that_would_use_a_proxy_for_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(lambda _: http(200, page_body())) as proxy, simulator() as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        session = aiohttp.ClientSession(trust_env=True)
+        async with session, opened(server.base_url, session=session) as api:
+            with pytest.raises(InputError, match=r"127\.0\.0\.1 to a proxy; name it in NO_PROXY"):
+                await api.page(ANY_WINDOW, 0, 1)
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            assert (await api.page(ANY_WINDOW, 0, 1)).page.pagination.count == 400
+        assert proxy.asked == []
 
 
 @pytest.mark.parametrize("status", [403, 407, 502, 0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
+from datetime import timedelta
 
 from segment_fetch.cli import values
 from segment_fetch.client import DEFAULT_RATE
@@ -101,10 +102,29 @@ def add_range(parser: ArgumentParser) -> None:
     group.add_argument(
         "--to", dest="end", type=values.moment, default="now", metavar="TIME", help="where it ends (default: now)"
     )
-    group.add_argument("--clamp", action="store_true", help="begin at the oldest moment that can still be had")
     group.add_argument(
         "--window", type=values.span, default="7d", metavar="SPAN", help="widest window, at most 7d (default: 7d)"
     )
+    _add_selection(parser, group)
+
+
+def add_days(parser: ArgumentParser) -> None:
+    """Which segments, of a destination that grows day by day."""
+    group = parser.add_argument_group("range")
+    group.add_argument(
+        "--from",
+        dest="start",
+        type=values.moment,
+        metavar="TIME",
+        help="where an empty folder begins: RFC 3339, a date, now-7d; needed the first time",
+    )
+    group.add_argument("--timezone", metavar="ZONE", default="UTC", help="whose days: an IANA name (default: UTC)")
+    parser.set_defaults(window=timedelta(days=7))
+    _add_selection(parser, group)
+
+
+def _add_selection(parser: ArgumentParser, group: _ArgumentGroup) -> None:
+    group.add_argument("--clamp", action="store_true", help="begin at the oldest moment that can still be had")
     group.add_argument(
         "--split-above",
         type=values.positive,

@@ -70,6 +70,24 @@ def build() -> tuple[Parser, dict[str, Parser]]:
             texts.epilog(texts.EXTRACT_EXAMPLES),
         )
     )
+    _sync(
+        add(
+            "sync",
+            "from where the last run ended until now, day by day",
+            "--out DIR [options]",
+            texts.SYNC,
+            texts.epilog(texts.SYNC_EXAMPLES),
+        )
+    )
+    _verify(
+        add(
+            "verify",
+            "is a folder what its manifest says?",
+            "--out DIR [options]",
+            texts.VERIFY,
+            texts.epilog(texts.VERIFY_EXAMPLES),
+        )
+    )
     _plan(
         add(
             "plan",
@@ -115,16 +133,37 @@ def _filled(text: str) -> str:
 
 
 def _extract(parser: Parser) -> None:
+    _destination(parser, "a folder, made if need be; or - for standard output")
+    options.add_range(parser)
+    options.add_connection(parser)
+    options.add_output(parser)
+
+
+def _sync(parser: Parser) -> None:
+    _destination(parser, "a folder, made if need be")
+    options.add_days(parser)
+    options.add_connection(parser)
+    options.add_output(parser)
+
+
+def _verify(parser: Parser) -> None:
     group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help="a folder, made if need be; or - for standard output")
+    group.add_argument("--out", metavar="DIR", help="the folder to look into")
+    group.add_argument(
+        "--against-api", action="store_true", help="also ask the API how many segments each window has by now"
+    )
+    options.add_connection(parser)
+    options.add_output(parser)
+
+
+def _destination(parser: Parser, out: str) -> None:
+    group = parser.add_argument_group("destination")
+    group.add_argument("--out", metavar="DIR", help=out)
     group.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="(default: jsonl)")
     group.add_argument("--compress", choices=("none", "gzip", "zstd"), default="none", help="(default: none)")
     group.add_argument(
         "--csv-safe", action="store_true", help="with csv: keep spreadsheets from running a text as a formula"
     )
-    options.add_range(parser)
-    options.add_connection(parser)
-    options.add_output(parser)
 
 
 def _plan(parser: Parser) -> None:
@@ -146,7 +185,12 @@ def _demo(parser: Parser) -> None:
     options.add_output(parser)
 
 
-_REQUIRED = {"extract": {"start": "--from", "out": "--out"}, "plan": {"start": "--from"}}
+_REQUIRED = {
+    "extract": {"start": "--from", "out": "--out"},
+    "plan": {"start": "--from"},
+    "sync": {"out": "--out"},
+    "verify": {"out": "--out"},
+}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from segment_fetch.client import SegmentClient
 from segment_fetch.errors import InputError
+from segment_fetch.plan import SPLIT_ABOVE
 from segment_fetch.query import Filters
 from segment_fetch.retry import RetryPolicy
 
@@ -39,18 +41,23 @@ def timeouts(args: Namespace) -> Timeouts:
     return Timeouts(connect=args.connect_timeout, read=args.read_timeout, total=args.timeout)
 
 
+def filters(args: Namespace) -> Filters:
+    """Which segments, beside the range."""
+    return Filters(**{name: getattr(args, name, None) for name in Filters.__struct_fields__})
+
+
 def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentClient:
     """The client, which tells the shell what happens."""
     return SegmentClient(
         credentials.account,
         auth=credentials.auth,
         source=args.source,
-        filters=Filters(args.agent_id, args.skill_id, args.group_id, args.employee_id, args.conversation_id),
+        filters=filters(args),
         base_url=args.base_url,
         rate=rate(args),
         connections=args.connections,
-        window=args.window,
-        split_above=args.split_above,
+        window=getattr(args, "window", timedelta(days=7)),
+        split_above=getattr(args, "split_above", SPLIT_ABOVE),
         retry=retry(args),
         timeouts=timeouts(args),
         on_event=shell.watch,

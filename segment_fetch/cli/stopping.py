@@ -13,7 +13,7 @@ from segment_fetch.cli.exits import InterruptedRunError
 
 T = TypeVar("T")
 
-_PATIENCE_S = 1.5
+_PATIENCE_S = 1.2
 """Seconds for an orderly end. Then the process ends at once, which is safe: nothing is committed by halves."""
 
 

@@ -14,6 +14,16 @@ Extract a range of segments into a folder, or to standard output. Each window is
 complete, and never in part. Run the same command again to go on after an interruption, or to settle what was \
 provisional; what is complete is not asked for again."""
 
+SYNC = """\
+Keep a folder up to date, every night say: read from where the last run ended until now, in files of whole days, and \
+settle what was provisional. A day that did not change costs one small request; one that did is read again and \
+replaced. The report says what was added and removed."""
+
+VERIFY = """\
+Hold every file of a folder against its manifest, line by line, without the network: files that are missing, cut off \
+or changed, segments that are doubled, lost or out of place. With --against-api also compare the number of segments \
+in each window with what the API has now."""
+
 PLAN = """\
 Show the windows, counts and pages that extracting a range takes, and about how long. Moves nothing."""
 
@@ -36,6 +46,15 @@ EXTRACT_EXAMPLES = """\
       --format csv --compress gzip --out november
   segment-fetch extract --from now-1d --out - --quiet |
       head -1"""
+
+SYNC_EXAMPLES = """\
+  segment-fetch sync --from now-30d --out segments
+  segment-fetch sync --out segments
+  segment-fetch sync --out segments --timezone Europe/Berlin"""
+
+VERIFY_EXAMPLES = """\
+  segment-fetch verify --out segments
+  segment-fetch verify --out segments --against-api --json"""
 
 PLAN_EXAMPLES = """\
   segment-fetch plan --from now-30d

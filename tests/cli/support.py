@@ -104,13 +104,20 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def on_terminal(argv: Sequence[str], env: Mapping[str, str], *, columns: int = 60) -> Result:
+def on_terminal(
+    argv: Sequence[str], env: Mapping[str, str], *, columns: int = 60, folder: Path | None = None
+) -> Result:
     """Runs a command on a terminal of some columns; `out` is all that was sent to it."""
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     kept = {name: value for name, value in env.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     running = subprocess.Popen(
-        list(argv), env={**kept, "TERM": "xterm-256color"}, stdin=terminal, stdout=terminal, stderr=terminal
+        list(argv),
+        env={**kept, "TERM": "xterm-256color"},
+        cwd=folder,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
     )
     os.close(terminal)
     try:

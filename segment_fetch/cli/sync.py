@@ -1,0 +1,45 @@
+"""`sync`: a folder that is up to date, and what changed in it."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from segment_fetch.cli import extract, settings, stopping, summary
+from segment_fetch.cli.shell import Shell
+from segment_fetch.cli.words import plural, width, wrapped
+from segment_fetch.errors import InputError
+from segment_fetch.extract import Report
+
+
+def run(args: Namespace, shell: Shell) -> int:
+    """The command. Returns its exit code; errors of the library pass through."""
+    if args.out == "-":
+        raise InputError("--out -: standard output remembers nothing of the last run; name a folder, or use extract")
+    sink = settings.sink(args, shell)
+    client = settings.client(args, shell.credentials(), shell)
+    shell.advice = f"what is committed in {args.out} stays; the same command goes on from there:\n  {shell.command}"
+
+    async def work() -> Report:
+        async with client:
+            return await client.sync(sink, args.start, timezone=args.timezone, clamp=args.clamp)
+
+    with shell.progress():
+        report = stopping.run(work(), shell.on_signal)
+    code = extract.exit_code(report, shell)
+    told = summary.Run(str(args.out), shell.command)
+    value = summary.as_json(report, told, code, command="sync", source=args.source)
+    shell.report(as_text(report, told, width()), value)
+    return code
+
+
+def as_text(report: Report, told: summary.Run, columns: int) -> str:
+    """The report for people."""
+    lines = [f"LOST: {lost} was never read, and the API no longer has it." for lost in report.lost]
+    if report.settled:
+        lines.append(f"Settled {plural(report.settled, 'window')} that had not changed.")
+    if report.added or report.removed:
+        lines.append(f"In windows read again: {report.added:,} segments added, {report.removed:,} removed.")
+    if report.windows:
+        return "\n".join([summary.as_text(report, told, columns), *(wrapped(line, columns) for line in lines)])
+    lines.append(f"{told.destination} is up to date; {plural(report.requests, 'request')} made.")
+    return "\n".join(wrapped(line, columns) for line in lines)

@@ -1,0 +1,114 @@
+"""`sync` and `verify` as scripts run them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from segment_fetch.simulator import Dataset, Simulator
+from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from tests.cli.conftest import KEY, Run
+from tests.cli.support import AT_ONCE, assert_no_secret, lines_in, process
+
+DAY_S = 86_400
+
+
+@pytest.fixture
+def recent(segment_simulator: SimulatorFactory) -> Simulator:
+    """Segments of the last six days, behind the key."""
+    return segment_simulator(Dataset.recent(1_200, now=time.time(), days=6), auth=KEY)
+
+
+def test_a_folder_is_kept_up_to_date_and_verified(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
+    first = run("sync", "--from", "now-5d", *where)
+    assert first.code == 0
+    assert "provisional" in first.words
+    before = len(lines_in(tmp_path / "days"))
+    recent.insert(int((time.time() - DAY_S) * 1000) // 1000 * 1000)
+    second = run("sync", *where)
+    assert second.code == 0
+    assert "1 segments added, 0 removed" in second.words
+    assert len(lines_in(tmp_path / "days")) == before + 1
+    sound = run("verify", "--out", str(tmp_path / "days"))
+    assert sound.code == 0
+    assert "is sound" in sound.out
+    assert_no_secret(second)
+
+
+def test_json_names_what_sync_did(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
+    report = run("sync", "--from", "now-3d", "--json", *where).json
+    assert report["command"] == "sync"
+    assert report["exit_code"] == 0
+    assert (report["settled"], report["added"], report["removed"], report["lost"]) == (0, 0, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--out", "-", "--from", "now-1d"), "name a folder"),
+        (("--out", "days"), "where to begin"),
+        (("--out", "days", "--from", "now-60d"), "one month back"),
+        (("--out", "days", "--from", "now-1d", "--timezone", "Nowhere"), "IANA"),
+        (("--from", "now-1d"), "--out is missing"),
+    ],
+)
+def test_wrong_input_is_named(
+    run: Run, recent: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run("sync", *argv, "--base-url", recent.base_url, *AT_ONCE)
+    assert found.code == 2
+    assert message in found.words
+    assert recent.stats.requests == 0
+
+
+def test_verify_finds_damage_and_says_what_to_do(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    folder = tmp_path / "days"
+    run("sync", "--from", "now-5d", "--out", str(folder), "--base-url", recent.base_url, *AT_ONCE)
+    files = sorted(folder.glob("segments-*"))
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-10])
+    found = run("verify", "--out", str(folder))
+    assert found.code == 3
+    for words in ("MISSING FILE", files[0].name, "WRONG SIZE", files[1].name, "run the extraction again", "NOT sound"):
+        assert words in found.words
+    listed = run("verify", "--out", str(folder), "--json").json
+    assert {finding["kind"] for finding in listed["findings"]} >= {"missing file", "wrong size"}
+    assert listed["exit_code"] == 3
+
+
+def test_verify_against_the_api(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    folder = tmp_path / "days"
+    where = ("--out", str(folder), "--base-url", recent.base_url, *AT_ONCE)
+    run("sync", "--from", "now-5d", *where)
+    same = run("verify", "--against-api", *where)
+    assert same.code == 0
+    assert "compared with the API" in same.words
+    recent.insert(int((time.time() - 2 * DAY_S) * 1000))
+    other = run("verify", "--against-api", *where)
+    assert other.code == 3
+    assert "DIFFERS" in other.words
+    wrong = run("verify", "--against-api", "--account", "222222", *where)
+    assert wrong.code == 2
+    assert "holds account 111111, not 222222" in wrong.words
+
+
+def test_verify_without_a_folder_or_a_manifest(tmp_path: Path, run: Run) -> None:
+    nowhere = run("verify", "--out", str(tmp_path / "nowhere"))
+    assert nowhere.code == 3
+    assert "is not a folder" in nowhere.words
+    empty = run("verify", "--out", str(tmp_path))
+    assert empty.code == 3
+    assert "NO MANIFEST" in empty.words
+
+
+def test_verify_needs_no_credentials(tmp_path: Path) -> None:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("LIVEPERSON_")}
+    found = process("verify", "--out", str(tmp_path), env=own)
+    assert found.code == 3
+    assert "LIVEPERSON" not in found.words

@@ -1,0 +1,188 @@
+"""On a terminal: a live display that fits, and nothing left of it. In a file: lines."""
+
+from __future__ import annotations
+
+import io
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segment_fetch.cli import live, progress
+from segment_fetch.cli.logs import logging_to
+from segment_fetch.cli.tally import Tally
+from segment_fetch.events import (
+    PageRead,
+    Paused,
+    RangePlanned,
+    Retrying,
+    WindowDone,
+    WindowOpened,
+    WindowReread,
+    WindowSplit,
+)
+from segment_fetch.query import Window
+from segment_fetch.simulator import Simulator
+from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from tests.cli.conftest import KEY
+from tests.cli.support import AT_ONCE, command, on_terminal, process, settled, shown, spanning
+
+DAY = 86_400_000
+_HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
+_INTERRUPTING = """
+import os, signal, sys
+from segment_fetch.cli import app, live
+
+class Interrupting(live.LiveDisplay):
+    def update(self):
+        super().update()
+        if self._tally.pages == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+live.LiveDisplay = Interrupting
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def slow(segment_simulator: SimulatorFactory) -> Simulator:
+    return segment_simulator(settled(6_000, days=6), auth=KEY, latency_ms=80)
+
+
+def _argv(api: Simulator, out: object, *more: str) -> list[str]:
+    argv = ["extract", "--base-url", api.base_url, *spanning(api.dataset), "--out", str(out)]
+    return [*argv, *AT_ONCE, "--window", "2d", "--connections", "2", *more]
+
+
+def test_a_live_display_fits_sixty_columns(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    result = on_terminal(command(*_argv(slow, tmp_path / "o")), env)
+    assert result.code == 0
+    lines = shown(result.out)
+    assert any("windows 1/3, retries 0" in line for line in lines)
+    assert any("% " in line and "━" in line for line in lines)
+    commands = [line for line in lines if str(tmp_path) in line]
+    assert max(len(line) for line in lines if line not in commands) <= 60
+    assert result.out.rindex(_SHOW) > result.out.rindex(_HIDE)
+    assert "2026-" in result.out
+    assert not lines[0].startswith("20"), "a terminal needs no time stamps"
+
+
+def test_an_interrupt_gives_the_cursor_back(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    result = on_terminal([sys.executable, "-c", _INTERRUPTING, *_argv(slow, tmp_path)], env)
+    assert result.code == 128 + signal.SIGINT
+    assert result.out.rindex(_SHOW) > result.out.rindex(_HIDE)
+    assert "interrupted: what is committed" in " ".join(shown(result.out)).replace("  ", " ")
+
+
+def test_quiet_on_a_terminal(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    assert on_terminal(command(*_argv(slow, tmp_path, "--quiet")), env).out == ""
+
+
+def test_a_json_log_on_a_terminal_has_no_bar(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    result = on_terminal(command(*_argv(slow, tmp_path, "--log-format", "json")), env)
+    assert "\x1b" not in result.out
+
+
+def test_without_rich_there_are_lines(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    hiding = (
+        "import sys; sys.modules['rich'] = None;from segment_fetch.cli.app import main; sys.exit(main(sys.argv[1:]))"
+    )
+    result = on_terminal([sys.executable, "-c", hiding, *_argv(slow, tmp_path)], env)
+    assert result.code == 0
+    assert "\x1b" not in result.out
+    assert "3 windows to read" in result.out
+
+
+def test_a_log_file_has_lines_and_no_control_characters(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        argv = command(*_argv(slow, tmp_path / "out"))
+        subprocess.run(argv, env=env, stdout=subprocess.PIPE, stderr=file, timeout=30, check=True)
+    lines = log.read_text().splitlines()
+    assert lines[0].endswith("Z 3 windows to read")
+    assert len(lines) == 4
+    assert "\x1b" not in log.read_text()
+
+
+def test_no_terminal_at_all(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    result = process(*_argv(slow, tmp_path), env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+    assert result.code == 0
+    assert "Extracted 6,000 segments" in result.out
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_lines_come_now_and_then() -> None:
+    clock, said = _Clock(), list[str]()
+    tally = Tally(clock)
+    lines = progress.Lines(io.StringIO(), tally, interval=5.0, clock=clock)
+    with logging_to(said.append, level="info", form="text", timed=False):
+        tally.take(RangePlanned(2, 0))
+        tally.take(WindowOpened(Window(0, DAY), 1_000))
+        for _ in range(12):
+            clock.now += 1
+            tally.take(PageRead(Window(0, DAY), 0, 50))
+            lines.update()
+    assert said == [
+        "250 of about 2,000 segments, 0 of 2 windows, 5.0 s",
+        "500 of about 2,000 segments, 0 of 2 windows, 10 s",
+    ]
+
+
+def test_a_tally_follows_splits_and_second_readings() -> None:
+    clock = _Clock()
+    tally = Tally(clock)
+    whole, first, last = Window(0, 2 * DAY), Window(0, DAY), Window(DAY, 2 * DAY)
+    tally.take(RangePlanned(1, 0))
+    tally.take(WindowOpened(whole, 1_000))
+    tally.take(PageRead(whole, 0, 500))
+    tally.take(WindowSplit(whole, (first, last)))
+    tally.take(WindowOpened(first, 500))
+    tally.take(PageRead(first, 0, 400))
+    assert (tally.read, tally.expected, tally.windows, tally.sure) == (400, 1_000, 2, True)
+    tally.take(WindowReread(first, 1, "it moved"))
+    assert tally.read == 0
+    tally.take(WindowDone(first, "complete", 500))
+    tally.take(WindowDone(last, "complete", 498))
+    assert (tally.fraction, tally.done) == (1.0, 2)
+
+
+def test_a_tally_counts_trouble_and_guesses_what_is_left() -> None:
+    clock = _Clock()
+    tally = Tally(clock)
+    assert (tally.started, tally.fraction, tally.left) == (False, 0.0, None)
+    window = Window(0, DAY)
+    for event in (RangePlanned(1, 0), WindowOpened(window, 100), PageRead(window, 0, 25)):
+        tally.take(event)
+    tally.take(Retrying(window, 25, 1, 5.0, "it broke"))
+    tally.take(Paused(1.0))
+    clock.now = 10.0
+    assert tally.left == pytest.approx(30.0)
+    assert "retries 1, pauses 1" in progress.sentence(tally)
+    assert progress.numbers(tally)["retries"] == 1
+
+
+@pytest.mark.parametrize("columns", [40, 60, 120])
+def test_the_display_fits(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    clock, stream = _Clock(), io.StringIO()
+    tally = Tally(clock)
+    window = Window(0, DAY)
+    for event in (RangePlanned(43_000, 0), WindowOpened(window, 9_999), PageRead(window, 0, 500)):
+        tally.take(event)
+    clock.now = 4_000.0
+    display = live.LiveDisplay(stream, tally)
+    display.update()
+    display.line("a line above")
+    display.close()
+    display.close()
+    assert "a line above" in stream.getvalue()
+    assert max(map(len, shown(stream.getvalue()))) <= columns

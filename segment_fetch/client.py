@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -132,6 +132,14 @@ class SegmentClient:
         await self._pool(counting).run()
         return counting.total
 
+    async def counts(self, windows: Iterable[Window]) -> dict[Window, int]:
+        """How many segments the API reports for each window, ends included as the API has it, by small requests."""
+        from segment_fetch.survey import Counting  # noqa: PLC0415
+
+        counting = Counting(windows)
+        await self._pool(counting).run()
+        return counting.counts
+
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
         """The windows that reading a range takes, with the counts that the API reports now. Keeps no segment."""
         from segment_fetch.survey import Survey  # noqa: PLC0415
@@ -195,7 +203,7 @@ class SegmentClient:
         from segment_fetch.extract import committing  # noqa: PLC0415
         from segment_fetch.survey import Counting  # noqa: PLC0415
 
-        started, now, zone = time.monotonic(), self._now_ms(), _zone(timezone)
+        started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
 
         def cut(whole: Window) -> list[Window]:
             return planning.days(whole.start, whole.end, zone, self._width)
@@ -240,7 +248,7 @@ class SegmentClient:
         return report(entries, skipped, reads.pool.tally, started, committer.ledger.change)
 
     def _oldest(self) -> int:
-        return oldest_start(self._now_ms()) + CLAMP_MARGIN_MS
+        return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS
 
     @asynccontextmanager
     async def _reads(
@@ -271,9 +279,10 @@ class SegmentClient:
         def warn(message: str) -> None:
             self._tell(Warned(message))
 
-        return check_range(start, end, now_ms=self._now_ms(), clamp=clamp, warn=warn)
+        return check_range(start, end, now_ms=self.now_ms(), clamp=clamp, warn=warn)
 
-    def _now_ms(self) -> int:
+    def now_ms(self) -> int:
+        """The client's clock, epoch milliseconds."""
         return int(self._clock() * 1000)
 
 

@@ -32,6 +32,7 @@ Damage: TypeAlias = Literal[
     "out of order",
     "unproven",
     "gap",
+    "differs",
 ]
 
 
@@ -58,6 +59,14 @@ class Audit(Struct, frozen=True):
 
 
 _AGAIN = "run the extraction again: it reads the window anew"
+
+
+def manifest_of(folder: str | Path) -> Manifest:
+    """The manifest of a folder. ManifestError or DestinationError where there is none."""
+    try:
+        return parse_manifest((Path(folder) / MANIFEST).read_bytes())
+    except OSError as error:
+        raise DestinationError(f"{Path(folder) / MANIFEST} cannot be read: {error.strerror}") from None
 
 
 def audit(folder: str | Path) -> Audit:

@@ -290,12 +290,8 @@ def _fresh(ids: Sequence[str], seen: set[str]) -> Sequence[int]:
     new = set(ids) - seen
     if len(new) == len(ids):
         return range(len(ids))
-    rows = []
-    for row, segment_id in enumerate(ids):
-        if segment_id in new:
-            new.remove(segment_id)
-            rows.append(row)
-    return rows
+    first = {segment_id: row for row, segment_id in reversed(tuple(enumerate(ids)))}
+    return sorted(first[segment_id] for segment_id in new)
 
 
 def _ids(pages: Sequence[PageView]) -> set[str]:

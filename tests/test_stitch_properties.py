@@ -85,7 +85,7 @@ def accepted_without(plan: Plan) -> set[str]:
     return world.throughout.difference(ids)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(plans)
 def test_no_row_that_was_present_throughout_is_missing(plan: Plan) -> None:
     assert not accepted_without(plan)

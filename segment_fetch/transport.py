@@ -188,12 +188,10 @@ class Transport:
         """The proxy that the environment names for a host. Asked once a host; aiohttp would ask a thread each time."""
         host = url.host or ""
         if host not in self._proxies:
-            proxy = _environment_proxy(url.scheme, host)
-            if proxy and is_loopback(host) and self._session.trust_env:
-                raise InputError(
-                    f"the session that was given takes requests for {host} to a proxy; name it in NO_PROXY"
-                )
-            self._proxies[host] = None if is_loopback(host) else proxy
+            local = is_loopback(host)
+            if local and self._session.trust_env and _environment_proxy(url.scheme, host):
+                raise InputError(f"the session that was given sends what is for {host} to a proxy; name it in NO_PROXY")
+            self._proxies[host] = None if local else _environment_proxy(url.scheme, host)
         return self._proxies[host]
 
 

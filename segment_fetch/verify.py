@@ -80,6 +80,8 @@ def audit(folder: str | Path) -> Audit:
         check_names(manifest.windows, sink.name)
     except FileNotFoundError:
         return _only(Finding("no manifest", MANIFEST, "it is missing: restore it from a copy, or extract elsewhere"))
+    except OSError as error:
+        raise DestinationError(f"{path / MANIFEST} cannot be read: {error.strerror}") from None
     except (ManifestError, InputError) as error:
         return _only(Finding("bad manifest", MANIFEST, error.message))
     return _audit(sink, manifest)

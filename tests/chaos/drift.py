@@ -34,6 +34,7 @@ class Kind(Struct, frozen=True):
     ties: float = 0.0
     burst: int = 0
     settled: bool = False
+    split_above: int = 50_000
     bound: float = 1.10
 
 
@@ -46,6 +47,13 @@ KINDS = (
     Kind("rows vanish 1/s", Drift(removals_per_s=1)),
     Kind("swaps 2/s, count constant", Drift(swaps_per_s=2)),
     Kind("all at once", Drift(inserts_per_s=3, removals_per_s=1, swaps_per_s=1, shuffle_ties=True), ties=0.1),
+    Kind("late rows +1/s, split", Drift(inserts_per_s=1), split_above=6_000),
+    Kind(
+        "all at once, split",
+        Drift(inserts_per_s=3, removals_per_s=1, swaps_per_s=1, shuffle_ties=True),
+        ties=0.1,
+        split_above=6_000,
+    ),
     Kind("unstable ties, settled", Drift(shuffle_ties=True), ties=0.1, settled=True),
     Kind("unstable ties, provisional", Drift(shuffle_ties=True), ties=0.1),
     Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.0),
@@ -101,6 +109,7 @@ async def run(kind: Kind, seed: int, segments: int, outcome: Outcome) -> None:
             base_url=simulator.base_url,
             rate=None,
             connections=8,
+            split_above=kind.split_above,
             clock=lambda: NOW,
         )
         async with client:

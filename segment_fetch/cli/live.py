@@ -37,7 +37,7 @@ class LiveDisplay(Display):
             self._live.start()
 
     def line(self, text: str) -> None:
-        self._console.print(text, soft_wrap=False, overflow="fold")
+        self._console.print(text, soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()

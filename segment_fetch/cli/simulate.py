@@ -86,7 +86,7 @@ def _access(args: Namespace, shell: Shell) -> _Access:
     if there and len(there) < len(names):
         missing = ", ".join(name for name in names if name not in found)
         raise InputError(f"--auth {args.auth}: {missing} not set; set all of {', '.join(names)}, or none of them")
-    variables = {name: found[name] if there else secrets.token_hex(12) for name in names}
+    variables = {name: found[name] if there else secrets.token_hex(8) for name in names}
     if there:
         shell.hide(list(variables.values()))
     return _Access(_auth(args.auth, list(variables.values())), variables, made_up=not there)

@@ -82,6 +82,8 @@ def _facts(report: Report) -> list[str]:
     }
     if report.duplicates:
         facts["duplicates"] = f"{report.duplicates:,} rows seen again, kept once"
+    if report.added or report.removed:
+        facts["changes"] = f"{report.added:,} segments added, {report.removed:,} removed in windows read again"
     if report.unknown_fields:
         facts["new fields"] = ", ".join(report.unknown_fields)
     return [f"  {label:<{_LABEL - 2}}{text}" for label, text in facts.items()]

@@ -37,8 +37,6 @@ def as_text(report: Report, told: summary.Run, columns: int) -> str:
     lines = [f"LOST: {lost} was never read, and the API no longer has it." for lost in report.lost]
     if report.settled:
         lines.append(f"Settled {plural(report.settled, 'window')} that had not changed.")
-    if report.added or report.removed:
-        lines.append(f"In windows read again: {report.added:,} segments added, {report.removed:,} removed.")
     if report.windows:
         return "\n".join([summary.as_text(report, told, columns), *(wrapped(line, columns) for line in lines)])
     lines.append(f"{told.destination} is up to date; {plural(report.requests, 'request')} made.")

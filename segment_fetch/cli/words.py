@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import textwrap
 
+_COMMAND = "  segment-fetch "
+
 
 def plural(count: int, noun: str) -> str:
     """1 window, 2,000 windows."""
@@ -28,9 +30,11 @@ def width() -> int:
 
 
 def wrapped(text: str, columns: int, *, hang: str = "  ") -> str:
-    """Text in lines of at most `columns`; words longer than that (paths, commands) stay whole."""
+    """Text in lines of at most `columns`. Commands, and words longer than that, stay whole: they are to be copied."""
     return "\n".join(
-        textwrap.fill(
+        line
+        if line.startswith(_COMMAND)
+        else textwrap.fill(
             line, columns, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
         )
         for line in text.splitlines()

@@ -17,7 +17,7 @@ from segment_fetch.cli.exits import MEANINGS
 from tests.cli.conftest import Run
 from tests.cli.support import SECRETS, command, process
 
-COMMANDS = ("extract", "plan", "doctor", "simulate", "demo")
+COMMANDS = ("extract", "sync", "verify", "plan", "doctor", "simulate", "demo")
 
 
 @pytest.mark.parametrize("argv", [["--help"], *([name, "--help"] for name in COMMANDS)])
@@ -124,7 +124,9 @@ def test_no_rate(text: str) -> None:
 
 
 def test_examples_can_be_parsed() -> None:
-    for examples in (texts.EXTRACT_EXAMPLES, texts.PLAN_EXAMPLES, texts.DOCTOR_EXAMPLES, texts.DEMO_EXAMPLES):
+    written = [value for name, value in vars(texts).items() if name.endswith("_EXAMPLES")]
+    assert len(written) == len(COMMANDS)
+    for examples in written:
         joined = examples.replace("\\\n", " ").replace("|\n      head -1", "")
         for line in joined.splitlines():
             assert parser.parse(line.split()[1:]).command in COMMANDS

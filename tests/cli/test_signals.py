@@ -44,7 +44,7 @@ def _ended(running: Popen[str], signum: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("signum", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
-def test_an_interrupted_run_goes_on(  # noqa: PLR0917 - fixtures
+def test_an_interrupted_run_goes_on(
     signum: int, word: str, slow: Simulator, env: dict[str, str], run: Run, tmp_path: Path
 ) -> None:
     with started(*_argv(slow, tmp_path), env=env, stdout=DEVNULL) as running:

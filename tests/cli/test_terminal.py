@@ -73,7 +73,10 @@ def test_an_interrupt_gives_the_cursor_back(slow: Simulator, env: dict[str, str]
     result = on_terminal([sys.executable, "-c", _INTERRUPTING, *_argv(slow, tmp_path)], env)
     assert result.code == 128 + signal.SIGINT
     assert result.out.rindex(_SHOW) > result.out.rindex(_HIDE)
-    assert "interrupted: what is committed" in " ".join(shown(result.out)).replace("  ", " ")
+    lines = shown(result.out)
+    assert "interrupted: what is committed" in " ".join(" ".join(lines).split())
+    assert lines[-1].startswith("  segment-fetch extract ")
+    assert lines[-1].endswith("--connections 2"), "a command to copy stays on one line"
 
 
 def test_quiet_on_a_terminal(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:

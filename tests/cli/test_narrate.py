@@ -1,0 +1,73 @@
+"""The log: what each event is told as, and how often."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from segment_fetch.cli.logs import logging_to
+from segment_fetch.cli.narrate import Narrator
+from segment_fetch.cli.words import lasting, plural, wrapped
+from segment_fetch.events import Event, PageRead, Paused, Retrying, ServiceBack, ServiceDown, WindowReread, WindowSplit
+from segment_fetch.query import Window
+
+DAY = 86_400_000
+WHOLE = Window(0, DAY)
+
+
+def _told(*events: Event, level: str = "info") -> list[dict[str, Any]]:
+    lines: list[str] = []
+    narrator = Narrator()
+    with logging_to(lines.append, level=level, form="json", timed=False):
+        for event in events:
+            narrator.tell(event)
+    return [orjson.loads(line) for line in lines]
+
+
+def test_an_outage_is_told_once_until_it_ends() -> None:
+    down = ServiceDown(3.0, 900.0, "the service failed with 503")
+    first, back, again = _told(down, down, ServiceBack(75.0), down)
+    assert (first["event"], first["level"]) == ("service_down", "warning")
+    assert "nothing comes through since 3.0 s: the service failed with 503" in first["message"]
+    assert "for up to 15 min (--patience)" in first["message"]
+    assert back["message"] == "the service answers again, after 1 min 15 s"
+    assert again["event"] == "service_down"
+
+
+def test_the_first_retry_of_each_kind_is_told() -> None:
+    def retrying(reason: str) -> Retrying:
+        return Retrying(WHOLE, 0, 1, 5.0, reason)
+
+    told = _told(retrying("byte 17 is odd"), retrying("byte 923 is odd"), retrying("it was dropped"), Paused(1.0))
+    assert [line["event"] for line in told] == ["retrying", "retrying", "paused"]
+    assert len(_told(*(retrying(f"reason {chr(97 + at)}") for at in range(20)))) == 8
+
+
+def test_windows_are_times_in_json() -> None:
+    split, reread = _told(WindowSplit(WHOLE, (Window(0, 1),)), WindowReread(WHOLE, 1, "it moved"))
+    assert split["window"] == {"from": "1970-01-01T00:00:00Z", "to": "1970-01-02T00:00:00Z"}
+    assert split["parts"] == [{"from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:00:00.001Z"}]
+    assert "is read again: it moved" in reread["message"]
+
+
+def test_pages_are_told_at_debug_only() -> None:
+    assert _told(PageRead(WHOLE, 0, 500)) == []
+    (page,) = _told(PageRead(WHOLE, 0, 500), level="debug")
+    assert (page["level"], page["rows"]) == ("debug", 500)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.0, "0.0 s"), (4.24, "4.2 s"), (42.4, "42 s"), (60, "1 min"), (200, "3 min 20 s"), (7_500, "2 h 5 min")],
+)
+def test_lengths_of_time(seconds: float, words: str) -> None:
+    assert lasting(seconds) == words
+    assert lasting(3_600) == "1 h"
+
+
+def test_plurals_and_wrapping() -> None:
+    assert (plural(1, "window"), plural(2_000, "window")) == ("1 window", "2,000 windows")
+    command = "  segment-fetch extract " + "--option value " * 8 + "--last"
+    assert wrapped(f"one two three four\n{command}", 10) == f"one two\n  three\n  four\n{command}"

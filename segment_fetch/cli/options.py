@@ -13,10 +13,6 @@ from segment_fetch.retry import RetryPolicy
 FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
 
 
-def _listed(delays: tuple[float, ...]) -> str:
-    return ",".join(f"{delay:g}" for delay in delays)
-
-
 def add_connection(parser: ArgumentParser) -> None:
     """Who asks, whom, and how hard."""
     group = parser.add_argument_group("connection")
@@ -49,27 +45,15 @@ def add_connection(parser: ArgumentParser) -> None:
 def _add_patience(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("patience")
     policy = RetryPolicy()
-    group.add_argument(
-        "--retry-delays",
-        type=values.delays,
-        default=policy.server,
-        metavar="S,S,...",
-        help=f"seconds before each repeat after a 5xx answer, or none (default: {_listed(policy.server)})",
-    )
-    group.add_argument(
-        "--network-retry-delays",
-        type=values.delays,
-        default=policy.network,
-        metavar="S,S,...",
-        help=f"the same after a fault of the network (default: {_listed(policy.network)})",
-    )
-    group.add_argument(
-        "--later-retry-delays",
-        type=values.delays,
-        default=policy.parked,
-        metavar="S,S,...",
-        help=f"seconds before later rounds of such repeats, or none (default: {_listed(policy.parked)})",
-    )
+    delays = {
+        "--retry-delays": (policy.server, "seconds before each repeat after a 5xx answer"),
+        "--network-retry-delays": (policy.network, "the same after a fault of the network"),
+        "--later-retry-delays": (policy.parked, "seconds before later rounds of such repeats"),
+    }
+    for name, (default, text) in delays.items():
+        listed = ",".join(f"{delay:g}" for delay in default)
+        told = f"{text}, or none (default: {listed})"
+        group.add_argument(name, type=values.delays, default=default, metavar="S,S,...", help=told)
     group.add_argument(
         "--patience",
         type=values.span,
@@ -77,15 +61,14 @@ def _add_patience(parser: ArgumentParser) -> None:
         metavar="SPAN",
         help="how long to wait while nothing comes through any more (default: 15m)",
     )
-    group.add_argument(
-        "--connect-timeout", type=values.seconds, default=10.0, metavar="S", help="seconds to connect (default: 10)"
-    )
-    group.add_argument(
-        "--read-timeout", type=values.seconds, default=30.0, metavar="S", help="seconds of silence (default: 30)"
-    )
-    group.add_argument(
-        "--timeout", type=values.seconds, default=120.0, metavar="S", help="seconds for one attempt (default: 120)"
-    )
+    timeouts = {
+        "--connect-timeout": (10.0, "seconds to connect"),
+        "--read-timeout": (30.0, "seconds of silence"),
+        "--timeout": (120.0, "seconds for one attempt"),
+    }
+    for name, (seconds, text) in timeouts.items():
+        told = f"{text} (default: {seconds:g})"
+        group.add_argument(name, type=values.seconds, default=seconds, metavar="S", help=told)
 
 
 def add_range(parser: ArgumentParser) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn
 
 from segment_fetch.cli import exits, options, simulate_options, texts, values
 
@@ -38,6 +38,16 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Command(NamedTuple):
+    """A command: its line in the list, its usage, what `--help` says before and behind its options, and these."""
+
+    line: str
+    usage: str
+    description: str
+    epilog: str
+    add: Callable[[Parser], None]
+
+
 def build() -> tuple[Parser, dict[str, Parser]]:
     """The program's parser, and those of its commands."""
     program = Parser(
@@ -47,85 +57,81 @@ def build() -> tuple[Parser, dict[str, Parser]]:
         epilog=texts.epilog("  segment-fetch demo\n  segment-fetch extract --help\n" + texts.EXTRACT_EXAMPLES),
     )
     program.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = program.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    group = program.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     parsers: dict[str, Parser] = {}
-
-    def add(name: str, line: str, usage: str, description: str, epilog: str) -> Parser:
-        parsers[name] = commands.add_parser(
+    for name, command in _commands().items():
+        parsers[name] = group.add_parser(
             name,
-            help=line,
+            help=command.line,
             prog=f"segment-fetch {name}",
-            usage=f"segment-fetch {name} {usage}".rstrip(),
-            description=_filled(description),
-            epilog=epilog,
+            usage=f"segment-fetch {name} {command.usage}",
+            description=_filled(command.description),
+            epilog=command.epilog,
         )
-        return parsers[name]
+        command.add(parsers[name])
+    return program, parsers
 
-    _extract(
-        add(
-            "extract",
+
+def _commands() -> dict[str, _Command]:
+    return {
+        "extract": _Command(
             "a range into a folder or to standard output",
             "--from TIME --out DIR [options]",
             texts.EXTRACT,
             texts.epilog(texts.EXTRACT_EXAMPLES),
-        )
-    )
-    _sync(
-        add(
-            "sync",
+            _extract,
+        ),
+        "sync": _Command(
             "from where the last run ended until now, day by day",
             "--out DIR [options]",
             texts.SYNC,
             texts.epilog(texts.SYNC_EXAMPLES),
-        )
-    )
-    _verify(
-        add(
-            "verify",
+            _sync,
+        ),
+        "verify": _Command(
             "is a folder what its manifest says?",
             "--out DIR [options]",
             texts.VERIFY,
             texts.epilog(texts.VERIFY_EXAMPLES),
-        )
-    )
-    _plan(
-        add(
-            "plan",
+            _verify,
+        ),
+        "plan": _Command(
             "windows, counts, pages and time; moves nothing",
             "--from TIME [options]",
             texts.PLAN,
             texts.epilog(texts.PLAN_EXAMPLES),
-        )
-    )
-    _doctor(
-        add(
-            "doctor",
+            _plan,
+        ),
+        **_rehearsals(),
+    }
+
+
+def _rehearsals() -> dict[str, _Command]:
+    """The commands for before it is earnest."""
+    note = "simulate ends with 0 when it is interrupted: that is how it ends."
+    return {
+        "doctor": _Command(
             "can the account be read? with the mend if not",
             "[options]",
             texts.DOCTOR,
             texts.epilog(texts.DOCTOR_EXAMPLES),
-        )
-    )
-    note = "simulate ends with 0 when it is interrupted: that is how it ends."
-    simulate_options.add(
-        add(
-            "simulate",
+            _doctor,
+        ),
+        "simulate": _Command(
             "the API on this machine, with trouble to choose",
             "[options]",
             texts.SIMULATE,
             texts.epilog(texts.SIMULATE_EXAMPLES, note=note),
-        )
-    )
-    _demo(
-        add(
-            "demo",
+            simulate_options.add,
+        ),
+        "demo": _Command(
             "simulator and extraction together, no account needed",
             "[options]",
             texts.DEMO,
             texts.epilog(texts.DEMO_EXAMPLES, environment=False),
-        )
-    )
-    return program, parsers
+            _demo,
+        ),
+    }
 
 
 def _filled(text: str) -> str:

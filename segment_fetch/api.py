@@ -28,6 +28,7 @@ from segment_fetch.gate import Gate
 from segment_fetch.protocol import decode_page, raise_for_status, server_time
 from segment_fetch.query import Query, Window
 from segment_fetch.retry import RetryPolicy
+from segment_fetch.shared import SharedCall
 from segment_fetch.transport import Reply, Transport
 
 DOMAIN_URL = "https://api.liveperson.net"
@@ -74,13 +75,15 @@ class SegmentApi:
         self._chance = chance
         self._sleep = sleep
         self._bases = {SEGMENTS_SERVICE: base_url, LOGIN_SERVICE: base_url} if base_url else {}
-        self._asking = asyncio.Lock()
+        self._asking = SharedCall()
 
     async def base(self, service: str) -> str:
         """The base URL of a service, asked once a client of the Domain API."""
-        async with self._asking:
-            if service not in self._bases:
-                self._bases[service] = await self._retried(lambda: self._ask_domain(service))
+
+        async def ask() -> None:
+            self._bases[service] = await self._retried(lambda: self._ask_domain(service))
+
+        await self._asking.make(ask, needed=lambda: service not in self._bases)
         return self._bases[service]
 
     async def _ask_domain(self, service: str) -> str:

@@ -185,26 +185,25 @@ class _SharedToken(Authorizer):
     def __init__(self, fetch: Callable[[], Awaitable[Token]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
-        from asyncio import Lock  # noqa: PLC0415 - 50 ms that importing the library need not pay
+        from segment_fetch.shared import SharedCall  # noqa: PLC0415 - asyncio: importing the library need not pay it
 
-        self._lock = Lock()
+        self._fetching = SharedCall()
         self._header = ""
         self._renew_at = 0.0
 
     async def ready(self) -> None:
-        if self._clock() >= self._renew_at:
-            async with self._lock:
-                if self._clock() >= self._renew_at:
-                    await self._renew()
+        if self._ended():
+            await self._fetching.make(self._renew, needed=self._ended)
+
+    def _ended(self) -> bool:
+        return self._clock() >= self._renew_at
 
     async def header(self, method: Method, url: str) -> str:
         await self.ready()
         return self._header
 
     async def renew(self, refused: str) -> bool:
-        async with self._lock:
-            if refused == self._header:
-                await self._renew()
+        await self._fetching.make(self._renew, needed=lambda: refused == self._header)
         return True
 
     async def _renew(self) -> None:
@@ -221,13 +220,14 @@ class _TokenAnswer(msgspec.Struct):
 
 class _Claims(msgspec.Struct):
     exp: float | None = None
+    iat: float | None = None
 
 
 def parse_token(body: bytes) -> Token:
     """The token in the login service's 200 answer; TransientError where there is none: that is not a refusal.
 
-    `expires_in` says how long it lasts; else the `exp` claim of the token (a JWT, whose signature is the server's
-    business) says when it ends.
+    `expires_in` says how long it lasts; else the claims of the token (a JWT, whose signature is the server's business):
+    from `iat` to `exp`, which does not depend on the local clock, or until `exp`.
     """
     try:
         answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)  # some services send expires_in as text
@@ -236,15 +236,19 @@ def parse_token(body: bytes) -> Token:
     value = answer.access_token
     if not value or not value.isascii() or not value.isprintable():
         raise TransientError("the login service's answer holds no usable access_token", status=200)
-    return Token(value, answer.expires_in, _expiry(value))
+    lasts, exp = _expiry(value)
+    return Token(value, lasts if answer.expires_in is None else answer.expires_in, exp)
 
 
-def _expiry(token: str) -> float | None:
+def _expiry(token: str) -> tuple[float | None, float | None]:
+    """How many seconds a token lasts, and when it ends, as far as it says so."""
     parts = token.split(".")
     if len(parts) != 3:
-        return None
+        return None, None
     try:
         payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
-        return msgspec.json.decode(payload, type=_Claims).exp
+        claims = msgspec.json.decode(payload, type=_Claims)
     except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
-        return None
+        return None, None
+    lasts = None if claims.exp is None or claims.iat is None else claims.exp - claims.iat
+    return lasts, claims.exp

@@ -57,6 +57,10 @@ class ServiceError(SegmentFetchError):
     """The service could not be reached, or answered with faults, until the retries were used up: try later."""
 
 
+class TooLargeError(ServiceError):
+    """An answer was larger than any page can be, and was not read to its end."""
+
+
 class SchemaError(SegmentFetchError):
     """A segment does not have the documented type. `path` is the JSON path. Report it; nothing was dropped."""
 

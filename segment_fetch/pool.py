@@ -18,6 +18,7 @@ from segment_fetch.errors import (
     SegmentFetchError,
     ServiceError,
     ThrottledError,
+    TooLargeError,
     TransientError,
 )
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
@@ -101,7 +102,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         idle: asyncio.Future[None] = loop.create_future()
         self._idle.add(idle)
-        at = self._schedule.next_at()
+        at = self._schedule.next_at(self._clock())
         timer = None if at is None else loop.call_later(max(0.0, at - self._clock()), self.wake)
         try:
             await idle
@@ -124,6 +125,12 @@ class Pool:
             self._failed(attempt, error)
         except (CredentialsError, InputError) as error:
             raise error.at(request.window, request.offset) from None
+        except TooLargeError as error:
+            self._feed.failed(request, error.at(request.window, request.offset))
+        except ServiceError as error:  # not of the page: the login service, or the way to it
+            if not self._schedule.has_succeeded:
+                raise error.at(request.window, request.offset) from None
+            self._failed(attempt, TransientError(error.message, "server", status=error.status))
         except SegmentFetchError as error:
             self._feed.failed(request, error.at(request.window, request.offset))
         else:
@@ -138,6 +145,10 @@ class Pool:
         self.tally.throttled += 1
         pause = self._gate.pause(error.retry_after)
         self._tell(Paused(pause))
+        if pause > self._patience:
+            raise ServiceError(
+                f"the API asks for a pause of {pause / 60:.0f} minutes (429): try again then", status=429
+            )
         if self._schedule.refused(attempt, self._clock(), pause) > self._patience:
             raise ServiceError(f"the API answered nothing but 429 for {self._patience / 60:.0f} minutes", status=429)
 

@@ -197,7 +197,7 @@ def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[st
     if not clamp:
         raise InputError(
             f"the range starts at {format_time(first)}, but the API serves one month back; the oldest possible start "
-            f"is {format_time(oldest)}; ask for that, or clamp the range to it"
+            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or clamp the range to it"
         )
     cut = oldest + CLAMP_MARGIN_MS
     if last <= cut:

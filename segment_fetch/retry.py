@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -29,8 +30,9 @@ class RetryPolicy(Struct, frozen=True):
     patience: float = 900.0
 
     def __post_init__(self) -> None:
-        if any(delay < 0 for delay in (*self.server, *self.network, *self.parked, self.probe, self.patience)):
-            raise InputError("retry delays: must not be negative")
+        for delay in (*self.server, *self.network, *self.parked, self.probe, self.patience):
+            if not 0 <= delay < inf:
+                raise InputError(f"retry delays: {delay} is no number of seconds from 0 on")
         if not 0 <= self.jitter < 1:
             raise InputError("retry jitter: must be a share from 0 to below 1")
 

@@ -35,7 +35,6 @@ class Attempt(Struct, eq=False):
     failures: int = 0
     rounds: int = 0
     since: float | None = None
-    paid: bool = True
 
 
 class Again(Struct, frozen=True):
@@ -64,7 +63,8 @@ class Schedule:
         self._policy = policy
         self._chance = chance
         self._wanted = wanted
-        self._waiting: list[tuple[float, int, Attempt]] = []
+        self._free: list[tuple[float, int, Attempt]] = []
+        self._charged: list[tuple[float, int, Attempt]] = []
         self._order = 0
         self._tokens = TOKENS
         self._in_a_row = 0
@@ -80,39 +80,41 @@ class Schedule:
         """Whether only probes are sent."""
         return self._down_since is not None
 
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether any page ever came."""
+        return self._succeeded_at is not None
+
     def take(self, now: float, fresh: Callable[[], Any], *, idle: bool) -> Attempt | None:
         """What to send now: a page whose delay is over, or a fresh one; None where nothing may be sent.
 
         `idle` says that nothing is in flight: then waiting for tokens would be in vain.
         """
-        self._forget_unwanted()
+        for heap in (self._free, self._charged):
+            while heap and not self._wanted(heap[0][2].request):
+                heapq.heappop(heap)
         if self._down_since is not None:
             return self._probe(now, fresh)
         attempt = self._due(now)
         if attempt is None and (request := fresh()) is not None:
             attempt = Attempt(request)
-        if attempt is None and idle and self._waiting and self._waiting[0][0] <= now:
+        if attempt is None and idle and _is_due(self._charged, now):
             self._go_down(now, now)
         return attempt
 
-    def _forget_unwanted(self) -> None:
-        while self._waiting and not self._wanted(self._waiting[0][2].request):
-            heapq.heappop(self._waiting)
-
     def _due(self, now: float) -> Attempt | None:
-        if not self._waiting or self._waiting[0][0] > now:
-            return None
-        if not self._waiting[0][2].paid:
-            if self._tokens < 1:
-                return None
+        if _is_due(self._free, now):
+            return heapq.heappop(self._free)[2]
+        if _is_due(self._charged, now) and self._tokens >= 1:
             self._tokens -= 1
-        return heapq.heappop(self._waiting)[2]
+            return heapq.heappop(self._charged)[2]
+        return None
 
     def _probe(self, now: float, fresh: Callable[[], Any]) -> Attempt | None:
         if self._probing or now < self._probe_at:
             return None
-        if self._waiting:
-            attempt = heapq.heappop(self._waiting)[2]
+        if heap := self._free or self._charged:
+            attempt = heapq.heappop(heap)[2]
         elif (request := fresh()) is not None:
             attempt = Attempt(request)
         else:
@@ -120,11 +122,14 @@ class Schedule:
         self._probing = True
         return attempt
 
-    def next_at(self) -> float | None:
-        """When time alone may let something be sent."""
+    def next_at(self, now: float) -> float | None:
+        """When time alone may let something be sent; a page that waits for a token waits for answers, not for time."""
         if self._down_since is not None:
             return None if self._probing else self._probe_at
-        return self._waiting[0][0] if self._waiting else None
+        heads = [heap[0][0] for heap in (self._free, self._charged) if heap]
+        if self._tokens < 1 and _is_due(self._charged, now):
+            heads.pop()
+        return min(heads, default=None)
 
     def succeeded(self, now: float) -> float | None:
         """A page came. Returns for how many seconds the service had been down, if that ends now."""
@@ -196,5 +201,8 @@ class Schedule:
 
     def _wait(self, attempt: Attempt, until: float, *, paid: bool) -> None:
         self._order += 1
-        attempt.paid = paid
-        heapq.heappush(self._waiting, (until, self._order, attempt))
+        heapq.heappush(self._free if paid else self._charged, (until, self._order, attempt))
+
+
+def _is_due(heap: list[tuple[float, int, Attempt]], now: float) -> bool:
+    return bool(heap) and heap[0][0] <= now

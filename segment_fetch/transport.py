@@ -17,7 +17,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
-from segment_fetch.errors import InputError, ServiceError, TransientError
+from segment_fetch.errors import InputError, ServiceError, TooLargeError, TransientError
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""
@@ -227,7 +227,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
     while piece := await response.content.readany():
         size += len(piece)
         if size > MAX_BODY:
-            raise ServiceError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
+            raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
         pieces.append(piece)
     return b"".join(pieces)
 

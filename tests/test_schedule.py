@@ -36,7 +36,7 @@ def healthy(policy: RetryPolicy | None = None) -> Schedule:
 def test_a_failed_page_waits_its_delay_while_others_go_on() -> None:
     made = healthy()
     assert made.failed(Attempt("bad"), SERVER, 0.0) == Again(5.0)
-    assert made.next_at() == 5.0
+    assert made.next_at(0.0) == 5.0
     taken = made.take(1.0, fresh("other"), idle=False)
     assert taken is not None
     assert taken.request == "other"
@@ -84,7 +84,7 @@ def test_many_failures_in_a_row_mean_down_and_then_only_probes_go() -> None:
         outcome = made.failed(Attempt(number), SERVER, 1.0)
     assert outcome == Down(0.0)
     assert made.take(15.9, fresh("fresh"), idle=True) is None
-    assert made.next_at() == 16.0
+    assert made.next_at(15.9) == 16.0
     probe = made.take(16.0, fresh("fresh"), idle=True)
     assert probe is not None
     assert made.take(16.0, fresh("fresh"), idle=False) is None
@@ -136,6 +136,21 @@ def test_without_tokens_retries_wait_and_fresh_pages_go_on() -> None:
     assert earned.request != "fresh"
 
 
+def test_workers_do_not_spin_while_a_page_waits_for_a_token() -> None:
+    made = healthy()
+    for number in range(int(TOKENS) + 1):
+        made.failed(Attempt(number), NETWORK, 0.0)
+        made.succeeded(0.0)
+    for _ in range(int(TOKENS)):
+        made.take(1.0, fresh(), idle=False)
+    assert made.next_at(1.0) is None
+    made.refused(Attempt("refused"), 1.0, 2.0)
+    assert made.next_at(1.0) == 3.0
+    taken = made.take(3.0, fresh(), idle=False)
+    assert taken is not None
+    assert taken.request == "refused"
+
+
 def test_with_nothing_else_to_do_a_probe_takes_the_place_of_a_token() -> None:
     made = healthy()
     for number in range(int(TOKENS) + 1):
@@ -154,7 +169,7 @@ def test_a_page_no_longer_wanted_is_forgotten() -> None:
     made.succeeded(0.0)
     made.failed(Attempt("stale"), NETWORK, 0.0)
     assert made.take(1.0, fresh(), idle=True) is None
-    assert made.next_at() is None
+    assert made.next_at(1.0) is None
 
 
 def run(pages: int, broken: Callable[[float, random.Random], bool], seed: int) -> tuple[int, int, float]:
@@ -168,7 +183,7 @@ def run(pages: int, broken: Callable[[float, random.Random], bool], seed: int) -
         while len(flight) < 16 and (attempt := made.take(now, lambda: next(numbers, None), idle=not flight)):
             heapq.heappush(flight, (now + 0.3, next(order), attempt))
             sent += 1
-        at = made.next_at()
+        at = made.next_at(now)
         if flight and (at is None or flight[0][0] <= max(at, now)):
             now, _, attempt = heapq.heappop(flight)
             if broken(now, rng):

@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from segment_fetch import errors
+from segment_fetch.api import SegmentApi
 from segment_fetch.cli import exits
 from segment_fetch.cli.app import exit_code
 from segment_fetch.client import SegmentClient
@@ -277,6 +278,26 @@ def test_an_error_of_the_program_itself(run: Run, tmp_path: Path, monkeypatch: p
     logged = run(*argv, *DEBUG, "--log-format", "json")
     assert "RuntimeError" in logged.events[-1]["traceback"]
     assert_no_secret(logged)
+
+
+def test_a_domain_that_cannot_be_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = SegmentApi.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "domain_url", "http://127.0.0.1:1")
+    result = run("extract", "--from", "now-20d", "--out", str(tmp_path), *AT_ONCE)
+    assert result.code == 5
+    assert "no connection to 127.0.0.1" in result.words
+
+
+def test_an_interrupt_before_anything_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segment_fetch.cli.plan.run", interrupted)
+    result = run("plan", "--from", "now-1d")
+    assert result.code == 130
+    assert "warning: interrupted" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_no_traceback_for_users(run: Run, tmp_path: Path) -> None:

@@ -47,7 +47,6 @@ def test_a_second_run_finds_nothing_to_do(run: Run, api: Simulator, tmp_path: Pa
 
 
 def test_a_longer_range_adds_what_is_missing(run: Run, api: Simulator, tmp_path: Path) -> None:
-
     half = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((api.dataset.start + api.dataset.end) // 2000))
     assert _extract(run, api, tmp_path, "--to", half).code == 0
     result = _extract(run, api, tmp_path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -23,15 +23,17 @@ class Ask(Struct, frozen=True, eq=False):
 
 
 class InstantPass:
-    """All segments of one close time: by one answer, by two equal readings, or, if nothing changes, by their count."""
+    """All segments of one close time: by one answer, by a reading of nothing but what was seen before, or, if nothing
+    changes, by their count. `seen` are pages that came before.
+    """
 
-    def __init__(self, at: int, to: int, limit: int, *, still: bool) -> None:
+    def __init__(self, at: int, to: int, limit: int, *, seen: Iterable[stitch.PageView] = (), still: bool) -> None:
         self.at = at
         self.rows: dict[str, Segment] = {}
         self._window = Window(at, to)
         self._limit = limit
         self._still = still
-        self._earlier: list[stitch.PageView] = []
+        self._seen = list(seen)
         self._later: list[stitch.PageView] = []
         self._all: list[stitch.PageView] = []
         self._passes = 1
@@ -51,7 +53,7 @@ class InstantPass:
         count = self._later[0].count or 0
         if len(self._later) == 1 and count > self._limit:
             return [Ask(self._window, offset, self) for offset in range(self._limit, count, self._limit)]
-        if stitch.instant_proof(self._later, self._earlier):
+        if stitch.instant_proof(self._later, self._seen):
             kept = {segment_id for view in self._later for segment_id in view.ids}
             self.rows = {segment_id: row for segment_id, row in self.rows.items() if segment_id in kept}
             return True
@@ -60,7 +62,8 @@ class InstantPass:
         if self._passes == MOST_INSTANT_PASSES:
             return False
         self._passes += 1
-        self._earlier, self._later = self._later, []
+        self._seen += self._later
+        self._later = []
         return [self.start()]
 
 

@@ -203,7 +203,7 @@ class MovingPass(Pass[Part]):
         if self._rounds > MOST_PATCHES:
             return Failed(f"it changed faster than it could be read, in {MOST_PATCHES} rounds")
         patches = [Ask(Window(self._window.start, gap.to)) for gap in outcome.gaps]
-        ties = [InstantPass(tie.at, tie.to, self._limit, still=False) for tie in outcome.ties]
+        ties = [InstantPass(tie.at, tie.to, self._limit, seen=self._views, still=False) for tie in outcome.ties]
         patches += [self._instants.add(instant) for instant in ties if instant.at not in self._instants.all]
         return patches or Failed("its pages contradict each other")
 

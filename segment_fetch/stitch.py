@@ -172,18 +172,17 @@ def count_proof(pages: Sequence[PageView]) -> Proof | None:
 
 
 def instant_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> Proof | None:
-    """The proof for an instant, whatever changes: it fits one answer, or two passes in a row are the same.
+    """The proof for an instant, whatever changes: it fits one answer, or all of it had been seen before.
 
-    Every page of `later` was asked for after the last page of `earlier` had come. A row seen in both passes
-    was present between them (unless it vanished and came back), and the last count of the earlier pass says
-    that there were as many rows then as ids seen: these are all. The proof's indices are those of `later`.
+    Every page of `later`, a whole pass, was asked for after the last page of `earlier` had come, which may be any
+    pages that hold rows of the instant. Were a row missing that was present throughout, the first answer of the pass
+    had counted it, so one of the others was not there at that moment. It had been seen before and is seen in the pass:
+    it vanished and came back, which is excluded. The proof's indices are those of `later`.
     """
     proof = count_proof(later)
-    if proof is None or len(later) == 1:
+    if proof is None or len(later) == 1 or _ids(later) <= _ids(earlier):
         return proof
-    if count_proof(earlier) is None or _ids(earlier) != _ids(later):
-        return None
-    return proof
+    return None
 
 
 def stitch(pages: Sequence[PageView | Instant], *, start: int, end: int, k: int = OVERLAP) -> Proof | Broken:

@@ -47,10 +47,10 @@ async def test_a_login_service_that_is_down_for_a_while_is_waited_out() -> None:
 
 async def test_a_pause_longer_than_the_patience_is_not_waited_for() -> None:
     refusing = Faults(too_many=1.0, retry_after_s=86_400)
-    async with Simulator(settled(100), faults=refusing, clock=now) as simulator:
-        async with client(simulator, auth=BearerToken("x"), retry=QUICK) as one:
-            with pytest.raises(ServiceError, match="1440 minutes"):
-                await one.count(START, END)
+    simulator = Simulator(settled(100), faults=refusing, clock=now)
+    async with simulator, client(simulator, auth=BearerToken("x"), retry=QUICK) as one:
+        with pytest.raises(ServiceError, match="1440 minutes"):
+            await one.count(START, END)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])

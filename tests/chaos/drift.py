@@ -58,8 +58,8 @@ KINDS = (
     Kind("unstable ties, provisional", Drift(shuffle_ties=True), ties=0.1),
     Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.0),
     Kind("2,000 on one ms, unstable", Drift(shuffle_ties=True), burst=2000, settled=True, bound=2.5),
-    Kind("2,000 on one ms, provisional", Drift(), burst=2000),
-    Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000),
+    Kind("2,000 on one ms, provisional", Drift(), burst=2000, bound=1.16),
+    Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000, bound=1.16),
 )
 
 

@@ -96,14 +96,14 @@ class SegmentApi:
                 status=404,
             )
         try:
-            raise_for_status(reply.status, reply.headers, reply.body, self._now_ms())
+            raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms())
         except UnauthorizedError as error:
             raise CredentialsError(
                 f"the Domain API does not look up account {self._query.account} ({error.status}): check the account "
                 "number",
                 status=error.status,
             ) from None
-        return f"https://{domain_in(reply.body)}"
+        return f"https://{domain_in(bytes(reply.body))}"
 
     async def page(self, window: Window, offset: int, limit: int) -> PageAnswer:
         """One page of a window; one attempt, and a second one if the token had to be renewed."""
@@ -135,11 +135,13 @@ class SegmentApi:
             sent.append(await self._authorizer.header("GET", url))
             return sent[-1]
 
-        reply = await self._transport.page(url, sign)
-        at_ms = self.server_ms = server_time(reply.headers)
-        if reply.status != 200:
-            self._refuse(reply, sent)
-        return PageAnswer(decode_page(reply.body), self._now_ms() if at_ms is None else at_ms)
+        def take(reply: Reply) -> PageAnswer:
+            at_ms = self.server_ms = server_time(reply.headers)
+            if reply.status != 200:
+                self._refuse(reply, sent)
+            return PageAnswer(decode_page(reply.body), self._now_ms() if at_ms is None else at_ms)
+
+        return await self._transport.page(url, sign, take)
 
     async def _token(self, form: Mapping[str, str]) -> Token:
         base = await self.base(LOGIN_SERVICE)
@@ -156,7 +158,7 @@ class SegmentApi:
                 "application is installed for this account",
                 status=error.status,
             ) from None
-        return parse_token(reply.body)
+        return parse_token(bytes(reply.body))
 
     async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """The gate and the delays of pages, for a call that has no window. Its last error becomes a ServiceError."""
@@ -177,7 +179,7 @@ class SegmentApi:
     def _refuse(self, reply: Reply, sent: Sequence[str] = ()) -> None:
         """Raises for an answer that is not 200; the error shows nothing of what was sent, should the body repeat it."""
         secrets = (*self._auth.secrets(), *(header.partition(" ")[2] for header in sent))
-        raise_for_status(reply.status, reply.headers, reply.body, self._now_ms(), secrets=secrets)
+        raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms(), secrets=secrets)
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -71,5 +71,9 @@ class SegmentPage(Struct, frozen=True):
     timeframe: Timeframe | None = None
 
 
+class ExtendedPage(SegmentPage, frozen=True):
+    """A page that may hold an `ExtendedSegment`; any other page holds none."""
+
+
 SEGMENT_FIELDS: tuple[str, ...] = Segment.__struct_fields__
 """Every field of a segment, in the order in which JSON Lines and CSV write them (the order of the wire)."""

@@ -20,7 +20,15 @@ from segment_fetch.errors import (
     TransientError,
     UnauthorizedError,
 )
-from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Pagination, Segment, SegmentPage, Timeframe
+from segment_fetch.models import (
+    SEGMENT_FIELDS,
+    ExtendedPage,
+    ExtendedSegment,
+    Pagination,
+    Segment,
+    SegmentPage,
+    Timeframe,
+)
 from segment_fetch.query import to_ms
 
 PERMISSION = "Data > Workforce Management > Agent Activity API"
@@ -44,7 +52,7 @@ class _LoosePage(msgspec.Struct):
 _loose = msgspec.json.Decoder(_LoosePage)
 
 
-def decode_page(body: bytes) -> SegmentPage:
+def decode_page(body: bytes | memoryview) -> SegmentPage:
     """The page in a 200 answer.
 
     Raises TransientError for a body that is no page at all (truncated, HTML, an error object), and SchemaError with
@@ -58,14 +66,14 @@ def decode_page(body: bytes) -> SegmentPage:
         raise TransientError("the answer is not a page: it is nested too deeply", status=200) from None
 
 
-def _decode(body: bytes) -> SegmentPage:
+def _decode(body: bytes | memoryview) -> SegmentPage:
     try:
         return _strict.decode(body)
     except msgspec.ValidationError:
         return _decode_unusual(body)
 
 
-def _decode_unusual(body: bytes) -> SegmentPage:
+def _decode_unusual(body: bytes | memoryview) -> SegmentPage:
     """The slow road: a page with new fields, or a wrong one; only a page that fails strictly takes it."""
     try:
         loose = _loose.decode(body)
@@ -73,7 +81,7 @@ def _decode_unusual(body: bytes) -> SegmentPage:
         _refuse_foreign(body, error)
         raise _schema_error(error) from None
     segments = [_segment(row, index) for index, row in enumerate(loose.segments)]
-    return SegmentPage(segments=segments, pagination=loose.pagination, timeframe=loose.timeframe)
+    return ExtendedPage(segments=segments, pagination=loose.pagination, timeframe=loose.timeframe)
 
 
 def _segment(row: dict[str, Any], index: int) -> Segment:
@@ -87,7 +95,7 @@ def _segment(row: dict[str, Any], index: int) -> Segment:
         raise _schema_error(error, prefix=f"$.segments[{index}]") from None
 
 
-def _refuse_foreign(body: bytes, error: msgspec.ValidationError) -> None:
+def _refuse_foreign(body: bytes | memoryview, error: msgspec.ValidationError) -> None:
     """A 200 answer without a list of segments is a fault of the service or of something before it, not a new schema."""
     answer = msgspec.json.decode(body)
     if not isinstance(answer, dict) or "segments" not in answer or "pagination" not in answer:
@@ -100,11 +108,11 @@ def _schema_error(error: msgspec.ValidationError, prefix: str = "$") -> SchemaEr
     return SchemaError(f"{what} at {path}: the API's format has changed; please report it", path, status=200)
 
 
-def new_fields(segments: Sequence[Segment]) -> set[str]:
-    """Names of fields in these segments that `Segment` does not know."""
-    if ExtendedSegment not in set(map(type, segments)):
+def new_fields(page: SegmentPage) -> set[str]:
+    """Names of fields in a page's segments that `Segment` does not know."""
+    if not isinstance(page, ExtendedPage):
         return set()
-    return {name for row in segments if isinstance(row, ExtendedSegment) for name in row.extras}
+    return {name for row in page.segments if isinstance(row, ExtendedSegment) for name in row.extras}
 
 
 def raise_for_status(

@@ -157,7 +157,7 @@ class Reader(Generic[Part]):
         self._open[at : at + 1] = items
 
     def _name_fields(self, answer: PageAnswer) -> None:
-        names = new_fields(answer.page.segments) - self._named
+        names = new_fields(answer.page) - self._named
         if names:
             self._named |= names
             self._tell(NewFields(tuple(sorted(names))))

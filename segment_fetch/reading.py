@@ -129,7 +129,7 @@ class WindowReading(Generic[Part]):
             self._pass = self._first_pass()
         self._pages += 1
         self._rows += len(view.ids)
-        self._unknown |= new_fields(answer.page.segments)
+        self._unknown |= new_fields(answer.page)
         return self._pass.take(ask, view, answer.page.segments)
 
     @property

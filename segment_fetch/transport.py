@@ -9,9 +9,10 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 from msgspec import Struct
@@ -21,6 +22,10 @@ from segment_fetch.errors import InputError, ServiceError, TooLargeError, Transi
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""
+
+_MOST_SCRATCH = 4 * 1024 * 1024
+
+T = TypeVar("T")
 
 Sign = Callable[[], Awaitable[str]]
 """Gives the `Authorization` header of one attempt."""
@@ -54,7 +59,7 @@ class Reply(Struct, frozen=True):
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes | memoryview
 
 
 def is_loopback(host: str | None) -> bool:
@@ -99,6 +104,7 @@ class Transport:
         timeouts: Timeouts | None = None,
     ) -> None:
         timeouts = timeouts or Timeouts()
+        self._scratch = bytearray()
         self._given = session
         self._own: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(connections)
@@ -129,17 +135,23 @@ class Transport:
             await self._own.close()
             self._own = None
 
-    async def page(self, url: str, sign: Sign) -> Reply:
-        """One attempt at a page; waits while `connections` others are in flight. Raises as `send`."""
-        async with self._slots:
-            return await self.send("GET", url, sign=sign)
+    async def page(self, url: str, sign: Sign, take: Callable[[Reply], T]) -> T:
+        """One attempt at a page, which `take` is given; its body is gone afterwards, as its memory serves the next.
 
-    async def send(
-        self, method: str, url: str, *, sign: Sign | None = None, form: Mapping[str, str] | None = None
-    ) -> Reply:
+        Waits while `connections` others are in flight. Raises as `send`, and what `take` raises.
+        """
+        async with self._slots:
+            return await self._sent("GET", url, sign, None, take)
+
+    async def send(self, method: str, url: str, *, form: Mapping[str, str] | None = None) -> Reply:
         """One attempt. Raises TransientError for a fault of the network, ServiceError where another try is no use."""
+        return await self._sent(method, url, None, form, _kept)
+
+    async def _sent(
+        self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
+    ) -> T:
         try:
-            return await self._send(method, url, sign, form)
+            return await self._send(method, url, sign, form, take)
         except aiohttp.ClientConnectorCertificateError:
             raise ServiceError(
                 f"the certificate of {URL(url).host} is not trusted; for a company's own authority name its file "
@@ -150,7 +162,9 @@ class Transport:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TransientError(_fault(error, URL(url).host)) from None
 
-    async def _send(self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None) -> Reply:
+    async def _send(
+        self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
+    ) -> T:
         async def signed(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
             # Here rather than before: aiohttp repeats a request by itself when a kept connection turns out closed,
             # and a repeated nonce would be refused.
@@ -174,7 +188,19 @@ class Transport:
             auto_decompress=True,
             middlewares=(signed,),
         ) as response:
-            return Reply(response.status, response.headers, await _body(response))
+            pieces = await _pieces(response)
+            with self._joined(pieces) as body:
+                return take(Reply(response.status, response.headers, body))
+
+    def _joined(self, pieces: Sequence[bytes]) -> memoryview:
+        """The body, in memory that serves each answer in turn: fresh memory costs as much as decoding it."""
+        if len(self._scratch) > _MOST_SCRATCH:
+            self._scratch = bytearray()
+        end = 0
+        for piece in pieces:
+            begin, end = end, end + len(piece)
+            self._scratch[begin:end] = piece
+        return memoryview(self._scratch)[:end]
 
     def _context(self) -> ssl.SSLContext:
         """Certificates are checked even where the caller's session would not."""
@@ -221,7 +247,11 @@ def _environment_proxy(scheme: str, host: str) -> _Proxy | None:
     return _Proxy(bare, {"Proxy-Authorization": f"Basic {basic}"})
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
+def _kept(reply: Reply) -> Reply:
+    return Reply(reply.status, reply.headers, bytes(reply.body))
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> list[bytes]:
     pieces: list[bytes] = []
     size = 0
     while piece := await response.content.readany():
@@ -229,7 +259,7 @@ async def _body(response: aiohttp.ClientResponse) -> bytes:
         if size > MAX_BODY:
             raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
         pieces.append(piece)
-    return b"".join(pieces)
+    return pieces
 
 
 def _fault(error: Exception, host: str | None) -> str:

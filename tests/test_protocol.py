@@ -156,13 +156,13 @@ def test_new_fields_above_the_segments_do_not_disturb() -> None:
         "pagination": {"count": 1, "newField": 1, "references": [{"rel": "self", "href": "x", "newField": []}]},
     }
     page = decode_page(json.dumps(body).encode())
-    assert new_fields(page.segments) == set()
+    assert new_fields(page) == set()
     assert page.pagination.count == 1
 
 
 def test_new_fields_are_named() -> None:
     page = decode_page(page_body(row(1), row(2, b=1, a=2), row(3, c=None)))
-    assert new_fields(page.segments) == {"a", "b", "c"}
+    assert new_fields(page) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def holds(row: Row, result: tuple[float, float]) -> bool:
 def compare(seeds: int, rival_seeds: int) -> bool:
     """Prints the table; whether every gate holds."""
     rivals = RIVALS if rival_seeds else {}
-    print("| server | gate | this pacer |", "".join(f" {name} |" for name in rivals))
+    print("| server | gate | this pacer |" + "".join(f" {name} |" for name in rivals))
     print("|---|---|---|" + "---|" * len(rivals))
     good = True
     for row in ROWS:
@@ -174,7 +174,7 @@ def compare(seeds: int, rival_seeds: int) -> bool:
         gate = f"{row.gate[0]} / {row.gate[1]}" if row.gate else ""
         mark = "" if holds(row, ours) else " FAILS"
         theirs = (f" {cell(measure(row, make, rival_seeds))} |" for make in rivals.values())
-        print(f"| {row.name} | {gate} | **{cell(ours)}**{mark} |", "".join(theirs), flush=True)
+        print(f"| {row.name} | {gate} | **{cell(ours)}**{mark} |" + "".join(theirs), flush=True)
     return good
 
 

@@ -38,14 +38,11 @@ GONE: Final = 1.04  # so far above a refused rate without a refusal, that limit 
 WORTH: Final = 0.75  # below this share of the best rate of the run, going back to that is worth trying
 PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts as back
 FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
-SHORTEST_PAUSE: Final = 1.0  # seconds
-LONGEST_PAUSE: Final = 8.0  # unless Retry-After says more
+LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
 GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
-FULL: Final = (
-    0.5  # the share of sends waiting for an answer, from which the cap is what holds the client back
-)
+FULL: Final = 0.5  # the share of sends that wait for an answer, from which the cap is what slows the client
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -206,14 +203,13 @@ class Pacer:
         A request that was sent before the pause belongs to the same event: it can only make the pause longer.
         """
         self._in_flight -= 1
-        pause = max(SHORTEST_PAUSE, retry_after or 0.0)
         if ticket.sent_at < self._resume:
             if retry_after:
                 self._resume = self._next = max(self._resume, now + retry_after)
             return
         again = self._blame is not None and self._accepted < FEW
         self._streak = self._streak + 1 if again else 0
-        self._resume = self._next = now + max(pause, min(LONGEST_PAUSE, 2.0**self._streak))
+        self._resume = self._next = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
         self._find_fault(ticket, now, again)
         self._since, self._accepted = now, 0
 
@@ -230,7 +226,7 @@ class Pacer:
         if self._adjusted == -math.inf:
             self._adjusted = self._since = now
         self._meter.roll(now)
-        elapsed = min(1.0, now - max(self._adjusted, self._resume))
+        elapsed = now - max(self._adjusted, self._resume)
         self._tick, self._adjusted = now + TICK, now
         if elapsed > 0:
             capped = self._fullness > FULL

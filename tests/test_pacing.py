@@ -239,6 +239,11 @@ class TestRate:
         rate.adjust(102.0, 1.0, Meter(), capped=True)
         assert rate.value == pytest.approx(after)
 
+    def test_above_what_is_worth_holding_a_binding_cap_does_not_stop_the_creep(self) -> None:
+        rate = holding()
+        rate.adjust(107.0, 1.0, Meter(), capped=True)
+        assert 9.7 < rate.value < 9.75
+
     def test_never_above_the_ceiling(self) -> None:
         rate = holding(ceiling=9.75)
         for now in range(102, 400):
@@ -382,6 +387,9 @@ class TestMeter:
         meter.add(0.0, 9)
         meter.roll(40.0)
         assert meter.level() == 0
+        for _ in range(5):
+            meter.add(100.0, 1)
+        assert meter.rate(100.0, 10.0) == 10.0
 
 
 class TestEvidence:
@@ -435,6 +443,11 @@ class TestLearned:
         pacer = Pacer(learned=Learned(50.0, limited=False, cap=5, at=0.0))
         outcome = World(AtOnce(5), Conditions(seconds=15), 1).run(pacer)
         assert outcome.refused == 0
+
+    def test_the_first_measurement_begins_with_the_run(self) -> None:
+        pacer = Pacer(learned=LIMITED)
+        refuse_next(pacer, accept_for(pacer, 5000.0, 5008.0, latency=0.2))
+        assert pacer.learned(0.0).rate == pytest.approx(9.7, rel=0.01)
 
     def test_fewer_connections_than_learned(self) -> None:
         assert Pacer(connections=3, learned=Learned(9.0, limited=True, cap=5, at=0.0)).snapshot(0.0).cap == 3

@@ -72,7 +72,7 @@ class _Rate:
     """How many requests to send in a second."""
 
     def __init__(self, ceiling: float, learned: Learned | None) -> None:
-        self._ceiling = ceiling
+        self._ceiling, self._slowest = ceiling, min(SLOWEST, ceiling)
         self.ramping = learned is None or not learned.limited
         self.aim = 0.0 if learned is None or self.ramping else learned.rate  # worth holding; 0: not known yet
         self.refused = self.aim / KEEP  # what the last refusal spoke against
@@ -127,14 +127,14 @@ class _Rate:
             self._wait = min(2 * self._wait, LONGEST_RETRY)
             self._before, self._proved_at, self._retry_at = None, math.inf, now + self._wait
         elif again:
-            self.value = min(self.value, max(SLOWEST, given))
+            self.value = min(self.value, max(self._slowest, given))
         else:
             self.refused = self.value
             self.aim = KEEP * self.refused
             if lasted > RECENT and not self.ramping:
                 self.aim = (self.aim + min(given, self.refused)) / 2
-            least = SLOWEST if self.ramping else DEEPEST_CUT * self.value
-            self.value = max(least, min(CUT * self.value, given))
+            least = 0.0 if self.ramping else DEEPEST_CUT * self.value
+            self.value = max(self._slowest, least, min(CUT * self.value, given))
 
     def pause(self, now: float, resume: float, best: float) -> None:
         self.ramping = False

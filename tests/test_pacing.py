@@ -192,6 +192,17 @@ class TestRate:
         rate.lower(50.0, given=given, again=True, lasted=1.0)
         assert (rate.value, rate.aim) == (value, 9.9)
 
+    @pytest.mark.parametrize(("ceiling", "slowest"), [(math.inf, 0.1), (0.05, 0.05)])
+    @pytest.mark.parametrize("again", [True, False])
+    def test_never_stops_and_never_passes_a_low_ceiling(
+        self, ceiling: float, slowest: float, again: bool
+    ) -> None:
+        rate = _Rate(ceiling, None)
+        for now in range(50):
+            rate.lower(now, given=0.0, again=again, lasted=5.0)
+            rate.pause(now, now + 1, best=0.0)
+        assert rate.value == slowest
+
     def test_approaches_the_rate_worth_holding_and_stops_there(self) -> None:
         rate = holding()
         rate.value = 7.0

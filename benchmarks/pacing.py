@@ -1,0 +1,239 @@
+"""The table of `docs/pacing.md`: every pacer against every limit, by simulated events.
+
+    python -m benchmarks.pacing               the pacer with 8 seeds, its rivals with 1
+    python -m benchmarks.pacing --rivals 8    the rivals with as many, which takes minutes (0 leaves them out)
+    python -m benchmarks.pacing --gates       only the pacer, only where it has a gate to pass
+    python -m benchmarks.pacing --without     the pacer with one rule taken out at a time
+
+A cell is goodput as a share of what the limit allows / the percentage of answers that were 429: the mean over
+the seeds, three latencies, with and without Retry-After. The exit code says whether the gates hold.
+"""
+
+import argparse
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from unittest.mock import patch
+
+from benchmarks.pacing_rivals import Aimd, AwsAdaptive, Fixed, Gradient2, Rclone
+from benchmarks.pacing_world import (
+    AtOnce,
+    Conditions,
+    FixedWindow,
+    Limit,
+    Outcome,
+    Paced,
+    SlidingWindow,
+    TokenBucket,
+    Unlimited,
+    World,
+)
+from segment_fetch.pacing import Learned, Pacer
+
+COLD = Conditions()
+USUAL, QUICK, SLOW, LONG = (0.05, 0.2, 0.8), (0.02, 0.05, 0.1), (0.2, 0.4, 0.8), (1.2, 1.4, 1.5)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One server; `gate` is the least goodput and the largest percentage of 429."""
+
+    name: str
+    limit: Callable[[], Limit]
+    conditions: Conditions = COLD
+    latencies: tuple[float, ...] = USUAL
+    gate: tuple[float, float] | None = None
+    warm: bool = False
+
+
+def bucket(rate: float = 10, burst: float = 10) -> Callable[[], Limit]:
+    return lambda: TokenBucket(rate, burst)
+
+
+def window(count: int = 100, seconds: float = 10) -> Callable[[], Limit]:
+    return lambda: SlidingWindow(count, seconds)
+
+
+def at_once(count: int = 5) -> Callable[[], Limit]:
+    return lambda: AtOnce(count)
+
+
+SHORT, HALVED, DOUBLED = Conditions(seconds=60), Conditions(scaled=0.5), Conditions(scaled=2)
+NOISY, NOISIER, SHARED = Conditions(noise=0.002), Conditions(noise=0.005), Conditions(neighbour=5)
+COLD_GATE, WARM_GATE, MOVING_GATE = (0.95, 0.6), (0.95, 0.3), (0.92, 1.5)
+
+ROWS = (
+    Row("token bucket 10/s, burst 10", bucket(), gate=COLD_GATE),
+    Row("sliding window 100 in 10 s", window(), gate=COLD_GATE),
+    Row("5 at once", at_once(), gate=COLD_GATE),
+    Row("token bucket, warm, 60 s", bucket(), SHORT, gate=WARM_GATE, warm=True),
+    Row("sliding window, warm, 60 s", window(), SHORT, gate=WARM_GATE, warm=True),
+    Row("5 at once, warm, 60 s", at_once(), SHORT, gate=WARM_GATE, warm=True),
+    Row("token bucket, halves midway", bucket(), HALVED, gate=MOVING_GATE),
+    Row("sliding window, halves midway", window(), HALVED, gate=MOVING_GATE),
+    Row("6 at once, halves midway", at_once(6), HALVED, gate=MOVING_GATE),
+    Row("token bucket, cold, 60 s", bucket(), SHORT),
+    Row("sliding window, cold, 60 s", window(), SHORT),
+    Row("5 at once, cold, 60 s", at_once(), SHORT),
+    Row("token bucket, doubles midway", bucket(), DOUBLED),
+    Row("token bucket 10/s, burst 1", bucket(burst=1)),
+    Row("fixed window 100 in 10 s", lambda: FixedWindow(100, 10)),
+    Row("sliding window 600 in 60 s", window(600, 60)),
+    Row("token bucket 1/s, burst 5", bucket(1, 5)),
+    Row("sliding window 10 in 10 s", window(10)),
+    Row("token bucket 100/s, burst 100", bucket(100, 100), latencies=QUICK),
+    Row("sliding window 1000 in 10 s", window(1000), latencies=QUICK),
+    Row("token bucket, 12 to 15 in flight", bucket(), latencies=LONG),
+    Row("sliding window, 12 to 15 in flight", window(), latencies=LONG),
+    Row("token bucket, neighbour 5/s on and off", bucket(), SHARED),
+    Row("sliding window, neighbour 5/s on and off", window(), SHARED),
+    Row("token bucket, 0.2 % random 429", bucket(), NOISY),
+    Row("token bucket, 0.5 % random 429", bucket(), NOISIER),
+    Row("sliding window, 0.5 % random 429", window(), NOISIER),
+    Row("no limit, 0.2 % random 429", Unlimited, NOISY, SLOW),
+    Row("no limit, 0.5 % random 429", Unlimited, NOISIER, SLOW),
+)
+
+RIVALS: dict[str, Callable[[], Paced]] = {
+    "fixed 9.7/s": Fixed,
+    "AIMD": Aimd,
+    "AWS adaptive": AwsAdaptive,
+    "gradient2": Gradient2,
+    "rclone": Rclone,
+}
+
+# What turns each rule off. The names are those of the constants in the module that is patched.
+PACING, CONCURRENCY, NEVER = "segment_fetch.pacing.", "segment_fetch.concurrency.", math.inf
+RULES: dict[str, dict[str, float]] = {
+    "nothing": {},
+    "the longer pause": {PACING + "LONGEST_PAUSE": 1.0},
+    "same congestion": {PACING + "FEW": 0},
+    "slow steps": {PACING + "STEP_REQUESTS": 0.0},
+    "the creep": {PACING + "CREEP": 0.0},
+    "limit gone": {PACING + "GONE": NEVER},
+    "back to the best": {PACING + "WORTH": 0.0},
+    "proving it": {PACING + "PROVE": 0.0},
+    "the lead": {PACING + "LEAD": NEVER},
+    "keeping below": {PACING + "KEEP": 1.0},
+    "least cut": {PACING + "CUT": 1.0},
+    "deepest cut": {PACING + "DEEPEST_CUT": 0.0},
+    "growing a cap": {PACING + "FULL": 1.0},
+    "trust in a cap": {CONCURRENCY + "TRUST": 10**9},
+    "brisk ramp": {PACING + "BRISK": 1.5},
+}
+
+
+def warmed(row: Row, conditions: Conditions, seed: int) -> Learned:
+    """What a cold run of 5 minutes against the same server hands to the next one."""
+    pacer = Pacer()
+    World(row.limit(), Conditions(latency=conditions.latency), seed + 1000).run(pacer)
+    return pacer.learned(0.0)
+
+
+def outcomes(row: Row, make: Callable[[], Paced] | None, seeds: int) -> Iterator[Outcome]:
+    """One a run; no `make` is this project's pacer."""
+    kinds = itertools.product(row.latencies, (True, False), range(seeds))
+    for latency, retry_after, seed in kinds:
+        given = row.conditions
+        conditions = Conditions(
+            given.seconds, latency, retry_after, given.noise, given.neighbour, given.scaled
+        )
+        learned = warmed(row, conditions, seed) if row.warm and make is None else None
+        yield World(row.limit(), conditions, seed).run(make() if make else Pacer(learned=learned))
+
+
+def measure(row: Row, make: Callable[[], Paced] | None, seeds: int) -> tuple[float, float]:
+    """Mean goodput, and the mean percentage of 429."""
+    runs = list(outcomes(row, make, seeds))
+    return (
+        sum(run.goodput for run in runs) / len(runs),
+        100 * sum(run.refused_share for run in runs) / len(runs),
+    )
+
+
+def cell(result: tuple[float, float]) -> str:
+    goodput, refused = result
+    return f"{goodput:.2f} / {refused:.{2 if refused < 10 else 0}f}"
+
+
+def holds(row: Row, result: tuple[float, float]) -> bool:
+    return row.gate is None or (result[0] >= row.gate[0] and result[1] <= row.gate[1])
+
+
+def compare(rows: Iterable[Row], seeds: int, rival_seeds: int) -> bool:
+    """Prints the table; whether every gate holds."""
+    rivals = RIVALS if rival_seeds else {}
+    print("| server | gate | this pacer |" + "".join(f" {name} |" for name in rivals))
+    print("|---|---|---|" + "---|" * len(rivals))
+    good = True
+    for row in rows:
+        ours = measure(row, None, seeds)
+        good &= holds(row, ours)
+        gate = f"{row.gate[0]} / {row.gate[1]}" if row.gate else ""
+        mark = "" if holds(row, ours) else " FAILS"
+        theirs = (f" {cell(measure(row, make, rival_seeds))} |" for make in rivals.values())
+        print(f"| {row.name} | {gate} | **{cell(ours)}**{mark} |" + "".join(theirs), flush=True)
+    return good
+
+
+def patched(rule: str) -> ExitStack:
+    """Holds one rule turned off until it is closed."""
+    stack = ExitStack()
+    for name, value in RULES[rule].items():
+        stack.enter_context(patch(name, value))
+    return stack
+
+
+def ablate(seeds: int) -> None:
+    print("| without |", " | ".join(row.name for row in ROWS), "|")
+    print("|---|" + "---|" * len(ROWS))
+    for rule in RULES:
+        with patched(rule):
+            print(f"| {rule} |", " | ".join(cell(measure(row, None, seeds)) for row in ROWS), "|", flush=True)
+
+
+def ramp() -> None:
+    """How long a server without a limit waits for a cold client to reach 500/s, and what that costs."""
+    conditions = Conditions(seconds=30, latency=0.02)
+    outcome = World(Unlimited(), conditions, 1).run(Pacer())
+    fast = next(
+        at for before, at in zip(outcome.sends, outcome.sends[50:], strict=False) if at - before <= 0.1
+    )
+    lost = conditions.seconds * (1 - outcome.goodput)
+    print(f"\nno limit, 16 connections, 20 ms: 500/s after {fast:.1f} s; the start costs {lost:.1f} s in all")
+
+
+def cost(requests: int = 200_000) -> None:
+    """What the pacer itself takes, the caller's loop included."""
+    pacer, now = Pacer(learned=Learned(1e6, limited=True, cap=None, at=0.0)), 0.0
+    began = time.perf_counter()
+    for _ in range(requests):
+        now += 1e-5
+        pacer.next_send(now)
+        pacer.accepted(pacer.sent(now), now)
+    print(f"a request costs {(time.perf_counter() - began) / requests * 1e6:.1f} us of processor time")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pacing", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--rivals", type=int, default=1, metavar="SEEDS")
+    parser.add_argument("--gates", action="store_true", help="only the rows with a gate, without rivals")
+    parser.add_argument("--without", action="store_true", help="take out one rule at a time")
+    options = parser.parse_args()
+    if options.without:
+        ablate(options.seeds)
+        return 0
+    if options.gates:
+        return 0 if compare([row for row in ROWS if row.gate], options.seeds, 0) else 1
+    good = compare(ROWS, options.seeds, options.rivals)
+    ramp()
+    cost()
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""What a server accepted lately, by the half second. No clock of its own: the caller passes the time in."""
+
+import math
+from collections import deque
+from typing import Final
+
+BUCKET: Final = 0.5  # seconds
+BUCKETS: Final = 60
+SPAN: Final = BUCKET * BUCKETS
+
+
+class AcceptedMeter:
+    """The accepted requests of the last 30 s: how many, and the most in flight with one of them.
+
+    `best` is the most that was accepted a second over any full 30 s.
+    """
+
+    def __init__(self) -> None:
+        self.best = 0.0
+        self._past: deque[tuple[int, int]] = deque(maxlen=BUCKETS)
+        self._count = self._level = 0
+        self._ends = -math.inf
+
+    def add(self, now: float, level: int) -> None:
+        """One more, of `level` requests in flight; 0 where that is not known."""
+        if now >= self._ends:
+            self.roll(now)
+        self._count += 1
+        self._level = max(self._level, level)
+
+    def roll(self, now: float) -> None:
+        """Moves on to `now`. After more than 30 s of silence everything but `best` is forgotten."""
+        if now - self._ends > SPAN:
+            self._past.clear()
+            self._count = self._level = 0
+            self._ends = now + BUCKET
+        while now >= self._ends:
+            self._past.append((self._count, self._level))
+            self._count = self._level = 0
+            self._ends += BUCKET
+            if len(self._past) == BUCKETS:
+                self.best = max(self.best, sum(count for count, _ in self._past) / SPAN)
+
+    def rate(self, now: float, seconds: float) -> float:
+        """Accepted a second over the last `seconds`, or since the start if that is less."""
+        self.roll(now)
+        past = list(self._past)[-int(seconds / BUCKET) :]
+        took = len(past) * BUCKET + now - (self._ends - BUCKET)
+        return (self._count + sum(count for count, _ in past)) / max(BUCKET, took)
+
+    def level(self) -> int:
+        return max(self._level, max((level for _, level in self._past), default=0))

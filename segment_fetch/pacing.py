@@ -1,0 +1,250 @@
+"""How fast to send to a server whose limit is not published: find the limit, stay under it, notice it move.
+
+The limit may be a rate, a count in some window of time, or a number of requests at once. Only a refusal (429)
+tells that it was crossed. So the pacer keeps two figures, a rate and a cap on the requests in flight, decides
+which of the two each refusal speaks against, and returns towards the refused figure more and more carefully.
+
+Nothing here waits, reads a clock or does I/O: the caller passes the time in (seconds, any origin, never
+backwards). `docs/pacing.md` says why each rule is there and what it is worth.
+"""
+
+import math
+from typing import Final, Literal
+
+import msgspec
+
+from segment_fetch.concurrency import LONGEST_RETRY, RETRY, ConcurrencyCap, Ticket
+from segment_fetch.meter import AcceptedMeter
+
+Blame = Literal["rate", "concurrency"]
+Phase = Literal["ramping", "holding", "probing", "paused"]
+
+START: Final = 5.0  # requests a second, before anything is known
+RAMP: Final = 1.5  # growth in a second until the first refusal
+BRISK: Final = 2.5  # the same above BRISK_ABOVE a second, where overshooting costs a small share
+BRISK_ABOVE: Final = 50.0
+RISE: Final = 1.15  # growth in a second where a limit is thought to be gone, or not to be the rate
+LEAD: Final = 2.0  # the rate grows to at most so many times what is being accepted
+RECENT: Final = 10.0  # seconds over which the accepted rate is taken for what the server gives
+CUT: Final = 0.98  # a refused rate falls at least to this share of itself
+DEEPEST_CUT: Final = 0.7  # and at most to this one, once the ramp is over
+KEEP: Final = 0.97  # the share of a refused rate that is worth holding
+APPROACH: Final = 0.3  # of the way from the rate to the one worth holding, in a step
+ARRIVED: Final = 0.985  # of the rate worth holding: near enough to go to it
+STEP: Final = 5.0  # seconds
+STEP_REQUESTS: Final = 50.0  # a step of creeping is at least so many requests: a slow limit is probed slowly
+CREEP: Final = 0.001  # the first step above the rate worth holding; two steps on, it has doubled
+GONE: Final = 1.04  # so far above a refused rate without a refusal, that limit is taken to be gone
+WORTH: Final = 0.75  # below this share of the best rate of the run, going back to that is worth trying
+PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts as back
+FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
+LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
+GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
+TICK: Final = 0.1  # seconds between two adjustments
+SLOWEST: Final = 0.1  # requests a second
+FULL: Final = 0.5  # the share of sends that wait for an answer, from which the cap is what slows the client
+
+
+class Learned(msgspec.Struct, frozen=True):
+    """What a run found out, for the next one.
+
+    `rate` in requests a second, and whether it was `limited` by a refusal; `cap` in requests at once (None:
+    no such limit was met); `at` is when, in whichever clock the caller keeps between runs.
+    """
+
+    rate: float
+    limited: bool
+    cap: int | None
+    at: float
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Requests a second, the cap on those in flight, and which of the two the last refusal spoke against."""
+
+    rate: float
+    cap: int
+    in_flight: int
+    phase: Phase
+    blame: Blame | None
+
+
+class _Rate:
+    """How many requests to send in a second."""
+
+    def __init__(self, ceiling: float, learned: Learned | None) -> None:
+        self._ceiling, self._slowest = ceiling, min(SLOWEST, ceiling)
+        self.ramping = learned is None or not learned.limited
+        self.aim = 0.0 if learned is None or self.ramping else learned.rate  # worth holding; 0: not known yet
+        self.refused = self.aim / KEEP  # what the last refusal spoke against
+        start = max(START, learned.rate / 2) if learned else START
+        self.value = min(ceiling, KEEP * self.aim or start)
+        self._step_at = self._quiet_since = -math.inf
+        self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
+        self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
+
+    def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
+        lead = LEAD * meter.rate(now, 1.0)
+        if self.ramping:
+            self._grow((RAMP if self.value < BRISK_ABOVE else BRISK) ** elapsed, lead)
+        elif capped and self.value < (self.aim or math.inf):
+            self._grow(RISE**elapsed, min(lead, self.aim or lead))
+        elif now >= self._retry_at:
+            self._return(now, elapsed, meter.best)
+        elif self.value > GONE * self.refused:
+            self._grow(RISE**elapsed, lead)
+        elif now >= self._step_at:
+            self._step(now)
+        if now >= self._proved_at:
+            self._before, self._wait, self._proved_at = None, RETRY, math.inf
+
+    def _grow(self, factor: float, most: float) -> None:
+        self.value = max(self.value, min(self.value * factor, most, self._ceiling))
+
+    def _step(self, now: float) -> None:
+        """Goes part of the way to the rate worth holding; from there creeps up, ever faster."""
+        if self.value < min(self.aim, self._ceiling):
+            self._step_at = self._quiet_since = now + STEP
+            nearer = self.value + (self.aim - self.value) * APPROACH
+            self._grow(math.inf, self.aim if nearer > ARRIVED * self.aim else nearer)
+        else:
+            step = max(STEP, STEP_REQUESTS / self.value)
+            self._step_at = now + step
+            self._grow(1 + CREEP * 2 ** ((now - self._quiet_since) / step / 2), math.inf)
+
+    def _return(self, now: float, elapsed: float, best: float) -> None:
+        """Goes back to the best rate of the run: who took a share of the limit may have left again."""
+        if self._before is None:
+            self._before = self.value, self.refused, self.aim
+        self._grow(RISE**elapsed, best)
+        if self.value >= min(best, self._ceiling):
+            self._retry_at, self._proved_at, self._quiet_since = math.inf, now + PROVE, now
+            self.refused, self.aim = max(self.refused, best / KEEP), best
+
+    def lower(self, now: float, given: float, again: bool, lasted: float) -> None:
+        """After a refusal, `lasted` seconds after the last one; lately, `given` a second were accepted."""
+        if self._before is not None:
+            self.value, self.refused, self.aim = self._before
+            self._wait = min(2 * self._wait, LONGEST_RETRY)
+            self._before, self._proved_at, self._retry_at = None, math.inf, now + self._wait
+        elif again:
+            self.value = min(self.value, max(self._slowest, given))
+        else:
+            self.refused = self.value
+            self.aim = KEEP * self.refused
+            if lasted > RECENT and not self.ramping:
+                self.aim = (self.aim + min(given, self.refused)) / 2
+            least = 0.0 if self.ramping else DEEPEST_CUT * self.value
+            self.value = max(self._slowest, least, min(CUT * self.value, given))
+
+    def pause(self, now: float, resume: float, best: float) -> None:
+        self.ramping = False
+        self._step_at, self._quiet_since = resume + STEP, resume
+        if self.value < WORTH * best and self._retry_at == math.inf:
+            self._retry_at = now + self._wait
+
+
+class Pacer:
+    """Says when the next request may go, from the answers to those before it.
+
+    Ask `next_send`; when it says 0, send at once and report `sent`; give the ticket back exactly once, by
+    whichever of `accepted`, `refused` and `dropped` came of the request, a cancelled one too.
+
+    `ceiling` (requests a second) is the user's own limit, above which the pacer never goes: sends are evenly
+    spaced, and a late one is made up for by 10 ms worth at most. `connections` is the most in flight, and
+    `learned` what an earlier run found.
+    """
+
+    def __init__(
+        self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None
+    ) -> None:
+        if connections < 1 or (ceiling is not None and not ceiling > 0):
+            raise ValueError("a pacer needs at least one connection, and a ceiling above 0 or none")
+        self._rate = _Rate(ceiling or math.inf, learned)
+        self._cap = ConcurrencyCap(connections, learned.cap if learned else None)
+        self._meter = AcceptedMeter()
+        self._in_flight = 0
+        self._next = self._resume = self._tick = self._adjusted = self._since = -math.inf
+        self._full = False  # whether an answer had to come before the next request
+        self._fullness = 0.0  # how much of the recent sending that is true of
+        self._blame: Blame | None = None
+        self._accepted = self._streak = 0
+
+    def next_send(self, now: float) -> float:
+        """Seconds until a request may be sent: 0 is now, infinity is after another answer. Ask again then."""
+        if now >= self._tick:
+            self._adjust(now)
+        if self._in_flight >= self._cap.limit:
+            self._full = True
+            return math.inf
+        return max(0.0, self._next - now)
+
+    def sent(self, now: float) -> Ticket:
+        self._in_flight += 1
+        self._next = max(self._next, now - GRAIN) + 1 / self._rate.value
+        self._fullness += (self._full - self._fullness) / 16
+        self._full = False
+        return Ticket(now, self._in_flight)
+
+    def accepted(self, ticket: Ticket, now: float) -> None:
+        """For any answer that is not about the limit's being crossed and not a fault of the server."""
+        self._in_flight -= 1
+        self._accepted += 1
+        # What is answered during a pause was in flight with requests that the server had already refused.
+        self._meter.add(now, ticket.level if ticket.sent_at >= self._resume else 0)
+        self._cap.accepted(ticket)
+
+    def dropped(self, ticket: Ticket, now: float) -> None:
+        """For what proves nothing about the limit: a server fault, a timeout, a lost or cancelled request."""
+        self._in_flight -= 1
+
+    def refused(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
+        """For a 429. Everything pauses, for `retry_after` seconds and for 1 at least.
+
+        A request that was sent before the pause belongs to the same event: it can only make the pause longer.
+        """
+        self._in_flight -= 1
+        if ticket.sent_at < self._resume:
+            if retry_after:
+                self._resume = self._next = max(self._resume, now + retry_after)
+            return
+        again = self._blame is not None and self._accepted < FEW
+        self._streak = self._streak + 1 if again else 0
+        self._resume = self._next = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
+        self._find_fault(ticket, now, again)
+        self._since, self._accepted = now, 0
+
+    def _find_fault(self, ticket: Ticket, now: float, again: bool) -> None:
+        if self._cap.is_to_blame(ticket.level, self._meter.level()):
+            self._blame = "concurrency"
+            self._cap.lower(ticket.level, now, self._resume)
+        else:
+            self._blame = "rate"
+            self._rate.lower(now, self._meter.rate(now, RECENT), again, now - self._since)
+        self._rate.pause(now, self._resume, self._meter.best)
+
+    def _adjust(self, now: float) -> None:
+        if self._adjusted == -math.inf:
+            self._adjusted = self._since = now
+        self._meter.roll(now)
+        elapsed = now - max(self._adjusted, self._resume)
+        self._tick, self._adjusted = now + TICK, now
+        if elapsed > 0:
+            capped = self._fullness > FULL
+            self._rate.adjust(now, elapsed, self._meter, capped)
+            if capped:
+                self._cap.grow(now)
+
+    def snapshot(self, now: float) -> Snapshot:
+        return Snapshot(self._rate.value, self._cap.limit, self._in_flight, self._phase(now), self._blame)
+
+    def _phase(self, now: float) -> Phase:
+        if now < self._resume:
+            return "paused"
+        if self._rate.ramping:
+            return "ramping"
+        capped = self._fullness > FULL and self._cap.limit < self._cap.connections
+        return "holding" if capped or self._rate.value <= self._rate.aim else "probing"
+
+    def learned(self, at: float) -> Learned:
+        cap = self._cap.limit if self._cap.limit < self._cap.connections else None
+        return Learned(self._rate.aim or self._rate.value, self._rate.aim > 0, cap, at)

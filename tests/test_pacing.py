@@ -1,0 +1,589 @@
+"""The pacer, rule by rule, then as a whole against simulated servers. Nothing here waits."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks import pacing as benchmark
+from benchmarks.pacing_world import AtOnce, Conditions, Limit, SlidingWindow, TokenBucket, Unlimited, World
+from segment_fetch.concurrency import ConcurrencyCap, Ticket
+from segment_fetch.meter import AcceptedMeter
+from segment_fetch.pacing import Learned, Pacer, _Rate
+
+
+class Meter(AcceptedMeter):
+    """One that says what the test wants."""
+
+    def __init__(self, rate: float = 1000.0, best: float = 0.0) -> None:
+        super().__init__()
+        self.best, self.given = best, rate
+
+    def rate(self, now: float, seconds: float) -> float:
+        return self.given
+
+
+LIMITED = Learned(10.0, limited=True, cap=None, at=0.0)
+
+
+def holding(rate: float = 10.0, ceiling: float = math.inf) -> _Rate:
+    """A rate at which the server has just refused, and which is back at what is worth holding."""
+    limited = _Rate(ceiling, Learned(rate, limited=True, cap=None, at=0.0))
+    limited.value = limited.refused = rate
+    limited.lower(100.0, given=rate, again=False, lasted=1.0)
+    limited.pause(100.0, resume=101.0, best=0.0)
+    limited.value = limited.aim
+    return limited
+
+
+def send(pacer: Pacer, now: float) -> Ticket:
+    assert pacer.next_send(now) == 0
+    return pacer.sent(now)
+
+
+def accept_for(pacer: Pacer, start: float, end: float, latency: float = 0.05) -> float:
+    """An even stream that is always accepted, one request at a time; the time after it."""
+    now = start
+    while now < end:
+        now += pacer.next_send(now)
+        ticket = send(pacer, now)
+        now += latency
+        pacer.accepted(ticket, now)
+    return now
+
+
+def refuse_next(pacer: Pacer, now: float, retry_after: float | None = None) -> float:
+    """Sends as soon as it may and has it refused at once; when."""
+    now += pacer.next_send(now)
+    pacer.refused(send(pacer, now), now, retry_after)
+    return now
+
+
+class TestSpacing:
+    def test_starts_at_five_a_second_evenly(self) -> None:
+        pacer = Pacer()
+        send(pacer, 50.0)
+        assert pacer.next_send(50.0) == pytest.approx(0.2 - 0.01)
+
+    def test_does_not_catch_up_after_idling(self) -> None:
+        pacer = Pacer()
+        send(pacer, 0.0)
+        send(pacer, 10.0)
+        assert pacer.next_send(10.0) == pytest.approx(0.2 - 0.01)
+
+    def test_makes_up_for_ten_milliseconds_of_late_waking(self) -> None:
+        pacer = Pacer(learned=Learned(1000 / 0.97, limited=True, cap=None, at=0.0), connections=100)
+        send(pacer, 0.0)
+        at_once = 0
+        while pacer.next_send(0.5) == 0:
+            pacer.sent(0.5)
+            at_once += 1
+        assert at_once in {10, 11}
+
+    def test_waits_for_an_answer_when_all_connections_are_busy(self) -> None:
+        pacer = Pacer(connections=2)
+        first = send(pacer, 0.0)
+        send(pacer, 1.0)
+        assert pacer.next_send(2.0) == math.inf
+        pacer.accepted(first, 2.0)
+        assert pacer.next_send(2.0) == 0
+
+    @pytest.mark.parametrize("arguments", [{"connections": 0}, {"ceiling": 0.0}, {"ceiling": -1.0}])
+    def test_refuses_settings_that_would_never_send(self, arguments: dict[str, float]) -> None:
+        with pytest.raises(ValueError, match="at least one connection"):
+            Pacer(**arguments)  # type: ignore[arg-type]
+
+
+class TestPause:
+    @pytest.mark.parametrize(("retry_after", "pause"), [(None, 1.0), (0.2, 1.0), (7.0, 7.0)])
+    def test_everything_pauses(self, retry_after: float | None, pause: float) -> None:
+        pacer = Pacer()
+        now = refuse_next(pacer, accept_for(pacer, 0.0, 3.0), retry_after)
+        assert pacer.next_send(now) == pytest.approx(pause)
+        assert pacer.snapshot(now).phase == "paused"
+        assert pacer.next_send(now + pause) == 0
+
+    def test_an_event_counts_once_but_may_ask_for_a_longer_pause(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 3.0)
+        now += pacer.next_send(now)
+        first, now = send(pacer, now), now + 0.3
+        second = send(pacer, now)
+        pacer.refused(first, now)
+        after_one = pacer.snapshot(now)
+        pacer.refused(second, now + 0.1)
+        assert pacer.snapshot(now).rate == after_one.rate
+        assert pacer.next_send(now) == pytest.approx(1.0)
+        assert pacer.snapshot(now).in_flight == 0
+
+    def test_a_late_refusal_of_the_same_event_may_ask_for_longer(self) -> None:
+        pacer = Pacer()
+        first, second = send(pacer, 0.0), send(pacer, 1.0)
+        pacer.refused(first, 1.0)
+        pacer.refused(second, 1.1, retry_after=5.0)
+        assert pacer.next_send(1.1) == pytest.approx(5.0)
+
+    def test_the_same_congestion_pauses_twice_as_long_up_to_eight_seconds(self) -> None:
+        pacer = Pacer()
+        now, pauses = accept_for(pacer, 0.0, 3.0), []
+        for _ in range(6):
+            now = refuse_next(pacer, now)
+            pauses.append(round(pacer.next_send(now), 6))
+        assert pauses == [1, 2, 4, 8, 8, 8]
+
+    def test_four_accepted_make_it_a_new_event(self) -> None:
+        pacer = Pacer()
+        now = refuse_next(pacer, accept_for(pacer, 0.0, 3.0))
+        now = refuse_next(pacer, accept_for(pacer, now + 1, now + 3))
+        assert pacer.next_send(now) == pytest.approx(1.0)
+
+
+class TestRamp:
+    @pytest.mark.parametrize(("value", "factor"), [(5.0, 1.5), (60.0, 2.5)])
+    def test_grows_until_the_first_refusal(self, value: float, factor: float) -> None:
+        rate = _Rate(math.inf, None)
+        rate.value = value
+        rate.adjust(1.0, 1.0, Meter(), capped=False)
+        assert rate.value == pytest.approx(value * factor)
+
+    def test_does_not_run_ahead_of_what_is_accepted(self) -> None:
+        rate = _Rate(math.inf, None)
+        for now in range(10):
+            rate.adjust(now, 1.0, Meter(rate=6.0), capped=False)
+        assert rate.value == 12.0
+
+    def test_falls_to_what_was_accepted(self) -> None:
+        rate = _Rate(math.inf, None)
+        rate.value = 40.0
+        rate.lower(10.0, given=9.0, again=False, lasted=5.0)
+        rate.pause(10.0, 11.0, 0.0)
+        assert (rate.value, rate.ramping) == (9.0, False)
+        assert rate.aim == pytest.approx(0.97 * 40)
+
+
+class TestRate:
+    @pytest.mark.parametrize(
+        ("given", "value"),
+        [(20.0, 9.8), (10.0, 9.8), (9.0, 9.0), (1.0, 7.0)],
+        ids=["least", "same", "to it", "most"],
+    )
+    def test_a_refused_rate_falls_to_what_was_accepted_within_bounds(
+        self, given: float, value: float
+    ) -> None:
+        rate = _Rate(math.inf, LIMITED)
+        rate.value = 10.0
+        rate.lower(50.0, given=given, again=False, lasted=5.0)
+        assert rate.value == pytest.approx(value)
+
+    @pytest.mark.parametrize(("lasted", "aim"), [(5.0, 9.7), (20.0, (9.7 + 9.0) / 2)])
+    def test_a_long_measurement_lowers_the_aim_too(self, lasted: float, aim: float) -> None:
+        rate = _Rate(math.inf, LIMITED)
+        rate.value = 10.0
+        rate.lower(50.0, given=9.0, again=False, lasted=lasted)
+        assert rate.aim == pytest.approx(aim)
+
+    @pytest.mark.parametrize(("given", "value"), [(4.0, 4.0), (12.0, 10.0), (0.0, 0.1)])
+    def test_the_same_congestion_is_no_new_measurement(self, given: float, value: float) -> None:
+        rate = _Rate(math.inf, LIMITED)
+        rate.value, rate.aim = 10.0, 9.9
+        rate.lower(50.0, given=given, again=True, lasted=1.0)
+        assert (rate.value, rate.aim) == (value, 9.9)
+
+    @pytest.mark.parametrize(("ceiling", "slowest"), [(math.inf, 0.1), (0.05, 0.05)])
+    @pytest.mark.parametrize("again", [True, False])
+    def test_never_stops_and_never_passes_a_low_ceiling(
+        self, ceiling: float, slowest: float, again: bool
+    ) -> None:
+        rate = _Rate(ceiling, None)
+        for now in range(50):
+            rate.lower(now, given=0.0, again=again, lasted=5.0)
+            rate.pause(now, now + 1, best=0.0)
+        assert rate.value == slowest
+
+    def test_approaches_the_rate_worth_holding_and_stops_there(self) -> None:
+        rate = holding()
+        rate.value = 7.0
+        seen = []
+        for now in range(102, 155):
+            rate.adjust(now, 1.0, Meter(), capped=False)
+            seen.append(rate.value)
+        assert seen[4] == pytest.approx(7.0 + 0.3 * 2.7)
+        assert any(value == pytest.approx(9.7) for value in seen)
+        assert max(seen) < 9.75
+
+    def test_creeps_faster_and_faster(self) -> None:
+        rate, seen = holding(20.0), []
+        for now in range(106, 160, 5):
+            before = rate.value
+            rate.adjust(now, 5.0, Meter(), capped=False)
+            seen.append(rate.value / before - 1)
+        assert seen[0] == pytest.approx(0.00141, rel=0.01)
+        assert seen[4] == pytest.approx(4 * seen[0])
+
+    def test_creeps_slowly_at_a_slow_rate(self) -> None:
+        rate = holding(1.0)
+        rate.value = rate.aim
+        rate.adjust(106.0, 5.0, Meter(), capped=False)
+        crept = rate.value
+        rate.adjust(150.0, 5.0, Meter(), capped=False)
+        assert rate.value == crept
+        rate.adjust(160.0, 5.0, Meter(), capped=False)
+        assert rate.value > crept
+
+    def test_well_above_the_refused_rate_that_limit_is_gone(self) -> None:
+        rate = holding()
+        rate.value = 10.5
+        rate.adjust(102.0, 1.0, Meter(), capped=False)
+        assert rate.value == pytest.approx(10.5 * 1.15)
+        rate.adjust(103.0, 1.0, Meter(rate=6.1), capped=False)
+        assert rate.value == pytest.approx(12.2)
+
+    @pytest.mark.parametrize(("value", "after"), [(5.0, 5.75), (9.6, 9.7)])
+    def test_a_binding_cap_lets_the_rate_rise_to_what_is_worth_holding(
+        self, value: float, after: float
+    ) -> None:
+        rate = holding()
+        rate.value = value
+        rate.adjust(102.0, 1.0, Meter(), capped=True)
+        assert rate.value == pytest.approx(after)
+
+    def test_above_what_is_worth_holding_a_binding_cap_does_not_stop_the_creep(self) -> None:
+        rate = holding()
+        rate.adjust(107.0, 1.0, Meter(), capped=True)
+        assert 9.7 < rate.value < 9.75
+
+    def test_never_above_the_ceiling(self) -> None:
+        rate = holding(ceiling=9.75)
+        for now in range(102, 400):
+            rate.adjust(now, 1.0, Meter(best=50.0), capped=now % 2 == 0)
+        assert rate.value == 9.75
+
+
+class TestBackToTheBest:
+    def lowered(self) -> _Rate:
+        rate = holding()
+        rate.value, rate.aim, rate.refused = 5.0, 5.0, 5.2
+        rate.pause(100.0, 101.0, best=10.0)
+        return rate
+
+    def climb(self, rate: _Rate, start: int, end: int) -> list[float]:
+        seen = []
+        for now in range(start, end):
+            rate.adjust(now, 1.0, Meter(best=10.0), capped=False)
+            seen.append(rate.value)
+        return seen
+
+    def test_is_tried_after_twenty_seconds(self) -> None:
+        rate = self.lowered()
+        assert max(self.climb(rate, 102, 120)) < 5.1
+        assert max(self.climb(rate, 120, 126)) == 10.0
+        assert max(self.climb(rate, 127, 150)) < 10.4
+
+    def test_is_undone_and_tried_later_if_refused(self) -> None:
+        rate = self.lowered()
+        self.climb(rate, 102, 123)
+        rate.lower(123.0, given=6.0, again=False, lasted=20.0)
+        rate.pause(123.0, 124.0, best=10.0)
+        assert rate.value < 5.1
+        assert max(self.climb(rate, 125, 162)) < 5.4
+        assert max(self.climb(rate, 163, 169)) == 10.0
+
+    def test_a_refusal_soon_after_arriving_undoes_it_too(self) -> None:
+        rate = self.lowered()
+        self.climb(rate, 102, 130)
+        rate.lower(130.0, given=6.0, again=False, lasted=20.0)
+        assert rate.value < 5.1
+
+    def test_a_refusal_once_it_held_is_an_ordinary_one(self) -> None:
+        rate = self.lowered()
+        self.climb(rate, 102, 140)
+        rate.lower(140.0, given=9.5, again=False, lasted=20.0)
+        assert rate.value == 9.5
+
+    def test_is_not_tried_for_a_small_difference(self) -> None:
+        rate = holding()
+        rate.pause(100.0, 101.0, best=12.0)
+        assert max(self.climb(rate, 102, 126)) < 9.9
+
+
+class TestCap:
+    def blamed(self, connections: int = 16) -> ConcurrencyCap:
+        cap = ConcurrencyCap(connections, None)
+        assert cap.is_to_blame(6, most_accepted=5)
+        cap.lower(6, 10.0, 11.0)
+        assert cap.limit == 5
+        return cap
+
+    @pytest.mark.parametrize(("level", "blamed"), [(6, True), (5, False), (1, False)])
+    def test_is_blamed_if_it_was_the_fullest_yet(self, level: int, blamed: bool) -> None:
+        assert ConcurrencyCap(16, None).is_to_blame(level, most_accepted=5) is blamed
+
+    def test_stays_under_the_refused_level_for_twenty_seconds(self) -> None:
+        cap = self.blamed()
+        cap.grow(29.0)
+        assert cap.limit == 5
+        cap.grow(30.0)
+        assert cap.limit == 6
+
+    def test_waits_twice_as_long_after_each_failure(self) -> None:
+        cap = self.blamed()
+        assert cap.is_to_blame(6, most_accepted=6)
+        cap.lower(6, 100.0, 101.0)
+        cap.grow(139.0)
+        assert cap.limit == 5
+        cap.grow(140.0)
+        assert cap.limit == 6
+
+    def test_grows_freely_once_the_refused_level_is_accepted(self) -> None:
+        cap = self.blamed()
+        cap.grow(30.0)
+        cap.accepted(Ticket(30.0, 6))
+        for now in (30.2, 31.0, 31.1, 32.0):
+            cap.grow(now)
+        assert cap.limit == 8
+
+    def test_an_answer_from_before_the_pause_does_not_count(self) -> None:
+        cap = self.blamed()
+        cap.accepted(Ticket(10.5, 6))
+        cap.grow(20.0)
+        assert cap.limit == 5
+
+    def test_a_new_cap_is_disproved_by_a_refusal_below_it(self) -> None:
+        cap = self.blamed()
+        assert not cap.is_to_blame(3, most_accepted=5)
+        assert cap.limit == 16
+
+    def test_a_trusted_cap_falls(self) -> None:
+        cap = self.blamed()
+        for _ in range(20):
+            cap.accepted(Ticket(12.0, 5))
+        assert cap.is_to_blame(4, most_accepted=5)
+        cap.lower(4, 20.0, 21.0)
+        assert cap.limit == 3
+        assert not cap.is_to_blame(2, most_accepted=5)
+
+    def test_trust_is_earned_by_each_cap_anew(self) -> None:
+        cap = ConcurrencyCap(5, None)
+        for _ in range(80):
+            cap.accepted(Ticket(1.0, 5))
+        cap.lower(5, 10.0, 11.0)
+        assert not cap.is_to_blame(3, most_accepted=5)
+
+    def test_is_at_least_one(self) -> None:
+        cap = ConcurrencyCap(16, None)
+        cap.lower(1, 10.0, 11.0)
+        assert cap.limit == 1
+
+
+class TestMeter:
+    def test_counts_what_is_recent(self) -> None:
+        meter = AcceptedMeter()
+        for tick in range(400):
+            meter.add(1000 + tick / 10, 3 if tick < 100 else 2)
+        assert meter.rate(1040.0, 10.0) == pytest.approx(10.0, rel=0.06)
+        assert meter.best == pytest.approx(10.0, rel=0.02)
+        assert meter.level() == 2
+
+    def test_does_not_take_a_short_history_for_a_low_rate(self) -> None:
+        meter = AcceptedMeter()
+        for tick in range(20):
+            meter.add(tick / 10, 1)
+        assert meter.rate(2.0, 10.0) == pytest.approx(10.0)
+
+    def test_forgets_after_silence(self) -> None:
+        meter = AcceptedMeter()
+        meter.add(0.0, 9)
+        meter.roll(40.0)
+        assert meter.level() == 0
+        for _ in range(5):
+            meter.add(100.0, 1)
+        assert meter.rate(100.0, 10.0) == 10.0
+
+
+class TestEvidence:
+    def test_dropped_requests_are_none(self) -> None:
+        dropping, plain = Pacer(), Pacer()
+        for pacer in (dropping, plain):
+            accept_for(pacer, 0.0, 3.0)
+        for _ in range(16):
+            dropping.dropped(dropping.sent(4.0), 4.0)
+        assert dropping.snapshot(4.0) == plain.snapshot(4.0)
+
+    def test_a_refusal_with_more_in_flight_than_ever_lowers_the_cap_only(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 3.0)
+        before = pacer.snapshot(now).rate
+        send(pacer, now + 1)
+        pacer.refused(send(pacer, now + 2), now + 2)
+        after = pacer.snapshot(now + 2)
+        assert (after.cap, after.blame, after.rate >= before) == (1, "concurrency", True)
+
+    def test_an_answer_during_the_pause_does_not_prove_its_level(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 3.0)
+        tickets = [send(pacer, now + wait) for wait in (1, 2, 3)]
+        pacer.refused(tickets[0], now + 3)
+        pacer.accepted(tickets[2], now + 3.5)
+        assert pacer._meter.level() == 1
+
+
+class TestLearned:
+    def learn(self, limit: Limit, latency: float = 0.2) -> Learned:
+        pacer = Pacer()
+        World(limit, Conditions(seconds=120, latency=latency), 1).run(pacer)
+        return pacer.learned(77.0)
+
+    def test_a_rate(self) -> None:
+        learned = self.learn(TokenBucket(10, 10))
+        assert 9.3 < learned.rate < 10.7
+        assert (learned.limited, learned.cap, learned.at) == (True, None, 77.0)
+        warm = Pacer(learned=learned).snapshot(0.0)
+        assert warm.rate == pytest.approx(0.97 * learned.rate)
+        assert warm.phase == "holding"
+
+    def test_a_cap(self) -> None:
+        learned = self.learn(AtOnce(5))
+        assert (learned.limited, learned.cap) == (False, 5)
+        warm = Pacer(learned=learned).snapshot(0.0)
+        assert (warm.cap, warm.phase) == (5, "ramping")
+
+    def test_a_warm_cap_is_not_tested_at_once(self) -> None:
+        pacer = Pacer(learned=Learned(50.0, limited=False, cap=5, at=0.0))
+        outcome = World(AtOnce(5), Conditions(seconds=15), 1).run(pacer)
+        assert outcome.refused == 0
+
+    def test_the_first_measurement_begins_with_the_run(self) -> None:
+        pacer = Pacer(learned=LIMITED)
+        refuse_next(pacer, accept_for(pacer, 5000.0, 5008.0, latency=0.2))
+        assert pacer.learned(0.0).rate == pytest.approx(9.7, rel=0.01)
+
+    def test_fewer_connections_than_learned(self) -> None:
+        assert Pacer(connections=3, learned=Learned(9.0, limited=True, cap=5, at=0.0)).snapshot(0.0).cap == 3
+
+
+@pytest.mark.parametrize(
+    ("limit", "phases"),
+    [
+        (TokenBucket(10, 10), {"ramping", "paused", "holding", "probing"}),
+        (Unlimited(), {"ramping"}),
+        (AtOnce(5), {"ramping", "paused", "holding", "probing"}),
+    ],
+)
+def test_phases(limit: Limit, phases: set[str]) -> None:
+    seen = set()
+
+    class Watched(Pacer):
+        def next_send(self, now: float) -> float:
+            seen.add(self.snapshot(now).phase)
+            return super().next_send(now)
+
+    World(limit, Conditions(seconds=60), 1).run(Watched())
+    assert seen == phases
+
+
+@dataclass
+class Scripted:
+    """A limit that refuses as a list of booleans says, over and over."""
+
+    refusals: Sequence[bool]
+    asked: int = 0
+
+    def offer(self, at: float, took: float) -> float:
+        self.asked += 1
+        return float(self.refusals[self.asked % len(self.refusals)])
+
+    def scale(self, factor: float) -> None: ...
+
+    def capacity(self, latency: float) -> float:
+        return 1.0
+
+
+class TestProperties:
+    @settings(max_examples=40, deadline=None)
+    @given(
+        ceiling=st.floats(0.5, 300),
+        refusals=st.lists(st.sampled_from([False] * 9 + [True]), min_size=1, max_size=40),
+        learned=st.none() | st.just(Learned(500.0, limited=True, cap=None, at=0.0)),
+    )
+    def test_the_ceiling_holds_in_every_window(
+        self, ceiling: float, refusals: list[bool], learned: Learned | None
+    ) -> None:
+        pacer = Pacer(ceiling=ceiling, learned=learned)
+        sends = World(Scripted(refusals), Conditions(seconds=20, latency=0.05), 1).run(pacer).sends
+        for start in range(0, len(sends), 7):
+            for end in range(start, len(sends), 5):
+                assert end - start + 1 <= ceiling * (sends[end] - sends[start] + 0.0101) + 1
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        refusals=st.lists(st.booleans(), min_size=1, max_size=60),
+        connections=st.integers(1, 20),
+        seed=st.integers(0, 9),
+    )
+    def test_whatever_is_answered_it_goes_on_and_stays_in_bounds(
+        self, refusals: list[bool], connections: int, seed: int
+    ) -> None:
+        pacer = Pacer(connections=connections)
+        outcome = World(Scripted([*refusals, False]), Conditions(seconds=60), seed).run(pacer)
+        state = pacer.snapshot(60.0)
+        assert 1 <= state.cap <= connections
+        assert state.in_flight <= connections
+        assert 0.09 < state.rate < 1e6
+        assert len(outcome.sends) >= 5
+
+    @pytest.mark.parametrize("origin", [0.0, 123456.0, -5000.0])
+    def test_the_origin_of_time_does_not_matter(self, origin: float) -> None:
+        class Shifted(Pacer):
+            def next_send(self, now: float) -> float:
+                return super().next_send(now + origin)
+
+            def sent(self, now: float) -> Ticket:
+                return super().sent(now + origin)
+
+            def accepted(self, ticket: Ticket, now: float) -> None:
+                super().accepted(ticket, now + origin)
+
+            def refused(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
+                super().refused(ticket, now + origin, retry_after)
+
+        outcome = World(SlidingWindow(100, 10), Conditions(seconds=100), 1).run(Shifted())
+        plain = World(SlidingWindow(100, 10), Conditions(seconds=100), 1).run(Pacer())
+        assert outcome.accepted == pytest.approx(plain.accepted, rel=0.02)
+
+
+ROWS = {row.name: row for row in benchmark.ROWS}
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.gate])
+def test_the_gates_hold(name: str) -> None:
+    assert benchmark.holds(ROWS[name], benchmark.measure(ROWS[name], None, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "goodput", "refused"),
+    [
+        ("token bucket, doubles midway", 0.86, 0.5),
+        ("sliding window, neighbour 5/s on and off", 0.8, 2.0),
+        ("token bucket 1/s, burst 5", 0.95, 4.0),
+        ("sliding window, 12 to 15 in flight", 0.9, 0.8),
+        ("token bucket, 0.2 % random 429", 0.8, 0.8),
+    ],
+)
+def test_what_is_hard_stays_as_good_as_it_is(name: str, goodput: float, refused: float) -> None:
+    measured = benchmark.measure(ROWS[name], None, 1)
+    assert measured[0] >= goodput
+    assert measured[1] <= refused
+
+
+def test_without_a_limit_five_hundred_a_second_come_within_nine_seconds() -> None:
+    outcome = World(Unlimited(), Conditions(seconds=10, latency=0.02), 1).run(Pacer())
+    assert sum(9 <= at < 9.5 for at in outcome.sends) >= 250
+
+
+@pytest.mark.parametrize("rule", benchmark.RULES)
+def test_every_rule_that_the_benchmark_takes_out_exists(rule: str) -> None:
+    with benchmark.patched(rule):
+        assert Pacer().next_send(0.0) == 0

@@ -3,7 +3,8 @@
 * `sh` blocks are run as they stand. The program is told the simulator's address besides, and no limit to its rate;
   what would install something or write a crontab is replaced by a stand-in.
 * `shell`, `cron` and `dockerfile` blocks are shown only; their commands are held against the real parser.
-* `python` blocks are whole files, named in their first line. Scripts are run, tests are given to pytest.
+* `python` blocks are whole files, named in their first line. Scripts are run, tests are given to pytest. Those of pages
+  about the inside are excerpts, and compiled only.
 """
 
 from __future__ import annotations
@@ -105,9 +106,12 @@ def each(found: Sequence[Block]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", found, ids=str)
 
 
-SHELLS = blocks("sh", "shell", "cron", "dockerfile")
+SHELLS = blocks("sh", "shell", "cron", "dockerfile", "")
 RUN = [block for block in blocks("sh") if any(commands(block))]
-PYTHON = blocks("python")
+[SET_UP] = [block for block in RUN if "crontab" in block.text]
+INSIDE = {"pacing.md"}
+PYTHON = [block for block in blocks("python") if block.page.name not in INSIDE]
+EXCERPTS = [block for block in blocks("python") if block not in PYTHON]
 SCRIPTS = [block for block in PYTHON if not block.text.startswith("# test_")]
 
 
@@ -135,7 +139,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_blocks_have_a_language_that_is_tested() -> None:
     assert {block.language for block in blocks()} == {
         *("sh", "shell", "cron", "dockerfile", "python"),
-        *("text", "json"),
+        *("text", "json", ""),
     }
     assert len(RUN) > 10
     assert len(SCRIPTS) > 10
@@ -158,7 +162,7 @@ def is_plain(line: str) -> bool:
     return divided[0] in ("export", "segment-fetch") and not any(map(is_operator, divided))
 
 
-@each(RUN)
+@each([block for block in RUN if block != SET_UP])
 def test_shell_blocks_run(
     block: Block, served: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,7 +184,10 @@ def in_a_shell(text: str, served: Simulator, folder: Path) -> None:
     install(tools / "segment-fetch", program)
     install(tools / "pip", 'test -f "$SOURCE/pyproject.toml"')
     install(tools / "python3", 'test "$1 $2" = "-m venv" && mkdir -p "$3" && cp -R "$TOOLS" "$3/bin"')
-    install(tools / "crontab", 'if test "$1" = -l; then exit 1; else cat > "$HOME/crontab"; fi')
+    install(
+        tools / "crontab",
+        'if test "$1" = -l; then cat "$HOME/cron"; else cat > "$HOME/new" && mv "$HOME/new" "$HOME/cron"; fi',
+    )
     if shutil.which("jq") is None:
         install(tools / "jq", "cat > /dev/null")
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
@@ -204,15 +211,17 @@ def install(path: Path, script: str) -> None:
     path.chmod(0o755)
 
 
-def test_the_nightly_job_of_the_readme_runs_without_the_environment(
+def test_the_account_is_set_up_and_its_nightly_job_needs_no_environment(
     served: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    block = next(block for block in RUN if "crontab" in block.text)
-    in_a_shell(block.text, served, folder)
+    (folder / "cron").write_text("0 4 * * * another\n")
+    for _ in range(2):
+        in_a_shell(SET_UP.text, served, folder)
     for name in [name for name in os.environ if name.startswith("LIVEPERSON_")]:
         monkeypatch.delenv(name)
     assert (folder / "liveperson.env").stat().st_mode & 0o77 == 0
-    [line] = (folder / "crontab").read_text().splitlines()
+    another, line = (folder / "cron").read_text().splitlines()
+    assert another == "0 4 * * * another"
     assert line.startswith("15 3 * * * ")
     [argv] = in_line(line)
     assert app.main([*argv, *asked(served)]) == exits.OK
@@ -256,6 +265,11 @@ def test_python_scripts_run(block: Block, scripts: Path) -> None:
         runpy.run_path(str(scripts / file_name(block)), run_name="__main__")
     except SystemExit as done:
         assert not done.code  # noqa: PT017 - a script ends as it likes, but well
+
+
+@each(EXCERPTS)
+def test_excerpts_are_python(block: Block) -> None:
+    compile(block.text, str(block), "exec")
 
 
 def test_names_of_python_blocks_are_different() -> None:

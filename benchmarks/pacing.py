@@ -138,9 +138,7 @@ def outcomes(row: Row, make: Callable[[], Paced] | None, seeds: int) -> Iterator
     kinds = itertools.product(row.latencies, (True, False), range(seeds))
     for latency, retry_after, seed in kinds:
         given = row.conditions
-        conditions = Conditions(
-            given.seconds, latency, retry_after, given.noise, given.neighbour, given.scaled
-        )
+        conditions = Conditions(given.seconds, latency, retry_after, given.noise, given.neighbour, given.scaled)
         learned = warmed(row, conditions, seed) if row.warm and make is None else None
         yield World(row.limit(), conditions, seed).run(make() if make else Pacer(learned=learned))
 
@@ -199,9 +197,7 @@ def ramp() -> None:
     """How long a server without a limit waits for a cold client to reach 500/s, and what that costs."""
     conditions = Conditions(seconds=30, latency=0.02)
     outcome = World(Unlimited(), conditions, 1).run(Pacer())
-    fast = next(
-        at for before, at in zip(outcome.sends, outcome.sends[50:], strict=False) if at - before <= 0.1
-    )
+    fast = next(at for before, at in zip(outcome.sends, outcome.sends[50:], strict=False) if at - before <= 0.1)
     lost = conditions.seconds * (1 - outcome.goodput)
     print(f"\nno limit, 16 connections, 20 ms: 500/s after {fast:.1f} s; the start costs {lost:.1f} s in all")
 

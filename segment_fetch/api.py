@@ -24,7 +24,7 @@ from segment_fetch.errors import (
     UnauthorizedError,
 )
 from segment_fetch.feed import PageAnswer
-from segment_fetch.gate import Gate
+from segment_fetch.gate import Gate, Outcome
 from segment_fetch.protocol import decode_page, raise_for_status, server_time
 from segment_fetch.query import Query, Window
 from segment_fetch.retry import RetryPolicy
@@ -111,18 +111,31 @@ class SegmentApi:
         search = _search(self._query.params(window, offset, limit))
         url = f"{base}/api/account/{self._query.account}/agent-segments?{search}"
         await self._authorizer.ready()  # a token's request takes its own time, not that of the page
-        await self._gate.passed()
         sent: list[str] = []
         try:
-            return await self._page(url, sent)
+            return await self._attempt(url, sent)
         except UnauthorizedError as error:
             if not await self._authorizer.renew(sent[-1]):
                 raise CredentialsError(error.message, status=error.status) from None
-        await self._gate.passed()
         try:
-            return await self._page(url, sent)
+            return await self._attempt(url, sent)
         except UnauthorizedError as error:
             raise CredentialsError(f"{error.message}; a fresh token did not help", status=error.status) from None
+
+    async def _attempt(self, url: str, sent: list[str]) -> PageAnswer:
+        """One attempt, of which the gate learns."""
+        ticket = await self._gate.enter()
+        outcome: Outcome = "dropped"
+        retry_after: float | None = None
+        try:
+            answer = await self._page(url, sent)
+            outcome = "accepted"
+        except ThrottledError as error:
+            outcome, retry_after = "refused", error.retry_after
+            raise
+        finally:
+            self._gate.left(ticket, outcome, retry_after)
+        return answer
 
     async def _page(self, url: str, sent: list[str]) -> PageAnswer:
         passed = True

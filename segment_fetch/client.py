@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, S
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from math import inf
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from segment_fetch import plan as planning
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from segment_fetch.sinks.base import Sink
     from segment_fetch.transport import Timeouts
 
+Rate: TypeAlias = float | Literal["auto"] | None
 DEFAULT_RATE = 10.0
 """Requests a second unless told otherwise; the API's own limit is not published."""
 
@@ -50,12 +52,13 @@ _BATCH = 500
 class SegmentClient:
     """One account of the agent-segments API. Use it with `async with`, in the event loop that it was entered in.
 
-    `source` names the caller to the API: 1 to 20 letters, digits or underscores, unique to the job. `filters` narrow
-    what is asked. A given `session` is used and never closed; certificates are checked whatever it says. `base_url`
-    replaces the look-up of the account's domain. `rate` is requests a second, None for no limit, `connections` the most
-    requests in flight. `window` is the widest time frame asked at once (at most a week), `split_above` the most
-    segments a window may hold before it is divided. `on_event` is called in the event loop with each `Event`; it must
-    not block. `clock` gives the time as seconds since the epoch.
+    `source` names the caller to the API: 1 to 20 letters, digits or underscores, unique to the job. `filters`
+    narrow what is asked. A given `session` is used and never closed; certificates are checked whatever it says.
+    `base_url` replaces the look-up of the account's domain. `rate` is requests a second, "auto" to find the API's
+    limit from its answers, None for no limit; `connections` the most requests in flight. `window` is the widest
+    time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
+    divided. `on_event` is called in the event loop with each `Event`; it must not block. `clock` gives the time
+    as seconds since the epoch.
 
     Raises InputError for settings that cannot work, before anything is sent.
     """
@@ -69,7 +72,7 @@ class SegmentClient:
         filters: Filters | None = None,
         session: aiohttp.ClientSession | None = None,
         base_url: str | None = None,
-        rate: float | None = DEFAULT_RATE,
+        rate: Rate = DEFAULT_RATE,
         connections: int = 16,
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
         limit: int = MAX_LIMIT,
@@ -99,14 +102,14 @@ class SegmentClient:
 
     async def __aenter__(self) -> Self:
         from segment_fetch.api import SegmentApi  # noqa: PLC0415 - brings aiohttp, which importing need not pay
-        from segment_fetch.gate import Gate  # noqa: PLC0415
+        from segment_fetch.gate import AdaptiveGate, Gate  # noqa: PLC0415
         from segment_fetch.transport import Transport, checked_base  # noqa: PLC0415
 
         if self._api is not None:
             raise InputError("this client is in use; make another one")
         base_url = None if self._base_url is None else checked_base(self._base_url)
         transport = Transport(session=self._session, connections=self._connections, timeouts=self._timeouts)
-        self._gate = Gate(self._rate)
+        self._gate = AdaptiveGate(self._connections) if self._rate == "auto" else Gate(self._rate)
         self._api = SegmentApi(
             self._query, self._auth, transport, self._gate, retry=self._retry, base_url=base_url, clock=self._clock
         )
@@ -149,7 +152,7 @@ class SegmentClient:
         await self._pool(survey).run()
         planned = survey.planned()
         pages = sum(window.pages for window in planned)
-        return planning.Plan(planned, None if self._rate is None else pages / self._rate)
+        return planning.Plan(planned, pages / self._rate if isinstance(self._rate, (int, float)) else None)
 
     async def stream(
         self, start: TimeLike, end: TimeLike, *, clamp: bool = False
@@ -296,10 +299,10 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and not 0 < rate < float("inf"):
-        raise InputError("rate: must be above zero requests a second, or none")
-    return rate
+def _checked_rate(rate: Rate) -> Rate:
+    if rate is None or rate == "auto" or (isinstance(rate, (int, float)) and 0 < rate < inf):
+        return rate
+    raise InputError("rate: must be above zero requests a second, auto, or none")
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -154,9 +154,7 @@ class Pacer:
     `learned` what an earlier run found.
     """
 
-    def __init__(
-        self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None
-    ) -> None:
+    def __init__(self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None) -> None:
         if connections < 1 or (ceiling is not None and not ceiling > 0):
             raise ValueError("a pacer needs at least one connection, and a ceiling above 0 or none")
         self._rate = _Rate(ceiling or math.inf, learned)

@@ -7,8 +7,11 @@ from collections import Counter
 
 import pytest
 
-from segment_fetch.gate import Gate
+from segment_fetch.gate import AdaptiveGate, Gate
+from segment_fetch.query import Window
+from segment_fetch.simulator import RateLimit, Simulator
 from tests.support import ManualClock, without_waiting
+from tests.support_runs import NOW, START, client, settled
 
 
 @pytest.mark.parametrize(
@@ -111,3 +114,35 @@ async def test_those_in_the_queue_of_the_rate_wait_for_the_pause_too() -> None:
     went = await _passages(10.0, 20, pause_at=(0.5, 30.0))
     assert [moment for moment in went if 0.51 < moment < 30.4] == []
     assert sum(moment > 30.0 for moment in went) >= 10
+
+
+@without_waiting
+async def test_the_adaptive_gate_finds_a_limit_over_real_sockets() -> None:
+    """Twenty requests a second is the server's limit; the client is told nothing of it, and waits for nothing."""
+    loop = asyncio.get_running_loop()
+    limit = RateLimit(20, burst=5)
+    simulator = Simulator(settled(2_000), clock=lambda: NOW + loop.time(), limit=limit, latency_ms=150)
+    async with simulator, client(simulator, rate="auto", connections=16) as one:
+        windows = [Window(START + at * 60_000, START + (at + 1) * 60_000) for at in range(1_000)]
+        began = loop.time()
+        assert len(await one.counts(windows)) == 1_000
+        assert loop.time() - began < 1_000 / 20 * 1.25  # from a cold start
+        assert simulator.stats.answers[429] <= 20
+
+
+async def test_the_adaptive_gate_tells_the_pacer_what_came_of_each_request() -> None:
+    clock = ManualClock(100.0)
+    gate = AdaptiveGate(2, clock=clock, sleep=clock.sleep)
+    first, second = await gate.enter(), await gate.enter()
+    waiting = asyncio.create_task(gate.enter())
+    for _ in range(5):
+        clock.now += 10
+        await asyncio.sleep(0)
+    assert not waiting.done()  # two are in flight, and two is the most
+    gate.left(first, "accepted")
+    third = await waiting
+    before = clock.now
+    gate.left(second, "refused", 3.0)
+    gate.left(third, "dropped")
+    await gate.enter()
+    assert clock.now - before >= 3.0

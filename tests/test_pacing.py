@@ -170,9 +170,7 @@ class TestRate:
         [(20.0, 9.8), (10.0, 9.8), (9.0, 9.0), (1.0, 7.0)],
         ids=["least", "same", "to it", "most"],
     )
-    def test_a_refused_rate_falls_to_what_was_accepted_within_bounds(
-        self, given: float, value: float
-    ) -> None:
+    def test_a_refused_rate_falls_to_what_was_accepted_within_bounds(self, given: float, value: float) -> None:
         rate = _Rate(math.inf, LIMITED)
         rate.value = 10.0
         rate.lower(50.0, given=given, again=False, lasted=5.0)
@@ -194,9 +192,7 @@ class TestRate:
 
     @pytest.mark.parametrize(("ceiling", "slowest"), [(math.inf, 0.1), (0.05, 0.05)])
     @pytest.mark.parametrize("again", [True, False])
-    def test_never_stops_and_never_passes_a_low_ceiling(
-        self, ceiling: float, slowest: float, again: bool
-    ) -> None:
+    def test_never_stops_and_never_passes_a_low_ceiling(self, ceiling: float, slowest: float, again: bool) -> None:
         rate = _Rate(ceiling, None)
         for now in range(50):
             rate.lower(now, given=0.0, again=again, lasted=5.0)
@@ -242,9 +238,7 @@ class TestRate:
         assert rate.value == pytest.approx(12.2)
 
     @pytest.mark.parametrize(("value", "after"), [(5.0, 5.75), (9.6, 9.7)])
-    def test_a_binding_cap_lets_the_rate_rise_to_what_is_worth_holding(
-        self, value: float, after: float
-    ) -> None:
+    def test_a_binding_cap_lets_the_rate_rise_to_what_is_worth_holding(self, value: float, after: float) -> None:
         rate = holding()
         rate.value = value
         rate.adjust(102.0, 1.0, Meter(), capped=True)

@@ -78,7 +78,7 @@ class Doctor:
         try:
             base = None if args.base_url is None else checked_base(args.base_url)
             query = Query(credentials.account, args.source)
-            gate = Gate(settings.rate(args))
+            gate = Gate(None)
             api = SegmentApi(query, credentials.auth, transport, gate, retry=settings.retry(args), base_url=base)
             if await self._domain(api):
                 await self._segments(api, credentials)

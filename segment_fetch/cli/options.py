@@ -33,8 +33,8 @@ def add_connection(parser: ArgumentParser) -> None:
         "--rate",
         type=values.rate,
         default=DEFAULT_RATE,
-        metavar="N|none",
-        help=f"requests a second at most (default: {DEFAULT_RATE:g})",
+        metavar="N|auto|none",
+        help=f"requests a second at most, or auto: find the API's limit from its answers (default: {DEFAULT_RATE:g})",
     )
     group.add_argument(
         "--connections", type=values.positive, default=16, metavar="N", help="requests at once (default: 16)"

@@ -8,6 +8,7 @@ from typing import Any
 from segment_fetch.cli import exits, settings, stopping
 from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.words import lasting, plural, width, wrapped
+from segment_fetch.client import Rate
 from segment_fetch.plan import Plan
 from segment_fetch.query import format_time
 
@@ -26,7 +27,7 @@ def run(args: Namespace, shell: Shell) -> int:
     return exits.OK
 
 
-def as_json(plan: Plan, rate: float | None) -> dict[str, Any]:
+def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
     """The plan for programs."""
     windows = [
         {"from": format_time(at.window.start), "to": format_time(at.window.end), "count": at.count, "pages": at.pages}
@@ -36,7 +37,7 @@ def as_json(plan: Plan, rate: float | None) -> dict[str, Any]:
     return {"command": "plan", "totals": totals, "rate": rate, "seconds": plan.seconds, "windows": windows}
 
 
-def as_text(plan: Plan, rate: float | None, columns: int) -> str:
+def as_text(plan: Plan, rate: Rate, columns: int) -> str:
     """The plan for people: a line for each window, and the totals."""
     rows = [("from (UTC)", "to (UTC)", "count", "pages")]
     rows += [(_short(at.window.start), _short(at.window.end), f"{at.count:,}", f"{at.pages:,}") for at in plan.windows]
@@ -48,10 +49,10 @@ def as_text(plan: Plan, rate: float | None, columns: int) -> str:
     return "\n".join([*lines, wrapped(_totals(plan, rate), columns)])
 
 
-def _totals(plan: Plan, rate: float | None) -> str:
+def _totals(plan: Plan, rate: Rate) -> str:
     totals = f"{plural(len(plan.windows), 'window')}, {plural(plan.segments, 'segment')}, {plural(plan.pages, 'page')}"
     if plan.seconds is None:
-        return f"{totals}; without a rate there is no estimate of the time."
+        return f"{totals}; without a fixed rate there is no estimate of the time."
     return f"{totals}; about {lasting(plan.seconds)} at {rate:g} requests a second."
 
 

@@ -6,7 +6,7 @@ from argparse import Namespace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from segment_fetch.client import SegmentClient
+from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.plan import SPLIT_ABOVE
 from segment_fetch.query import Filters
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from segment_fetch.transport import Timeouts
 
 
-def rate(args: Namespace) -> float | None:
-    """Requests a second; None for no limit."""
+def rate(args: Namespace) -> Rate:
+    """Requests a second, "auto", or None for no limit."""
     return None if args.rate == "none" else args.rate
 
 

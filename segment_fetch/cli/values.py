@@ -33,13 +33,13 @@ def span(text: str) -> timedelta:
     return timedelta(**{_UNITS[unit]: float(amount)})
 
 
-def rate(text: str) -> float | Literal["none"]:
-    """Requests a second, or `none`."""
-    if text == "none":
-        return "none"
+def rate(text: str) -> float | Literal["auto", "none"]:
+    """Requests a second, `auto` or `none`."""
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else "none"
     value = _number(text)
     if value is None or not 0 < value <= 100_000:
-        raise ArgumentTypeError(f"{text!r} is no rate: write requests a second (10), or none")
+        raise ArgumentTypeError(f"{text!r} is no rate: write requests a second (10), auto, or none")
     return value
 
 

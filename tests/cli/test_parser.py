@@ -64,7 +64,7 @@ def test_version(run: Run) -> None:
         (("plan", "--fro", "now-7d"), "did you mean --from or --to?"),
         (("plan", "--from", "yesterday"), "argument --from: time 'yesterday': is not an RFC 3339 time"),
         (("plan", "--from", "now-1d", "--window", "7"), "a number and s, m, h, d or w (7d)"),
-        (("plan", "--from", "now-1d", "--rate", "fast"), "write requests a second (10), or none"),
+        (("plan", "--from", "now-1d", "--rate", "fast"), "write requests a second (10), auto, or none"),
         (("plan", "--from", "now-1d", "--retry-delays", "5;10"), "with commas (5,10,15), or none"),
         (("plan", "--from", "now-1d", "--timeout", "0"), "write seconds above zero"),
         (("plan", "--from", "now-1d", "--connections", "0"), "must be at least 1"),

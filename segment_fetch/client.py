@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
@@ -305,11 +305,14 @@ def _checked_rate(rate: Rate) -> Rate:
     raise InputError("rate: must be above zero requests a second, auto, or none")
 
 
-def _zone(name: str) -> ZoneInfo:
+def _zone(name: str) -> tzinfo:
     try:
-        return ZoneInfo(name)
+        return UTC if name == "UTC" else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InputError(f"time zone {name!r}: is not known; give an IANA name such as Europe/Berlin") from None
+        raise InputError(
+            f"time zone {name!r}: is not known here; give an IANA name such as Europe/Berlin, and where the system "
+            "knows none: pip install tzdata"
+        ) from None
 
 
 def _batches(parts: list[list[Segment]]) -> list[list[Segment]]:

@@ -196,6 +196,6 @@ def _text(ready: Simulator, access: _Access, shown: dict[str, str]) -> str:
         *(f"  export {name}={shlex.quote(value)}" for name, value in shown.items()),
     ]
     if access.auth is None:
-        lines.append(f"  export {given.BEARER}=any  # it asks for none")
+        lines.append("  export LIVEPERSON_BEARER=any  # it asks for none")
     lines += [f"  segment-fetch extract --base-url {ready.base_url} \\", f"    --from {start} \\"]
     return "\n".join([*lines, f"    --to {end} --out sim-out"])

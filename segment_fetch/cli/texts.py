@@ -45,10 +45,10 @@ EXTRACT_EXAMPLES = """\
   segment-fetch extract --from 2026-11-01 --to 2026-11-08 \\
       --format csv --compress gzip --out november
   segment-fetch extract --from now-1d --out - --quiet |
-      head -1"""
+      gzip > yesterday.jsonl.gz"""
 
 SYNC_EXAMPLES = """\
-  segment-fetch sync --from now-30d --out segments
+  segment-fetch sync --from now-28d --out segments
   segment-fetch sync --out segments
   segment-fetch sync --out segments --timezone Europe/Berlin"""
 
@@ -57,7 +57,7 @@ VERIFY_EXAMPLES = """\
   segment-fetch verify --out segments --against-api --json"""
 
 PLAN_EXAMPLES = """\
-  segment-fetch plan --from now-30d
+  segment-fetch plan --from now-28d
   segment-fetch plan --from 2026-11-01 --to now-1d --json"""
 
 DOCTOR_EXAMPLES = """\

@@ -253,7 +253,7 @@ def test_plan_as_json(run: Run, api: Simulator) -> None:
 
 def test_plan_without_a_rate_gives_no_estimate(run: Run, api: Simulator) -> None:
     result = run("plan", "--base-url", api.base_url, *spanning(api.dataset), *AT_ONCE)
-    assert "without a rate there is no estimate" in result.words
+    assert "without a fixed rate there is no estimate" in result.words
 
 
 def test_other_credentials(run: Run, segment_simulator: SimulatorFactory, tmp_path: Path) -> None:

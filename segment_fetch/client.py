@@ -217,6 +217,10 @@ class SegmentClient:
             if not entries:
                 return await self._fill(committer, self._first_range(start, now, clamp), cut, started)
             agenda = sync.agenda(entries, self._oldest(), zone)
+            if sync.other_days(entries, zone):
+                self._tell(
+                    Warned(f"no window here begins at a midnight of {timezone}: was it another time zone before?")
+                )
             if agenda.lost is not None:
                 self._tell(Warned(f"{agenda.lost} can no longer be had: the API serves one month back"))
             counters = self._pool(counting := Counting(agenda.recount))

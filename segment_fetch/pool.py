@@ -160,7 +160,8 @@ class Pool:
             case Down(seconds):
                 self._tell(ServiceDown(seconds, self._patience, error.message))
             case Lost(alone):
-                final = ServiceError(f"{error.message}, {attempt.tries} times", status=error.status)
+                often = f", {attempt.tries} times" if attempt.tries > 1 else ""
+                final = ServiceError(f"{error.message}{often}", status=error.status)
                 final.at(request.window, request.offset)
                 if not alone:
                     raise final

@@ -140,11 +140,16 @@ def _refusal(status: int, words: _Words) -> SegmentFetchError:
     if status >= 500 or status == 408:
         code = words.quoted("internalCode", " (internalCode ", ")")
         return TransientError(f"the service failed with {status}{code}{said}", "server", status=status)
-    if 300 <= status < 400:
-        return RequestRefusedError(f"the API redirects ({status}), which is never followed", status=status)
     causes = words.causes()
-    listed = f": {'; '.join(causes)}" if causes else said
-    return RequestRefusedError(f"the API refused the request ({status}){listed}", causes, status=status)
+    return RequestRefusedError(_refused(status, f": {'; '.join(causes)}" if causes else said), causes, status=status)
+
+
+def _refused(status: int, said: str) -> str:
+    if 300 <= status < 400:
+        return f"the API redirects ({status}), which is never followed"
+    if status == 404:
+        return f"this address does not serve the API (404){said}: check the account, and the base URL if one was given"
+    return f"the API refused the request ({status}){said}"
 
 
 def _unauthorized(said: str) -> str:

@@ -183,7 +183,7 @@ def check_range(
     if first > now_ms:
         raise InputError(f"the range starts in the future: {format_time(first)}; now it is {format_time(now_ms)}")
     oldest = oldest_start(now_ms)
-    if first < oldest:
+    if first < oldest + CLAMP_MARGIN_MS:
         first = _clamped(first, last, oldest, clamp, warn)
     if first == last:
         raise InputError(
@@ -197,7 +197,7 @@ def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[st
     if not clamp:
         raise InputError(
             f"the range starts at {format_time(first)}, but the API serves one month back; the oldest possible start "
-            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or clamp the range to it"
+            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or let the range be cut to it (--clamp)"
         )
     cut = oldest + CLAMP_MARGIN_MS
     if last <= cut:

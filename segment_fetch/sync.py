@@ -40,6 +40,12 @@ def agenda(entries: Sequence[WindowEntry], oldest: int, zone: tzinfo) -> Agenda:
     return Agenda(max(entries[0].window.start, oldest), tuple(recount), lost)
 
 
+def other_days(entries: Sequence[WindowEntry], zone: tzinfo) -> bool:
+    """Whether the windows of a destination are days, but none of this time zone."""
+    inner = [entry.window.start for entry in entries[1:]]
+    return len(inner) > 1 and not any(plan.midnight(start, zone) == start for start in inner)
+
+
 def unchanged(entries: Sequence[WindowEntry], counting: Counting) -> list[Window]:
     """The windows that still hold as many segments as when they were read."""
     counts = {entry.window: entry.count for entry in entries}

@@ -79,12 +79,18 @@ def audit(folder: str | Path) -> Audit:
         sink = sink_of(path, manifest)
         check_names(manifest.windows, sink.name)
     except FileNotFoundError:
-        return _only(Finding("no manifest", MANIFEST, "it is missing: restore it from a copy, or extract elsewhere"))
+        return _only(Finding("no manifest", MANIFEST, _without_manifest(path)))
     except OSError as error:
         raise DestinationError(f"{path / MANIFEST} cannot be read: {error.strerror}") from None
     except (ManifestError, InputError) as error:
         return _only(Finding("bad manifest", MANIFEST, error.message))
     return _audit(sink, manifest)
+
+
+def _without_manifest(folder: Path) -> str:
+    if any(is_segments(path.name) for path in folder.iterdir()):
+        return "it is missing: restore it from a copy, or extract elsewhere"
+    return "nothing has been committed here yet: run the extraction, or let the one that is running go on"
 
 
 def _only(finding: Finding) -> Audit:
@@ -139,11 +145,13 @@ def _holes(manifest: Manifest) -> Iterator[Finding]:
 
 def _check_file(sink: FolderSink, entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
     name = str(entry.file)
-    try:
-        size = (sink.folder / name).stat().st_size
-    except OSError:
+    if not (sink.folder / name).is_file():
         yield Finding("missing file", name, f"it is not there; {_AGAIN}")
         return
+    if entry.sha256 is None or entry.bytes is None:
+        yield Finding("bad manifest", name, "its size or checksum is not in the manifest: restore that from a copy")
+        return
+    size = (sink.folder / name).stat().st_size
     if size != entry.bytes:
         yield Finding("wrong size", name, f"it has {size} bytes and should have {entry.bytes}; {_AGAIN}")
     elif not sink.intact(entry.written):
@@ -159,9 +167,10 @@ def _check_rows(name: str, entry: WindowEntry, keys: list[Key], seen: array[int]
     window, doubled = entry.window, len(keys) - len({segment_id for _, segment_id in keys})
     outside = sum(not window.start <= at < window.end for at, _ in keys)
     if len(keys) != entry.segments:
-        yield Finding("wrong row count", name, f"it holds {len(keys)} segments and should hold {entry.segments}")
+        due = f"it holds {len(keys)} segments and should hold {entry.segments}"
+        yield Finding("wrong row count", name, f"{due}; delete it, and {_AGAIN}")
     if doubled:
-        yield Finding("doubled id", name, f"{doubled} segments are in it more than once")
+        yield Finding("doubled id", name, f"{doubled} segments are in it twice; delete it, and {_AGAIN}")
     if outside:
         yield Finding("outside its window", name, f"{outside} segments did not close within {window}")
     if keys != sorted(keys):

@@ -213,7 +213,7 @@ OLDEST = oldest_start(NOW)
         ("now-7d", "now"),
         ("2026-11-10", "2026-12-10"),
         (NOW, NOW + 1),
-        (OLDEST, OLDEST + 1),
+        (OLDEST + CLAMP_MARGIN_MS, OLDEST + CLAMP_MARGIN_MS + 1),
     ],
 )
 def test_ranges_that_can_be_asked(start: Any, end: Any) -> None:
@@ -227,7 +227,7 @@ def test_ranges_that_can_be_asked(start: Any, end: Any) -> None:
         ("2026-11-16", "2026-11-17", "in the future"),
         (NOW + 1, NOW + 2, "in the future"),
         ("2026-11-01", "2026-11-01", "empty"),
-        (OLDEST - 1, "now", "oldest possible start is 2026-10-15T12:01:00Z"),
+        (OLDEST + CLAMP_MARGIN_MS - 1, "now", "oldest possible start is 2026-10-15T12:01:00Z"),
         ("2026-01-01", "2026-01-02", "oldest possible start is 2026-10-15T12:01:00Z"),
         ("soon", "now", "soon"),
     ],
@@ -243,7 +243,8 @@ def test_a_range_is_clamped_only_where_it_is_asked_for_and_needed() -> None:
     assert clamped == (OLDEST + CLAMP_MARGIN_MS, NOW)
     assert told == ["2026-10-01T00:00:00Z to 2026-10-15T12:01:00Z can no longer be had: the API serves one month back"]
     told.clear()
-    assert check_range(OLDEST, "now", now_ms=NOW, clamp=True, warn=told.append) == (OLDEST, NOW)
+    first = OLDEST + CLAMP_MARGIN_MS
+    assert check_range(first, "now", now_ms=NOW, clamp=True, warn=told.append) == (first, NOW)
     assert check_range("2026-10-01", "now", now_ms=NOW, clamp=True)[0] == OLDEST + CLAMP_MARGIN_MS
     assert not told
 

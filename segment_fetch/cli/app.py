@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from segment_fetch.cli import exits, parser
@@ -27,12 +28,24 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
+    _open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser.parse(arguments)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else exits.USAGE
     return _run(args, arguments)
+
+
+def _open_streams() -> None:
+    """Stands in for streams that were closed before the program began, so that writing fails as on any other."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(args: Namespace, arguments: Sequence[str]) -> int:
@@ -68,12 +81,11 @@ def exit_code(error: Exception, *, progressed: bool) -> int:
             return exits.CREDENTIALS
         case InputError() | ManifestError() | MissingExtraError():
             return exits.INCOMPLETE if progressed else exits.USAGE
+        case DestinationError():
+            return exits.USAGE if not progressed and exits.is_wrong_place(error) else exits.INCOMPLETE
         case ServiceError():
             return exits.INCOMPLETE if progressed else exits.SERVICE
-        case SegmentFetchError():
-            return exits.INCOMPLETE
-        case _:
-            return exits.INTERNAL
+    return exits.INCOMPLETE if isinstance(error, SegmentFetchError) else exits.INTERNAL
 
 
 def _message(error: Exception, code: int, shell: Shell) -> str:

@@ -19,6 +19,7 @@ from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.words import lasting, plural, width, wrapped
 from segment_fetch.errors import (
     CredentialsError,
+    InputError,
     RequestRefusedError,
     SegmentFetchError,
     ServiceError,
@@ -91,7 +92,7 @@ class Doctor:
         except CredentialsError as error:
             self.failed("domain", error)
         except SegmentFetchError as error:
-            self.failed("domain", error, "check the network, the name service and HTTPS_PROXY; then try again later")
+            self.failed("domain", error, _way(error))
         else:
             how = "given by --base-url" if self._args.base_url else "found by the Domain API"
             self.tell(Check("domain", "ok", f"{base}, {how}"))
@@ -132,11 +133,13 @@ class Doctor:
 
     def _refused(self, error: SegmentFetchError, credentials: Credentials, *, reached: bool, off_s: float) -> None:
         grant = f"let an administrator give the API key the permission {PERMISSION}"
-        if isinstance(error, RequestRefusedError):
+        if isinstance(error, RequestRefusedError) and error.status == 404:
+            self.failed("query", error)
+        elif isinstance(error, RequestRefusedError):
             self._allowed(credentials)
             self.failed("query", error, "mend what the API names; check --source")
         elif not isinstance(error, CredentialsError):
-            self.failed("query", error, "try again later; if it stays so, check --base-url and the network")
+            self.failed("query", error, _way(error))
         elif error.status == 403 or (reached and credentials.kind == "OAuth 2.0 client"):
             self.tell(Check("credentials", "ok", f"the {credentials.kind} from {credentials.place} is known"))
             self.failed("permission", error, grant)
@@ -145,6 +148,13 @@ class Doctor:
         else:
             check = f"compare the values in {credentials.place} with LivePerson's console"
             self.failed("credentials", error, f"{check}; if they are right, {grant}" if reached else check)
+
+
+def _way(error: SegmentFetchError) -> str:
+    """What to do about a way that does not lead to the service; some errors say it themselves."""
+    if isinstance(error, InputError) or "SSL_CERT_FILE" in error.message:
+        return ""
+    return "check --base-url, the network, the name service and HTTPS_PROXY; if they are right, try again later"
 
 
 async def _asked(api: SegmentApi, policy: RetryPolicy, window: Window) -> PageAnswer:

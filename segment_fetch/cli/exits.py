@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 
-from segment_fetch.errors import DestinationError
+from segment_fetch.errors import DestinationBusyError, DestinationError
 
 OK = 0
 USAGE = 2
@@ -12,6 +13,8 @@ INCOMPLETE = 3
 CREDENTIALS = 4
 SERVICE = 5
 INTERNAL = 70
+
+_MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE, errno.EBADF)
 
 MEANINGS = (
     ("0", "complete and proven"),
@@ -22,6 +25,14 @@ MEANINGS = (
     ("70", "an error in this program"),
     ("130", "interrupted by Ctrl-C (143: by SIGTERM); what is committed stays, run it again"),
 )
+
+
+def is_wrong_place(error: DestinationError) -> bool:
+    """Whether a destination can never be written as it is, in contrast to one that is busy, full or closed."""
+    if isinstance(error, (DestinationBusyError, OutputError)):
+        return False
+    cause = error.__cause__
+    return not (isinstance(cause, OSError) and cause.errno in _MAY_PASS)
 
 
 class InterruptedRunError(Exception):

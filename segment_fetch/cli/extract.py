@@ -7,7 +7,7 @@ from argparse import Namespace
 from segment_fetch.cli import exits, settings, stopping, summary
 from segment_fetch.cli.credentials import Credentials
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import width
+from segment_fetch.cli.words import shown, width
 from segment_fetch.extract import Report
 
 
@@ -43,7 +43,7 @@ def exit_code(report: Report, shell: Shell) -> int:
 
 
 def _place(args: Namespace) -> str:
-    return "standard output" if args.out == "-" else str(args.out)
+    return "standard output" if args.out == "-" else shown(args.out)
 
 
 def _advice(args: Namespace, shell: Shell) -> str:

@@ -21,6 +21,7 @@ class Run(NamedTuple):
     destination: str
     command: str
     resumable: bool = True
+    syncs: bool = False
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -96,7 +97,9 @@ def _proofs(found: dict[str, int]) -> dict[str, str]:
         "unproven": "left out: they could not be proven complete",
     }
     return {
-        name: f"{plural(found[name], 'window')}: {words[name]}" for name in words if found[name] or name == "proven"
+        name: f"{plural(found[name], 'window')}: {words[name]}" if found[name] else "0 windows"
+        for name in words
+        if found[name] or name == "proven"
     }
 
 
@@ -111,7 +114,9 @@ def _next(report: Report, run: Run) -> list[str]:
         return ["Next: run it again; nothing is remembered of this run."] if report.unproven else []
     if report.unproven:
         return ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
-    return [_settle(report)] if counts(report)["provisional"] else []
+    if not counts(report)["provisional"]:
+        return []
+    return ["Next: sync again tomorrow; it settles what is provisional."] if run.syncs else [_settle(report)]
 
 
 def _settle(report: Report) -> str:

@@ -6,7 +6,7 @@ from argparse import Namespace
 
 from segment_fetch.cli import extract, settings, stopping, summary
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import plural, width, wrapped
+from segment_fetch.cli.words import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.extract import Report
 
@@ -26,7 +26,7 @@ def run(args: Namespace, shell: Shell) -> int:
     with shell.progress():
         report = stopping.run(work(), shell.on_signal)
     code = extract.exit_code(report, shell)
-    told = summary.Run(str(args.out), shell.command)
+    told = summary.Run(shown(args.out), shell.command, syncs=True)
     value = summary.as_json(report, told, code, command="sync", source=args.source)
     shell.report(as_text(report, told, width()), value)
     return code
@@ -36,7 +36,7 @@ def as_text(report: Report, told: summary.Run, columns: int) -> str:
     """The report for people."""
     lines = [f"LOST: {lost} was never read, and the API no longer has it." for lost in report.lost]
     if report.settled:
-        lines.append(f"Settled {plural(report.settled, 'window')} that had not changed.")
+        lines.append(f"Settled {plural(report.settled, 'window')}: the API still counts as many segments.")
     if report.windows:
         return "\n".join([summary.as_text(report, told, columns), *(wrapped(line, columns) for line in lines)])
     lines.append(f"{told.destination} is up to date; {plural(report.requests, 'request')} made.")

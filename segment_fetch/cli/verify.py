@@ -9,7 +9,7 @@ import msgspec
 
 from segment_fetch.cli import exits, settings, stopping
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import plural, width, wrapped
+from segment_fetch.cli.words import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.manifest import Manifest, WindowEntry
 from segment_fetch.query import Window, oldest_start
@@ -26,7 +26,10 @@ def run(args: Namespace, shell: Shell) -> int:
         compared, differing = _against_api(args, shell)
         found = msgspec.structs.replace(found, findings=(*found.findings, *differing))
     code = exits.OK if found.sound else exits.INCOMPLETE
-    shell.report(as_text(found, args.out, compared, width()), as_json(found, args.out, compared, code))
+    text = as_text(found, args.out, compared, width())
+    if shell.quiet and not args.json and not found.sound:
+        shell.out(text)
+    shell.report(text, as_json(found, shown(args.out), compared, code))
     return code
 
 

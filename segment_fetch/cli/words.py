@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import textwrap
 
@@ -22,6 +23,11 @@ def lasting(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def shown(path: str) -> str:
+    """A path as text that can be written anywhere, whatever bytes it has."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def width() -> int:

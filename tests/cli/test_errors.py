@@ -174,14 +174,14 @@ def test_input_that_cannot_work(options: tuple[str, ...], said: str, run: Run, t
 def test_a_file_in_place_of_the_folder(run: Run, api: Simulator, tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     result = _extract(run, api.base_url, tmp_path / "out")
-    assert result.code == 3
+    assert result.code == 2
     assert "is not a folder: choose another one" in result.err
     assert api.stats.requests == 0
 
 
 def test_a_folder_that_cannot_be_made(run: Run, api: Simulator) -> None:
     result = _extract(run, api.base_url, "/proc/segments")
-    assert result.code == 3
+    assert result.code == 2
     assert "cannot write /proc/segments" in result.err
 
 
@@ -322,7 +322,7 @@ def test_a_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (errors.MissingExtraError("x"), 2, 3),
         (errors.CredentialsError("x"), 4, 4),
         (errors.ServiceError("x"), 5, 3),
-        (errors.DestinationError("x"), 3, 3),
+        (errors.DestinationError("x"), 2, 3),
         (errors.SchemaError("x", "$"), 3, 3),
         (errors.IncompleteError("x", []), 3, 3),
         (exits.InterruptedRunError(2), 130, 130),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
-from tests.cli.support import AT_ONCE, assert_no_secret, lines_in, process
+from tests.cli.support import AT_ONCE, assert_no_secret, command, lines_in, process
 
 DAY_S = 86_400
 
@@ -112,3 +115,43 @@ def test_verify_needs_no_credentials(tmp_path: Path) -> None:
     found = process("verify", "--out", str(tmp_path), env=own)
     assert found.code == 3
     assert "LIVEPERSON" not in found.words
+
+
+def test_a_quiet_verify_speaks_only_of_damage(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    folder = tmp_path / "days"
+    run("sync", "--from", "now-5d", "--out", str(folder), "--base-url", recent.base_url, *AT_ONCE)
+    assert run("verify", "--quiet", "--out", str(folder)).words.strip() == ""
+    min(folder.glob("segments-*")).unlink()
+    assert "MISSING FILE" in run("verify", "--quiet", "--out", str(folder)).out
+
+
+def test_another_time_zone_is_noticed(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    where = ("--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
+    assert "another time zone" not in run("sync", "--from", "now-5d", "--timezone", "Asia/Tokyo", *where).words
+    assert "another time zone" not in run("sync", "--timezone", "Asia/Tokyo", *where).words
+    assert "was it another time zone before?" in run("sync", *where).words
+
+
+def test_a_folder_in_which_nothing_is_committed_yet(run: Run, tmp_path: Path) -> None:
+    assert "nothing has been committed here yet" in run("verify", "--out", str(tmp_path)).words
+
+
+def test_a_checksum_taken_out_of_the_manifest_is_named(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    folder = tmp_path / "days"
+    run("sync", "--from", "now-2d", "--out", str(folder), "--base-url", recent.base_url, *AT_ONCE)
+    manifest = orjson.loads((folder / "manifest.json").read_bytes())
+    del manifest["windows"][0]["sha256"]
+    (folder / "manifest.json").write_bytes(orjson.dumps(manifest))
+    assert "checksum is not in the manifest" in run("verify", "--out", str(folder)).words
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_is_closed_from_the_start_is_no_error_of_the_program(
+    recent: Simulator, env: dict[str, str], tmp_path: Path, closed: str
+) -> None:
+    options = ("--from", "now-1d", "--out", str(tmp_path / "out"), "--base-url", recent.base_url, *AT_ONCE)
+    line = f"{shlex.join(command('extract', *options))} {closed}"
+    done = subprocess.run(["sh", "-c", line], env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == (3 if closed == ">&-" else 0)
+    assert "error in this program" not in done.stderr
+    assert (tmp_path / "out" / "manifest.json").exists()

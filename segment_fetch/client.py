@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from msgspec import structs
+
 from segment_fetch import plan as planning
 from segment_fetch.auth import Auth
 from segment_fetch.errors import IncompleteError, InputError
@@ -250,9 +252,14 @@ class SegmentClient:
         ranges, skipped = await committer.resume(whole.start, whole.end, self._oldest(), keep)
         windows = [window for part in ranges for window in cut(part)]
         self._tell(RangePlanned(len(windows), skipped))
+        gone = committer.ledger.out_of_reach(whole.start, whole.end, self._oldest())
+        for entry in gone:
+            self._tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
         async with self._reads(windows, committer.encode) as reads:
             entries = await commit_all(committer, reads, ranges)
-        return report(entries, skipped, reads.pool.tally, started, committer.ledger.change)
+        made = report(entries, skipped, reads.pool.tally, started, committer.ledger.change)
+        lost = tuple(str(entry.window) for entry in gone if entry.status == "unproven")
+        return structs.replace(made, lost=lost, complete=made.complete and not lost)
 
     def _oldest(self) -> int:
         return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS

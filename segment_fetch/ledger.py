@@ -129,6 +129,15 @@ class Ledger:
                 low, high = min(low, window.start), max(high, window.end)
         return plan.missing(low, high, kept)
 
+    def out_of_reach(self, start: int, end: int, oldest: int) -> list[WindowEntry]:
+        """Windows of a range that are not complete, and that the API no longer serves as a whole."""
+        asked = Window(start, end)
+        return [
+            entry
+            for window, entry in self._items()
+            if window.start < oldest and _overlap(window, asked) and entry.status != "complete"
+        ]
+
     def clean(self, windows: Sequence[Window]) -> None:
         """Removes what an interrupted run left within these windows."""
         keep = {entry.file for entry in self._entries.values() if entry.file}

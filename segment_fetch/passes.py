@@ -24,7 +24,7 @@ from segment_fetch import stitch
 from segment_fetch.errors import TransientError
 from segment_fetch.instants import Ask, InstantPass, Instants
 from segment_fetch.models import Segment
-from segment_fetch.order import Part, Slice, join, slice_page
+from segment_fetch.order import Part, Slice, in_order, join, slice_page
 from segment_fetch.query import Window
 
 MOST_PATCHES = 50
@@ -78,7 +78,10 @@ class StillPass(Pass[Part]):
             ask.instant.take(view, rows)
             return None
         if view.count is not None and self._count not in (None, view.count):
-            return self._moved(view.offset, view.count)
+            return self._moved(view.count)
+        if self._count is None and self._views and self._views[0].times[-1:] not in ([], view.times[:1]):
+            # The page behind a prefix repeats its last row: if a row had vanished, it would begin one too late.
+            return "its newest segments changed while it was divided"
         self._count = view.count if self._count is None else self._count
         foreign = bisect_left(view.times, -self._window.end + 1, key=neg)
         self._foreign.update(view.ids[:foreign])
@@ -86,19 +89,18 @@ class StillPass(Pass[Part]):
         self._views.append(view)
         return None
 
-    def _moved(self, offset: int, count: int) -> str:
-        """One odd count can be a stale answer, which is a fault; the same page odd again: the window moves."""
+    def _moved(self, count: int) -> str:
+        """One odd count can be a stale answer, which is a fault; two pages that agree on it: the window moves."""
         change = f"its count went from {self._count} to {count} while it was read"
-        if offset not in self._doubted:
-            self._doubted.add(offset)
+        if count not in self._doubted:
+            self._doubted.add(count)
             raise TransientError(change, status=200)
         return change
 
     def advance(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._asked:
             self._asked = self._count is not None
-            last = max(self._views, key=lambda view: view.offset)
-            reached = last.offset + len(last.ids)
+            reached = max(view.offset + len(view.ids) for view in self._views)
             if asks := [Ask(self._window, at) for at in self._offsets(reached)]:
                 return asks
         if proof := stitch.count_proof(self._views):
@@ -107,7 +109,7 @@ class StillPass(Pass[Part]):
 
     def _offsets(self, reached: int) -> Iterable[int]:
         """Where to go on behind the first page; a prefix has no count, so one page must tell it first."""
-        return [reached] if self._count is None else range(reached, self._count, self._limit)
+        return [max(0, reached - 1)] if self._count is None else range(reached, self._count, self._limit)
 
     def _mend(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._mended:
@@ -222,6 +224,6 @@ class MovingPass(Pass[Part]):
         return Ask(Window(self._window.start, last.to), last.offset)
 
     def _proven(self, chain: list[list[Segment]]) -> Proven[Part]:
-        owned = [[row for row in rows if row.endTimeL < self._window.end] for rows in chain]
-        slices = (slice_page(rows, [row.endTimeL for row in rows], self._encode) for rows in reversed(owned))
-        return Proven(list(join(slices, self._encode, {})), sum(map(len, owned)))
+        rows = in_order(row for rows in chain for row in rows if row.endTimeL < self._window.end)
+        parts = [self._encode(rows[at : at + self._limit]) for at in range(0, len(rows), self._limit)]
+        return Proven(parts, len(rows))

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from segment_fetch.api import SegmentApi
 from segment_fetch.errors import (
-    CredentialsError,
-    InputError,
+    RequestRefusedError,
+    SchemaError,
     SegmentFetchError,
     ServiceError,
     ThrottledError,
@@ -123,18 +123,28 @@ class Pool:
             self._throttled(attempt, error)
         except TransientError as error:
             self._failed(attempt, error)
-        except (CredentialsError, InputError) as error:
-            raise error.at(request.window, request.offset) from None
-        except TooLargeError as error:
-            self._feed.failed(request, error.at(request.window, request.offset))
-        except ServiceError as error:  # not of the page: the login service, or the way to it
-            if not self._schedule.has_succeeded:
-                raise error.at(request.window, request.offset) from None
-            self._failed(attempt, TransientError(error.message, "server", status=error.status))
         except SegmentFetchError as error:
-            self._feed.failed(request, error.at(request.window, request.offset))
+            self._refused(attempt, error)
         else:
             self._succeeded()
+
+    def _refused(self, attempt: Attempt, error: SegmentFetchError) -> None:
+        """Takes an error that asking again does not mend: of one page, of one window, or of the whole run."""
+        request: PageRequest = attempt.request
+        match error:
+            case ServiceError() if self._schedule.has_succeeded and not isinstance(error, TooLargeError):
+                # Not of the page: the login service, or the way to it, which may come back.
+                self._failed(attempt, TransientError(error.message, "server", status=error.status))
+            case TooLargeError() | SchemaError():
+                self._give_up(request, error)
+            case RequestRefusedError() if self._schedule.has_succeeded:
+                self._give_up(request, error)  # others were served: the API's month has moved on, say
+            case _:
+                raise error.at(request.window, request.offset)
+
+    def _give_up(self, request: PageRequest, error: SegmentFetchError) -> None:
+        self._schedule.given_up()
+        self._feed.failed(request, error.at(request.window, request.offset))
 
     def _succeeded(self) -> None:
         back_after = self._schedule.succeeded(self._clock())

@@ -115,9 +115,10 @@ class WindowReading(Generic[Part]):
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
         """Takes a page; TransientError where it contradicts itself."""
+        begins = self._pass is None
         futile = self._hold(request.mark, answer)
         self._wanted.discard(request.mark)
-        if self.count is None:
+        if begins or self.count is None:
             self.count = answer.page.pagination.count
         if futile is not None:
             self._start_over(futile)

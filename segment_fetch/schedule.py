@@ -105,8 +105,8 @@ class Schedule:
     def _due(self, now: float) -> Attempt | None:
         if _is_due(self._free, now):
             return heapq.heappop(self._free)[2]
-        if _is_due(self._charged, now) and self._tokens >= 1:
-            self._tokens -= 1
+        if _is_due(self._charged, now) and (self._tokens >= 1 or self._succeeded_at is None):
+            self._tokens = max(0.0, self._tokens - 1)
             return heapq.heappop(self._charged)[2]
         return None
 
@@ -125,9 +125,10 @@ class Schedule:
     def next_at(self, now: float) -> float | None:
         """When time alone may let something be sent; a page that waits for a token waits for answers, not for time."""
         if self._down_since is not None:
-            return None if self._probing else self._probe_at
+            nothing_waits = now >= self._probe_at and not (self._free or self._charged)
+            return None if self._probing or nothing_waits else self._probe_at
         heads = [heap[0][0] for heap in (self._free, self._charged) if heap]
-        if self._tokens < 1 and _is_due(self._charged, now):
+        if self._tokens < 1 and self._succeeded_at is not None and _is_due(self._charged, now):
             heads.pop()
         return min(heads, default=None)
 
@@ -142,6 +143,10 @@ class Schedule:
         self._down_since, self._probing, self._told = None, False, False
         self._tokens = max(self._tokens, AFTER_OUTAGE)
         return seconds
+
+    def given_up(self) -> None:
+        """An answer came that is of no use and is not asked for again; if it was the probe, another may go."""
+        self._probing = False
 
     def refused(self, attempt: Attempt, now: float, pause: float) -> float:
         """A 429, which is no failure of the page: it comes back when the pause is over, and costs nothing.

@@ -19,7 +19,7 @@ class Counting:
     """
 
     def __init__(self, windows: Iterable[Window]) -> None:
-        self._todo = deque(windows)
+        self._todo = deque(dict.fromkeys(windows))
         self._due = len(self._todo)
         self.counts: dict[Window, int] = {}
         self.at_ms: dict[Window, int] = {}

@@ -47,9 +47,9 @@ def other_days(entries: Sequence[WindowEntry], zone: tzinfo) -> bool:
 
 
 def unchanged(entries: Sequence[WindowEntry], counting: Counting) -> list[Window]:
-    """The windows that still hold as many segments as when they were read."""
-    counts = {entry.window: entry.count for entry in entries}
-    return [window for window, count in counting.counts.items() if count == counts[window]]
+    """The windows that still hold as many segments as when they were read, and as many as were written then."""
+    counts = {entry.window: (entry.count, entry.segments) for entry in entries}
+    return [window for window, count in counting.counts.items() if (count, count) == counts[window]]
 
 
 def settled(windows: Sequence[Window], counting: Counting) -> list[Window]:
@@ -62,7 +62,7 @@ def reported(made: Report, now_settled: Sequence[Window], lost: Window | None, c
     return structs.replace(
         made,
         settled=len(now_settled),
-        lost=() if lost is None else (str(lost),),
+        lost=made.lost if lost is None else (*made.lost, str(lost)),
         complete=made.complete and lost is None,
         requests=made.requests + counting.requests,
         retries=made.retries + counting.retries,

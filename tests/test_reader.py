@@ -69,9 +69,9 @@ async def test_every_request_names_both_ends_in_milliseconds_and_windows_go_olde
 
 
 async def test_the_pool_is_full_across_windows() -> None:
-    """Four windows of five pages each: without a barrier between them twelve connections are all in use."""
-    async with Simulator(dataset(10_000, days=28), clock=lambda: NOW, latency_ms=20) as simulator:
-        await ids_of(simulator, days=28, connections=12)
+    """Four windows of five pages or so: without a barrier between them twelve connections are all in use."""
+    async with Simulator(dataset(10_000, days=27), clock=lambda: NOW, latency_ms=20) as simulator:
+        await ids_of(simulator, days=27, connections=12)
         assert simulator.stats.most_in_flight == 12
 
 
@@ -225,3 +225,45 @@ async def test_leaving_a_stream_early_stops_everything() -> None:
 
 def _server_tasks(simulator: Simulator) -> set[asyncio.Task[object]]:
     return {task for task in asyncio.all_tasks() if "RequestHandler.start" in repr(task.get_coro())}
+
+
+async def test_a_segment_that_vanishes_while_a_window_is_divided_takes_no_other_with_it() -> None:
+    data = dataset(11_000, days=6)
+    gone: list[str] = []
+    async with Simulator(data, clock=lambda: NOW) as simulator:
+
+        def vanish(event: Event) -> None:
+            if isinstance(event, WindowSplit) and not gone:
+                oldest = event.parts[0]
+                gone.append(simulator.ids(oldest.start, oldest.end)[-100])
+                simulator.remove(gone[0])
+
+        ids = await ids_of(simulator, days=6, split_above=5_000, tell=vanish)
+        assert gone
+        assert set(simulator.ids(END - 6 * DAY, END)) <= set(ids)
+        assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("seed", range(1, 16))
+async def test_a_cut_through_ties_that_change_places_loses_nothing(seed: int) -> None:
+    data = Dataset(segments=3_000, start=END - 6 * DAY, end=END, seed=seed, burst=1_000, ties=0.3)
+    drift = Drift(shuffle_ties=True, seed=seed)
+    async with Simulator(data, clock=lambda: NOW, drift=drift, to_inclusive=False) as simulator:
+        ids = await ids_of(simulator, days=6, split_above=2_000)
+        assert sorted(ids) == sorted(simulator.ids(END - 6 * DAY, END))
+
+
+async def test_the_count_of_a_window_read_again_is_that_of_the_reading_that_was_kept() -> None:
+    counts: list[int | None] = []
+    async with Simulator(dataset(5_000, days=2), clock=lambda: NOW) as simulator:
+
+        def change(event: Event) -> None:
+            if isinstance(event, WindowOpened):
+                counts.append(event.count)
+                simulator.remove(simulator.ids(END - DAY, END)[5])
+
+        async with client_of(simulator, change) as client:
+            ids = [row.segmentId async for batch in client.stream(END - 2 * DAY, END) for row in batch]
+            assert len(ids) == len(simulator.ids(END - 2 * DAY, END)) == 4_999
+            window = Window(END - 2 * DAY, END)
+            assert await client.counts([window, window]) == {window: 4_999}

@@ -217,3 +217,33 @@ def test_a_fifth_of_all_answers_broken_still_ends() -> None:
     sent, came, _ = run(2_000, lambda _, rng: rng.random() < 0.2, seed=1)
     assert came == 2_000
     assert sent < 2_000 * 1.35
+
+
+def test_a_probe_whose_answer_is_of_no_use_makes_room_for_another() -> None:
+    made = healthy()
+    for number in range(DOWN_AFTER):
+        made.failed(Attempt(number), SERVER, 1.0)
+    assert made.take(16.0, fresh(), idle=True) is not None
+    assert made.take(16.0, fresh(), idle=False) is None
+    made.given_up()
+    assert made.take(16.0, fresh(), idle=True) is not None
+
+
+def test_a_service_that_never_answered_is_not_waited_for_however_many_pages_there_are() -> None:
+    made, attempts, now = schedule(), [Attempt(number) for number in range(200)], 0.0
+    outcomes = [made.failed(attempt, NETWORK, now) for attempt in attempts]
+    while Lost(alone=False) not in outcomes:
+        now += 0.5
+        while (attempt := made.take(now, fresh(), idle=False)) is not None:
+            outcomes.append(made.failed(attempt, NETWORK, now))
+    assert now < 10
+    assert not made.is_down
+
+
+def test_nobody_spins_while_the_service_is_down_and_nothing_waits() -> None:
+    made = healthy()
+    for number in range(DOWN_AFTER):
+        made.failed(Attempt(number), SERVER, 1.0)
+    made._free.clear()
+    made._charged.clear()
+    assert made.next_at(100.0) is None

@@ -134,7 +134,7 @@ class Ledger:
         asked = Window(start, end)
         return [
             entry
-            for window, entry in self._items()
+            for window, entry in self._entries.items()
             if window.start < oldest and _overlap(window, asked) and entry.status != "complete"
         ]
 
@@ -148,7 +148,9 @@ class Ledger:
         """Writes a window and makes it count; an unproven one is only noted."""
         if read.status == "unproven":
             entry = entry_of(read, Written())
-            if not any(old.status != "unproven" and _overlap(window, read.window) for window, old in self._items()):
+            if not any(
+                old.status != "unproven" and _overlap(window, read.window) for window, old in self._entries.items()
+            ):
                 self._publish({read.window: entry})
             return entry
         if not self._begun:
@@ -165,9 +167,6 @@ class Ledger:
         self.clean(list(left))
         return [_unproven(entry, window, _HALF_REPLACED) for window, entry in left.items()]
 
-    def _items(self) -> list[tuple[Window, WindowEntry]]:
-        return list(self._entries.items())
-
     def _holds(self, entry: WindowEntry) -> bool:
         return entry.status != "unproven" and self._sink.holds(entry.written)
 
@@ -178,7 +177,7 @@ class Ledger:
         while grown:
             more_old = {
                 w
-                for w, e in self._items()
+                for w, e in self._entries.items()
                 if w not in old and _touches(w, ready) and (w in self._before or self._holds(e))
             }
             old |= more_old
@@ -215,8 +214,8 @@ class Ledger:
 
     def _publish(self, entries: dict[Window, WindowEntry]) -> None:
         """Stores the manifest with these windows in it. What they cover of others goes, the rest is noted."""
-        gone = {window: old for window, old in self._items() if _touches(window, entries)}
-        kept = {window: old for window, old in self._items() if window not in gone}
+        gone = {window: old for window, old in self._entries.items() if _touches(window, entries)}
+        kept = {window: old for window, old in self._entries.items() if window not in gone}
         rest = {
             part: _unproven(old, part, old.reason or _LOST)
             for window, old in gone.items()

@@ -179,17 +179,11 @@ class MovingPass(Pass[Part]):
         """The pages behind the first one, which tells how much they have to overlap."""
         view = self._views[-1]
         self._overlap = max(self._overlap, stitch.overlap(stitch.largest_tie(view.times)))
-        reached = view.offset + len(view.ids)
         if view.count is None:
-            return [Ask(self._window, max(1, reached - self._shared))]
-        if reached >= view.count:
-            return []
-        step = self._limit - self._shared
-        return [Ask(self._window, at) for at in range(view.offset + step, view.count - self._shared, step)]
-
-    @property
-    def _shared(self) -> int:
-        return min(self._overlap, self._limit // 2)
+            shared = min(self._overlap, self._limit // 2)
+            return [Ask(self._window, max(1, view.offset + len(view.ids) - shared))]
+        behind = stitch.offsets(view.count - view.offset, self._limit, self._overlap)[1:]
+        return [Ask(self._window, view.offset + at) for at in behind]
 
     def _stitched(self) -> list[Ask] | Proven[Part] | Failed:
         instants = list(self._instants.all.values())

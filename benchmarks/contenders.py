@@ -13,53 +13,19 @@ import pstats
 import sys
 from collections.abc import Callable
 from itertools import count as count_from
-from pathlib import Path
 
 import aiohttp
 import msgspec
 import requests
 
-from benchmarks.harness import SOURCE, TOKEN, Meter, pin, print_cost
+from benchmarks.measure import CONNECTIONS, PAGE, SOURCE, TOKEN, Job, Meter, pin
 from segment_fetch import BearerToken, SegmentClient
 from segment_fetch import extract as _extract  # noqa: F401 - loaded before the clock runs, as the others' modules are
 from segment_fetch import transport as _transport  # noqa: F401
 from segment_fetch.models import SegmentPage
 from segment_fetch.sinks import JsonlSink
 
-CONNECTIONS = 16
-LIMIT = 500
 _HEADERS = {"Authorization": f"Bearer {TOKEN}"}
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What to extract from where, and the folder for the files. Times are epoch ms."""
-
-    base_url: str
-    account: str
-    start: int
-    end: int
-    out: str
-
-    @property
-    def url(self) -> str:
-        """Where pages are asked for."""
-        return f"{self.base_url}/api/account/{self.account}/agent-segments"
-
-    @property
-    def file(self) -> Path:
-        """The file of a contender that writes a single one."""
-        return Path(self.out) / "segments.jsonl"
-
-    def params(self, offset: int) -> dict[str, str | int]:
-        """What a page is asked for with."""
-        return {
-            "source": SOURCE,
-            "fromMillis": self.start,
-            "toMillis": self.end,
-            "sort": "Date",
-            "offset": offset,
-            "limit": LIMIT,
-        }
 
 
 def client(job: Job) -> None:
@@ -89,7 +55,7 @@ def bare(job: Job) -> None:
 
 async def _bare(job: Job) -> None:
     decode, encode = msgspec.json.Decoder(SegmentPage).decode, msgspec.json.Encoder().encode_lines
-    url = f"{job.url}?source={SOURCE}&fromMillis={job.start}&toMillis={job.end}&sort=Date&limit={LIMIT}&offset="
+    url = f"{job.url}?source={SOURCE}&fromMillis={job.start}&toMillis={job.end}&sort=Date&limit={PAGE}&offset="
     async with aiohttp.ClientSession(headers=_HEADERS) as session:
         with job.file.open("wb") as file:
 
@@ -103,7 +69,7 @@ async def _bare(job: Job) -> None:
                 for offset in offsets:
                     await fetch(offset)
 
-            offsets = iter(range(LIMIT, await fetch(0), LIMIT))
+            offsets = iter(range(PAGE, await fetch(0), PAGE))
             await asyncio.gather(*(work() for _ in range(CONNECTIONS)))
 
 
@@ -126,20 +92,20 @@ async def _usual(job: Job) -> None:
                 return int(page["pagination"]["count"])
 
             total = await fetch(0)
-            await asyncio.gather(*(fetch(offset) for offset in range(LIMIT, total, LIMIT)))
+            await asyncio.gather(*(fetch(offset) for offset in range(PAGE, total, PAGE)))
 
 
 def sequential(job: Job) -> None:
     """`requests`, page after page."""
     with requests.Session() as session, job.file.open("w", encoding="utf-8") as file:
         session.headers.update(_HEADERS)
-        for offset in count_from(0, LIMIT):
+        for offset in count_from(0, PAGE):
             response = session.get(job.url, params=job.params(offset), timeout=60)
             response.raise_for_status()
             page = response.json()
             for segment in page["segments"]:
                 file.write(json.dumps(segment) + "\n")
-            if offset + LIMIT >= page["pagination"]["count"]:
+            if offset + PAGE >= page["pagination"]["count"]:
                 break
 
 
@@ -158,13 +124,13 @@ def main() -> None:
     parser.add_argument("job")
     parser.add_argument("--profile", type=int, metavar="LINES", help="print the most expensive functions")
     options = parser.parse_args()
-    job = msgspec.json.decode(options.job, type=Job)
+    job = Job.decode(options.job)
     pin(-1)
     run = CONTENDERS[options.name]
     profiler = cProfile.Profile() if options.profile else None
     meter = Meter()
     profiler.runcall(run, job) if profiler else run(job)
-    print_cost(meter.cost())
+    meter.cost().tell()
     if profiler:
         pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(options.profile)
 

@@ -23,8 +23,9 @@ from statistics import median
 
 import msgspec
 
-from benchmarks.contenders import CONTENDERS, Job
-from benchmarks.harness import Cost, Served, closed, in_process, serving
+from benchmarks.contenders import CONTENDERS
+from benchmarks.harness import Served, closed, in_process, serving
+from benchmarks.measure import Cost, Job
 
 DAYS = 7
 _KEEP_BYTES = 8 * 2**30
@@ -52,8 +53,7 @@ def run_once(name: str, base_url: str, served: Served) -> Cost:
 
 
 def _job(base_url: str, served: Served, out: str) -> str:
-    job = Job(base_url, served.dataset.account, served.start, served.end, out)
-    return msgspec.json.encode(job).decode()
+    return Job(base_url, served.dataset.account, served.start, served.end, out).encode()
 
 
 def check(name: str, out: Path, served: Served) -> None:

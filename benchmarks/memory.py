@@ -12,7 +12,8 @@ import argparse
 import sys
 
 from benchmarks.extract import run_once
-from benchmarks.harness import Cost, closed, serving
+from benchmarks.harness import closed, serving
+from benchmarks.measure import Cost
 
 _RECENT_DAYS = 27.0
 _SETTLED_DAYS = 25.0

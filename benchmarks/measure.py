@@ -1,0 +1,122 @@
+"""What a measured program needs: its job, its core, and a meter. Nothing but the standard library, so that the memory
+that is measured is the program's own.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+TOKEN = "benchmark"
+SOURCE = "benchmark"
+PAGE = 500
+CONNECTIONS = 16
+"""Requests at once, for every program that can send several."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to extract from where, and the folder for the files. Times are epoch ms.
+
+    `rate` is None where the server has no limit, "auto" where it has one that the program must find out, and the
+    requests a second where it is told.
+    """
+
+    base_url: str
+    account: str
+    start: int
+    end: int
+    out: str
+    rate: float | str | None = None
+
+    @property
+    def url(self) -> str:
+        """Where pages are asked for."""
+        return f"{self.base_url}/api/account/{self.account}/agent-segments"
+
+    @property
+    def file(self) -> Path:
+        """The file of a program that writes a single one."""
+        return Path(self.out) / "segments.jsonl"
+
+    @property
+    def query(self) -> dict[str, str | int]:
+        """What every page is asked for with."""
+        return {"source": SOURCE, "fromMillis": self.start, "toMillis": self.end, "sort": "Date", "limit": PAGE}
+
+    def params(self, offset: int) -> dict[str, str | int]:
+        """What one page is asked for with."""
+        return {**self.query, "offset": offset}
+
+    def encode(self) -> str:
+        """For a command line; `decode` reads it."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> "Job":
+        """What `encode` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of work took in its process: wall and CPU seconds, and the process's peak resident memory."""
+
+    seconds: float
+    cpu: float
+    peak_mb: float
+
+    def tell(self) -> None:
+        """Print it, as the last line that the starting program reads."""
+        sys.stdout.write(json.dumps(asdict(self)) + "\n")
+
+    @classmethod
+    def told(cls, output: str) -> "Cost":
+        """What `tell` printed at the end of an output."""
+        return cls(**json.loads(output.splitlines()[-1]))
+
+
+class Meter:
+    """Measures from its making to `cost`."""
+
+    def __init__(self) -> None:
+        self._cpu = time.process_time()
+        self._began = time.perf_counter()
+
+    def cost(self) -> Cost:
+        """What was spent since."""
+        return Cost(time.perf_counter() - self._began, time.process_time() - self._cpu, peak_mb())
+
+
+def peak_mb() -> float:
+    """The peak resident memory of this process, in 10^6 bytes.
+
+    From /proc where there is one: what getrusage reports includes the process that this one was started from.
+    """
+    if sys.platform == "linux":
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found:
+            return int(found[1]) * 1024 / 1e6
+    import resource  # noqa: PLC0415 - not everywhere
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def pin(which: int) -> None:
+    """Ties this thread, and what it starts, to one of the cores it may use: 0 the first, -1 the last."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[which]})
+
+
+def run(program: Callable[[Job], None]) -> None:
+    """The job that the command line names, measured: from before the first connection to the last byte written."""
+    job = Job.decode(sys.argv[1])
+    pin(-1)
+    meter = Meter()
+    program(job)
+    meter.cost().tell()

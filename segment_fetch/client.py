@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, timedelta, tzinfo
 from math import inf
 from types import TracebackType
@@ -19,6 +19,7 @@ from segment_fetch.auth import Auth
 from segment_fetch.errors import IncompleteError, InputError
 from segment_fetch.events import Event, RangePlanned, Warned
 from segment_fetch.models import Segment
+from segment_fetch.order import Part
 from segment_fetch.query import (
     CLAMP_MARGIN_MS,
     MAX_LIMIT,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from segment_fetch.feed import Feed
     from segment_fetch.pool import Pool
     from segment_fetch.reader import Reads
-    from segment_fetch.reading import WindowRead
+    from segment_fetch.reading import Outlet, WindowRead
     from segment_fetch.sinks.base import Sink
     from segment_fetch.transport import Timeouts
 
@@ -165,21 +166,35 @@ class SegmentClient:
         others are delivered, and IncompleteError at the end names it. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
-        from segment_fetch.extract import OldestFirst  # noqa: PLC0415
-
-        ranges = [Window(*self._range(start, end, clamp))]
-        queue = OldestFirst[list[Segment]](ranges)
         unproven: list[WindowRead[Any]] = []
-        async with self._reads(self._weeks(ranges[0]), list) as reads:
-            async for come in reads:
-                for read in queue.after(come):
-                    if read.status == "unproven":
-                        unproven.append(read)
-                    for batch in _batches(read.parts):
-                        yield batch
-                    reads.release(read.window)
+        async with aclosing(self.windows(start, end, list, clamp=clamp)) as windows:
+            async for read in windows:
+                if read.status == "unproven":
+                    unproven.append(read)
+                for batch in _batches(read.parts):
+                    yield batch
         if unproven:
             raise _incomplete(unproven)
+
+    async def windows(
+        self, start: TimeLike, end: TimeLike, encode: Callable[[Sequence[Segment]], Part], *, clamp: bool = False
+    ) -> AsyncGenerator[WindowRead[Part], None]:
+        """The windows of a range as they are proven or given up, oldest first, without gap: for loaders of your own.
+
+        `encode` turns segments, in order, into a part of a window's `parts`; `list` keeps them. It is called in the
+        event loop, page by page, before the proof, so it must do nothing else. An unproven window has no parts, and a
+        `reason`. Reads ahead by a bounded amount while the consumer is busy. Use `contextlib.aclosing` if you may
+        leave the loop early.
+        """
+        from segment_fetch.extract import OldestFirst  # noqa: PLC0415
+
+        whole = Window(*self._range(start, end, clamp))
+        queue = OldestFirst[Part]([whole])
+        async with self._reads(self._weeks(whole), encode) as reads:
+            async for come in reads:
+                for read in queue.after(come):
+                    yield read
+                    reads.release(read.window)
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
         """A range into a destination, going on from what is there. The report says what was done.
@@ -255,7 +270,8 @@ class SegmentClient:
         gone = committer.ledger.out_of_reach(whole.start, whole.end, self._oldest())
         for entry in gone:
             self._tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
-        async with self._reads(windows, committer.encode) as reads:
+        outlet = None if committer.ordered else committer
+        async with self._reads(windows, committer.encode, outlet) as reads:
             entries = await commit_all(committer, reads, ranges)
         made = report(entries, skipped, reads.pool.tally, started, committer.ledger.change)
         lost = tuple(str(entry.window) for entry in gone if entry.status == "unproven")
@@ -266,12 +282,15 @@ class SegmentClient:
 
     @asynccontextmanager
     async def _reads(
-        self, windows: Sequence[Window], encode: Callable[[Sequence[Segment]], Any]
+        self,
+        windows: Sequence[Window],
+        encode: Callable[[Sequence[Segment]], Any],
+        outlet: Outlet[Any] | None = None,
     ) -> AsyncIterator[Reads[Any]]:
         from segment_fetch.reader import Settings, read  # noqa: PLC0415
 
         settings = Settings(self._query.limit, self._split_above)
-        async with read(windows, settings, encode, tell=self._tell, pool_of=self._pool) as reads:
+        async with read(windows, settings, encode, tell=self._tell, pool_of=self._pool, outlet=outlet) as reads:
             yield reads
 
     def _weeks(self, whole: Window) -> list[Window]:

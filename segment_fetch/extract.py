@@ -64,7 +64,7 @@ class Committer:
         self._query = query
         self._thread = thread
         self._taken = False
-        self.ledger: Ledger
+        self._ledger: Ledger | None = None
 
     async def open(self) -> None:
         """Takes the destination and reads its manifest."""
@@ -73,13 +73,26 @@ class Committer:
     def _open(self) -> None:
         stored = self._sink.open()
         self._taken = True
-        self.ledger = Ledger(self._sink, self._query, stored)
+        self._ledger = Ledger(self._sink, self._query, stored)
+
+    @property
+    def ledger(self) -> Ledger:
+        """What has been committed; there from `open` on."""
+        assert self._ledger is not None
+        return self._ledger
 
     async def close(self) -> None:
         """Gives the destination back, if it was taken."""
         if self._taken:
             self._taken = False
-            await self._run(self._sink.close)
+            await self._run(self._close)
+
+    def _close(self) -> None:
+        try:
+            if self._ledger is not None:
+                self._ledger.withdraw()
+        finally:
+            self._sink.close()
 
     async def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
@@ -103,6 +116,14 @@ class Committer:
     def ordered(self) -> bool:
         """Whether the sink wants windows oldest first."""
         return self._sink.ordered
+
+    def put(self, window: Window, parts: Sequence[Any]) -> None:
+        """Has the thread write what is ready of a window, before it is proven."""
+        self._thread.submit(self.ledger.add, window, parts)
+
+    def withdraw(self, window: Window) -> None:
+        """Has the thread drop what was written of a window."""
+        self._thread.submit(self.ledger.withdraw, [window])
 
     async def commit(self, read: WindowRead[Any]) -> WindowEntry:
         """Writes a window and makes it count."""

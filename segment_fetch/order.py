@@ -10,13 +10,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Generic, TypeVar
+from types import MappingProxyType
+from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from segment_fetch.models import Segment
 
 Part = TypeVar("Part")
+
+_More: TypeAlias = Mapping[int, Mapping[str, Segment]]
+_NONE: _More = MappingProxyType({})
 
 close_order = attrgetter("endTimeL", "segmentId")
 """Sort key of the order."""
@@ -50,31 +54,35 @@ def slice_page(
     return Slice(rows[:low], encode(rows[low:high]) if low < high else None, rows[high:])
 
 
-def join(
-    slices: Iterable[Slice[Part]],
-    encode: Callable[[Sequence[Segment]], Part],
-    more: Mapping[int, Mapping[str, Segment]],
-) -> Iterator[Part]:
+class Joiner(Generic[Part]):
     """The encoded parts of a window, from slices given oldest page first.
 
     `more` has further segments by close time and id, of instants that page boundaries cut. At such a cut the same
     segment may be in two slices; it is kept once.
     """
-    edge: dict[str, Segment] = {}
-    at = 0
 
-    def flush() -> Iterator[Part]:
-        if edge:
-            yield encode(in_order({**edge, **more.get(at, {})}.values()))
-            edge.clear()
+    def __init__(self, encode: Callable[[Sequence[Segment]], Part]) -> None:
+        self._encode = encode
+        self._edge: dict[str, Segment] = {}
+        self._at = 0
 
-    for piece in slices:
+    def cuts(self, piece: Slice[Part]) -> bool:
+        """Whether an instant is cut by the boundary between the last slice and this one."""
+        return bool(self._edge and piece.oldest) and piece.oldest[0].endTimeL == self._at
+
+    def add(self, piece: Slice[Part], more: _More = _NONE) -> Iterator[Part]:
+        """The parts that are whole, now that the next slice is there."""
         for rows, behind in ((piece.oldest, piece.middle), (piece.newest, None)):
-            if rows and rows[0].endTimeL != at:
-                yield from flush()
-                at = rows[0].endTimeL
-            edge.update((row.segmentId, row) for row in rows)
+            if rows and rows[0].endTimeL != self._at:
+                yield from self.end(more)
+                self._at = rows[0].endTimeL
+            self._edge.update((row.segmentId, row) for row in rows)
             if behind is not None:
-                yield from flush()
+                yield from self.end(more)
                 yield behind
-    yield from flush()
+
+    def end(self, more: _More = _NONE) -> Iterator[Part]:
+        """What waited for a next slice, as there is none."""
+        if self._edge:
+            yield self._encode(in_order({**self._edge, **more.get(self._at, {})}.values()))
+            self._edge.clear()

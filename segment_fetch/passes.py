@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from operator import neg
 from typing import Generic
@@ -24,7 +24,7 @@ from segment_fetch import stitch
 from segment_fetch.errors import TransientError
 from segment_fetch.instants import Ask, InstantPass, Instants
 from segment_fetch.models import Segment
-from segment_fetch.order import Part, Slice, in_order, join, slice_page
+from segment_fetch.order import Joiner, Part, Slice, in_order, slice_page
 from segment_fetch.query import Window
 
 MOST_PATCHES = 50
@@ -32,7 +32,7 @@ MOST_PATCHES = 50
 
 
 class Proven(Struct, Generic[Part], frozen=True):
-    """The segments that a window owns, encoded, in order."""
+    """The segments that a window owns, encoded, in order; without the parts that `ready` gave."""
 
     parts: list[Part]
     segments: int
@@ -51,6 +51,10 @@ class Pass(ABC, Generic[Part]):
     def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
         """Holds a checked page. Says why the pass has become futile, if it has."""
 
+    def ready(self) -> list[Part]:
+        """Parts, in order, that will not change any more if the pass proves the window. Each is given once."""
+        return []
+
     @abstractmethod
     def advance(self) -> list[Ask] | Proven[Part] | Failed:
         """What next, now that every page asked for is there."""
@@ -67,6 +71,8 @@ class StillPass(Pass[Part]):
         self._encode = encode
         self._views: list[stitch.PageView] = []
         self._slices: dict[int, Slice[Part]] = {}
+        self._joiner = Joiner(encode)
+        self._behind: deque[int] = deque()
         self._foreign: set[str] = set()
         self._count: int | None = None
         self._doubted: set[int] = set()
@@ -101,15 +107,26 @@ class StillPass(Pass[Part]):
         if not self._asked:
             self._asked = self._count is not None
             reached = max(view.offset + len(view.ids) for view in self._views)
-            if asks := [Ask(self._window, at) for at in self._offsets(reached)]:
-                return asks
+            offsets = self._offsets(reached)
+            if self._asked:
+                self._behind.extend(offsets)
+            if offsets:
+                return [Ask(self._window, at) for at in offsets]
         if proof := stitch.count_proof(self._views):
             return self._proven(proof.segments)
         return self._mend()
 
-    def _offsets(self, reached: int) -> Iterable[int]:
-        """Where to go on behind the first page; a prefix has no count, so one page must tell it first."""
-        return [max(0, reached - 1)] if self._count is None else range(reached, self._count, self._limit)
+    def _offsets(self, reached: int) -> Sequence[int]:
+        """Where to go on behind the first page, oldest first; a prefix has no count, so one page must tell it first."""
+        return [max(0, reached - 1)] if self._count is None else range(reached, self._count, self._limit)[::-1]
+
+    def ready(self) -> list[Part]:
+        """The next parts in order, unless more rows of an instant that a page boundary cuts may have to be read."""
+        parts: list[Part] = []
+        while self._behind and (piece := self._slices.get(self._behind[0])) and not self._joiner.cuts(piece):
+            parts += self._joiner.add(piece)
+            del self._slices[self._behind.popleft()]
+        return parts
 
     def _mend(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._mended:
@@ -140,7 +157,8 @@ class StillPass(Pass[Part]):
     def _proven(self, unique: int) -> Proven[Part]:
         more = {at: instant.rows for at, instant in self._instants.all.items()}
         slices = (self._slices[offset] for offset in sorted(self._slices, reverse=True))
-        return Proven(list(join(slices, self._encode, more)), unique - len(self._foreign))
+        parts = [part for piece in slices for part in self._joiner.add(piece, more)]
+        return Proven([*parts, *self._joiner.end(more)], unique - len(self._foreign))
 
 
 class MovingPass(Pass[Part]):

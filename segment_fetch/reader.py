@@ -31,7 +31,7 @@ from segment_fetch.passes import Failed
 from segment_fetch.pool import Pool
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
-from segment_fetch.reading import WindowRead, WindowReading
+from segment_fetch.reading import Outlet, WindowRead, WindowReading
 from segment_fetch.splitting import Splitting
 
 WINDOWS_AHEAD = 3
@@ -46,7 +46,10 @@ class Settings(Struct, frozen=True):
 
 
 class Reader(Generic[Part]):
-    """The feed of a pool. `done` takes each window at its end; `release` says that it is no longer held."""
+    """The feed of a pool. `done` takes each window at its end; `release` says that it is no longer held.
+
+    An `outlet` takes what is ready of a window before that, if there is one.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Reader(Generic[Part]):
         *,
         tell: Callable[[Event], None],
         done: Callable[[WindowRead[Part]], None],
+        outlet: Outlet[Part] | None = None,
     ) -> None:
         self._unopened = deque(windows)
         self._open: list[WindowReading[Part] | Splitting] = []
@@ -63,6 +67,7 @@ class Reader(Generic[Part]):
         self._encode = encode
         self._tell = tell
         self._done = done
+        self._outlet = outlet
         self._held: dict[Window, int] = {}
         self._named: set[str] = set()
 
@@ -137,7 +142,9 @@ class Reader(Generic[Part]):
         return divisible and (owner.count or 0) > self._settings.split_above
 
     def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReading[Part]:
-        return WindowReading(window, self._settings.limit, self._encode, tell=self._tell, newest=newest)
+        return WindowReading(
+            window, self._settings.limit, self._encode, tell=self._tell, newest=newest, outlet=self._outlet
+        )
 
     def _finish(self, owner: WindowReading[Part], read: WindowRead[Part]) -> None:
         self._open = [item for item in self._open if item is not owner]
@@ -197,10 +204,11 @@ async def read(
     *,
     tell: Callable[[Event], None],
     pool_of: Callable[[Feed], Pool],
+    outlet: Outlet[Part] | None = None,
 ) -> AsyncIterator[Reads[Part]]:
     """Reads windows side by side for the length of the block; leaving it stops everything that is in flight."""
     results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
-    reader = Reader(windows, settings, encode, tell=tell, done=results.put_nowait)
+    reader = Reader(windows, settings, encode, tell=tell, done=results.put_nowait, outlet=outlet)
     reads = Reads(results, reader, pool_of(reader))
     try:
         yield reads

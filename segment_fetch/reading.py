@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -19,12 +19,25 @@ from segment_fetch.passes import Failed, MovingPass, Pass, Proven, StillPass
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 
+Part_contra = TypeVar("Part_contra", contravariant=True)
+
 SETTLED_AFTER_MS = (24 * 60 + 15) * 60_000
 """A segment can take 24 hours after its close to appear; 15 minutes more for clocks and caches."""
 
 
+class Outlet(Protocol[Part_contra]):
+    """Takes parts of a window as they become ready, in order, before the window is proven."""
+
+    def put(self, window: Window, parts: Sequence[Part_contra]) -> None:
+        """Takes the next parts. They count once the window is proven; its `WindowRead` then brings the rest."""
+
+    def withdraw(self, window: Window) -> None:
+        """The parts of the window are void: it is read anew, or given up."""
+
+
 class WindowRead(Struct, Generic[Part]):
-    """A window at the end of its reading. `parts` are its segments as encoded, in order; none if unproven.
+    """A window at the end of its reading. `parts` are its segments as encoded, in order; none if unproven, and
+    without those that an `Outlet` took before.
 
     `count` is what the API reported, segments on a shared boundary included; `segments` are those that the window
     owns, `duplicates` the rows read beyond them. `read_at` is the server's clock, epoch milliseconds.
@@ -73,6 +86,7 @@ class WindowReading(Generic[Part]):
         *,
         tell: Callable[[Event], None],
         newest: PageAnswer | None = None,
+        outlet: Outlet[Part] | None = None,
     ) -> None:
         self.window = window
         self.limit = limit
@@ -81,6 +95,7 @@ class WindowReading(Generic[Part]):
         self.divided = newest is not None
         self._encode = encode
         self._tell = tell
+        self._outlet = outlet
         self._unknown: set[str] = set()
         self._rows = self._pages = self._passes = 0
         self._began = 0
@@ -131,7 +146,14 @@ class WindowReading(Generic[Part]):
         self._pages += 1
         self._rows += len(view.ids)
         self._unknown |= new_fields(answer.page)
-        return self._pass.take(ask, view, answer.page.segments)
+        futile = self._pass.take(ask, view, answer.page.segments)
+        if self._outlet and futile is None and (parts := self._pass.ready()):
+            self._outlet.put(self.window, parts)
+        return futile
+
+    def _withdraw(self) -> None:
+        if self._outlet:
+            self._outlet.withdraw(self.window)
 
     @property
     def _settled(self) -> bool:
@@ -145,6 +167,7 @@ class WindowReading(Generic[Part]):
     def _start_over(self, reason: str) -> None:
         """Reads the window again, as one that moves. What is still in flight is no longer of use."""
         self._tell(WindowReread(self.window, self._passes, reason))
+        self._withdraw()
         self._todo.clear()
         self._wanted.clear()
         self._pass = None
@@ -168,6 +191,7 @@ class WindowReading(Generic[Part]):
 
     def unproven(self, failed: Failed) -> WindowRead[Part]:
         """The window, given up; nothing more is asked."""
+        self._withdraw()
         self._todo.clear()
         self._wanted.clear()
         return self._result("unproven", [], 0, failed.reason)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_fetch.models import Segment
-from segment_fetch.order import Slice, close_order, in_order, join, slice_page
+from segment_fetch.order import Joiner, Slice, close_order, in_order, slice_page
 
 
 def encode(rows: Sequence[Segment]) -> list[Segment]:
@@ -18,6 +18,12 @@ def encode(rows: Sequence[Segment]) -> list[Segment]:
 
 def sliced(rows: Sequence[Segment]) -> Slice[list[Segment]]:
     return slice_page(rows, [row.endTimeL for row in rows], encode)
+
+
+def join(slices: Iterable[Slice[list[Segment]]], more: Mapping[int, Mapping[str, Segment]]) -> list[list[Segment]]:
+    joiner = Joiner(encode)
+    parts = [part for piece in slices for part in joiner.add(piece, more)]
+    return [*parts, *joiner.end(more)]
 
 
 @given(st.lists(st.integers(min_value=0, max_value=12), max_size=60), st.data())
@@ -32,7 +38,7 @@ def test_any_pages_join_to_the_one_order(closes: list[int], data: st.DataObject)
         at += size
     if data.draw(st.booleans()):
         pages.append([])
-    parts = list(join((sliced(page) for page in reversed(pages)), encode, {}))
+    parts = join((sliced(page) for page in reversed(pages)), {})
     assert [row for part in parts for row in part] == sorted(rows, key=close_order) == in_order(rows)
 
 
@@ -59,10 +65,19 @@ def test_an_instant_that_a_page_boundary_cuts_is_mended_and_keeps_each_segment_o
     newer = sliced(segments((9, "x"), (7, "d"), (7, "b")))
     older = sliced(segments((7, "b"), (7, "a"), (5, "y")))
     more = {7: {row.segmentId: row for row in segments((7, "c"), (7, "d"))}}
-    parts = list(join([older, newer], encode, more))
+    parts = join([older, newer], more)
     assert [[row.segmentId for row in part] for part in parts] == [["y"], ["a", "b", "c", "d"], ["x"]]
 
 
 def test_there_may_be_nothing_to_join() -> None:
-    assert list(join([], encode, {})) == []
-    assert list(join([sliced([])], encode, {})) == []
+    assert join([], {}) == []
+    assert join([sliced([])], {}) == []
+
+
+def test_a_joiner_tells_a_cut_instant_before_it_gives_anything_of_it() -> None:
+    joiner = Joiner(encode)
+    assert not joiner.cuts(sliced(segments((7, "a"), (5, "y"))))
+    assert list(joiner.add(sliced(segments((7, "a"), (5, "y"))))) == [segments((5, "y"))]
+    assert joiner.cuts(sliced(segments((9, "x"), (7, "b"))))
+    assert not joiner.cuts(sliced(segments((9, "x"), (8, "b"))))
+    assert not joiner.cuts(sliced([]))

@@ -70,8 +70,7 @@ def test_calls_to_the_disk_stand_in_the_safe_order(tmp_path: Path) -> None:
     manifest = ["create .manifest.json.partial", "write", "sync", "replace manifest.json", "sync_folder"]
 
     def file(name: str) -> list[str]:
-        # a piece of a file is one write: the header (nothing, for JSON Lines), the segments, the end (nothing)
-        return [f"create .{name}.partial", "write", "write", "write", "sync", f"replace {name}", "sync_folder"]
+        return [f"create .{name}.partial", "write", "sync", f"replace {name}", "sync_folder"]
 
     first, second = (FILE_ONE.replace("T010", "T003"), FILE_ONE.replace("T000000000Z-", "T003000000Z-"))
     assert disk.calls == [

@@ -22,6 +22,40 @@ class Written(Struct, frozen=True):
     sha256: str | None = None
 
 
+class Draft(ABC, Generic[Part]):
+    """A window's segments on their way into a destination, before they count. Ends with one `finish` or `drop`."""
+
+    @abstractmethod
+    def add(self, part: Part) -> None:
+        """Takes the next segments, as encoded."""
+
+    @abstractmethod
+    def finish(self) -> Written:
+        """All is there: stores the window, complete, and replaces what was there of it."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Nothing of it is to be left."""
+
+
+class Held(Draft[Part]):
+    """A draft in memory, for a sink that stores a window in one go."""
+
+    def __init__(self, sink: Sink[Part], window: Window) -> None:
+        self._sink = sink
+        self._window = window
+        self._parts: list[Part] = []
+
+    def add(self, part: Part) -> None:
+        self._parts.append(part)
+
+    def finish(self) -> Written:
+        return self._sink.write(self._window, self._parts)
+
+    def drop(self) -> None:
+        self._parts.clear()
+
+
 Key: TypeAlias = tuple[int, str]
 """Close time (epoch milliseconds) and segmentId: the written order."""
 
@@ -60,6 +94,13 @@ class Sink(ABC, Generic[Part]):
     @abstractmethod
     def write(self, window: Window, parts: Iterable[Part]) -> Written:
         """Stores a window's segments: what `encode` made of them, in order; no parts for an empty window."""
+
+    def begin(self, window: Window) -> Draft[Part]:
+        """A window that is to be stored part by part, while it is still being read; several may be begun at once.
+
+        Unless overridden, its parts are held until it is proven, and then given to `write`.
+        """
+        return Held(self, window)
 
     def keys(self, written: Written) -> Iterator[Key]:
         """Close time and id of each segment that was stored, in order; none where that cannot be read back.

@@ -7,17 +7,16 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
 
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.models import Segment
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Key, Sink, Written
+from segment_fetch.sinks.base import Draft, Key, Sink, Written
 from segment_fetch.sinks.compression import SUFFIXES, Compressor, check_compression, compressor, damage, opened
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.formats import Csv, Format, JsonLines
@@ -108,29 +107,19 @@ class FolderSink(Sink[bytes]):
         return self._format.encode(segments)
 
     def write(self, window: Window, parts: Iterable[bytes]) -> Written:
-        name = self.name(window)
-        with self._translated(), self._replacing(name) as file:
-            sha, size, packer = hashlib.sha256(), 0, compressor(self._compress)
-            for data in _compressed(packer, self._format.header, parts):
-                self._disk.write(file, data)
-                sha.update(data)
-                size += len(data)
-        return Written(file=name, bytes=size, sha256=sha.hexdigest())
-
-    @contextmanager
-    def _replacing(self, name: str) -> Iterator[BinaryIO]:
-        """A file that takes its name when it is whole, or leaves nothing behind."""
-        partial = self.folder / f".{name}{_PARTIAL}"
-        file = self._disk.create(partial)
+        draft = self.begin(window)
         try:
-            with file:
-                yield file
-                self._disk.sync(file)
-            self._disk.replace(partial, self.folder / name)
-            self._disk.sync_folder(self.folder)
+            for part in parts:
+                draft.add(part)
+            return draft.finish()
         except BaseException:
-            self._disk.remove(partial)
+            draft.drop()
             raise
+
+    def begin(self, window: Window) -> Draft[bytes]:
+        with self._translated():
+            file = Replacement(self._disk, self.folder, self.name(window))
+        return _FileDraft(file, compressor(self._compress), self._format.header, self._translated)
 
     def intact(self, written: Written) -> bool:
         if written.file is None or not self.holds(written):
@@ -152,8 +141,13 @@ class FolderSink(Sink[bytes]):
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         with self._translated():
-            with self._replacing(MANIFEST) as file:
-                self._disk.write(file, manifest)
+            file = Replacement(self._disk, self.folder, MANIFEST)
+            try:
+                file.write(manifest)
+                file.finish()
+            except BaseException:
+                file.drop()
+                raise
             for name in obsolete:
                 self._disk.remove(self.folder / name)
 
@@ -194,11 +188,75 @@ class FolderSink(Sink[bytes]):
             raise DestinationError(_advice(error, self.folder)) from error
 
 
-def _compressed(packer: Compressor, header: bytes, parts: Iterable[bytes]) -> Iterator[bytes]:
-    yield packer.compress(header)
-    for part in parts:
-        yield packer.compress(part)
-    yield packer.flush()
+class Replacement:
+    """A file that takes its name when it is whole, or leaves nothing behind. OSError passes through."""
+
+    def __init__(self, disk: Disk, folder: Path, name: str) -> None:
+        self.name = name
+        self._disk = disk
+        self._folder = folder
+        self._partial = folder / f".{name}{_PARTIAL}"
+        self._file = disk.create(self._partial)
+
+    def write(self, data: bytes) -> None:
+        """Appends all of the data."""
+        self._disk.write(self._file, data)
+
+    def finish(self) -> None:
+        """Gives it its name, in a way that survives a loss of power."""
+        with self._file:
+            self._disk.sync(self._file)
+        self._disk.replace(self._partial, self._folder / self.name)
+        self._disk.sync_folder(self._folder)
+
+    def drop(self) -> None:
+        """Deletes what there is of it."""
+        self._file.close()
+        self._disk.remove(self._partial)
+
+
+class _FileDraft(Draft[bytes]):
+    """A window's file while it is written. Each piece is hashed when it is written, while the processor has it."""
+
+    def __init__(
+        self,
+        file: Replacement,
+        packer: Compressor,
+        header: bytes,
+        translated: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._file = file
+        self._packer = packer
+        self._header = header
+        self._translated = translated
+        self._sha = hashlib.sha256()
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        with self._translated():
+            if header := self._take_header():
+                self._write(self._packer.compress(header))
+            self._write(self._packer.compress(part))
+
+    def _take_header(self) -> bytes:
+        header, self._header = self._header, b""
+        return header
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._file.write(data)
+            self._sha.update(data)
+            self._size += len(data)
+
+    def finish(self) -> Written:
+        with self._translated():
+            self._write(self._packer.compress(self._take_header()) + self._packer.flush())
+            self._file.finish()
+        return Written(file=self._file.name, bytes=self._size, sha256=self._sha.hexdigest())
+
+    def drop(self) -> None:
+        with self._translated():
+            self._file.drop()
 
 
 def _locked(path: Path) -> int:

@@ -25,11 +25,11 @@ from tests.support_sinks import LoggedDisk
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-class FullAfterHeader(LoggedDisk):
-    """A disk that is full when the second piece of a file comes."""
+class FullDisk(LoggedDisk):
+    """A disk that is found to be full once something has been written."""
 
     def before(self, call: str) -> None:
-        if call == "write" and self.calls[-1:] == ["write"]:
+        if call == "sync" and self.calls[-1:] == ["write"]:
             raise OSError(errno.ENOSPC, "No space left on device")
         super().before(call)
 
@@ -40,7 +40,7 @@ class Folder(Medium):
         self.compress = compress
 
     def broken(self) -> Sink[Any]:
-        return self.on(FullAfterHeader())
+        return self.on(FullDisk())
 
     def sink(self) -> Sink[Any]:
         return self.on(Disk())

@@ -1,0 +1,174 @@
+"""Segments as Arrow record batches, for whatever reads Arrow: pandas, Polars, DuckDB, Parquet. Needs the extra `arrow`.
+
+What is not the same as on the wire: Arrow has one kind of missing value, so absent and null are both null; a time is
+kept once, as an instant. Nothing else is lost: what no column holds is in `extras`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, structs
+
+from segment_fetch.errors import DestinationError, MissingExtraError
+from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Segment
+
+try:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+except ImportError:
+    raise MissingExtraError("Arrow needs an extra: pip install 'segment-fetch[arrow]'") from None
+
+SCHEMA_VERSION = 1
+"""Rises whenever a column comes, goes, or changes its name, type or meaning."""
+
+VERSION_KEY = b"segment_fetch.schema_version"
+"""Where the metadata of a schema has its version, as decimal digits."""
+
+COLUMNS: Mapping[str, str] = MappingProxyType(
+    {
+        "segmentId": "segment_id",
+        "startTimeL": "start_time",
+        "endTimeL": "end_time",
+        "conversationId": "conversation_id",
+        "agentId": "agent_id",
+        "employeeId": "employee_id",
+        "skillId": "skill_id",
+        "groupId": "group_id",
+        "endReason": "end_reason",
+        "totalHandleTimeMillis": "total_handle_time_millis",
+    }
+)
+"""Wire name -> column, in the order of the columns.
+
+`startTime` and `endTime`, the wire's texts of the two instants, have no column of their own.
+"""
+
+EXTRAS = "extras"
+"""The last column: a JSON object by wire name, null where there is nothing to say.
+
+It holds the fields that this release does not know, and a `startTime` or `endTime` that is not the same instant as the
+number beside it.
+"""
+
+_TIME = pa.timestamp("ms", "UTC")
+_TYPES = {
+    "segment_id": pa.string(),
+    "start_time": _TIME,
+    "end_time": _TIME,
+    "conversation_id": pa.string(),
+    "agent_id": pa.int64(),
+    "employee_id": pa.string(),
+    "skill_id": pa.int64(),
+    "group_id": pa.int64(),
+    "end_reason": pa.dictionary(pa.int32(), pa.string()),
+    "total_handle_time_millis": pa.int64(),
+    EXTRAS: pa.string(),
+}
+_ALWAYS = frozenset({"segment_id", "end_time"})
+_TEXTS = {"startTime": "startTimeL", "endTime": "endTimeL"}
+_SCHEMA = pa.schema(
+    [pa.field(name, kind, nullable=name not in _ALWAYS) for name, kind in _TYPES.items()],
+    metadata={VERSION_KEY: str(SCHEMA_VERSION)},
+)
+_ROWS = 1000  # at once: what they are made of still lies in the processor's cache
+_MISFIT = (pa.ArrowException, TypeError, OverflowError, UnicodeError)
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+def schema() -> pa.Schema:
+    """The columns that `record_batch` fills; its metadata has the version."""
+    return _SCHEMA
+
+
+def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
+    """The segments, a row each, in their order.
+
+    Raises DestinationError, with the segment and the field, where a value does not fit its column: a number beyond 64
+    bits, say.
+    """
+    batches = [_few(segments[at : at + _ROWS]) for at in range(0, len(segments), _ROWS)]
+    if len(batches) == 1:
+        return batches[0]
+    if not batches:
+        return pa.RecordBatch.from_pylist([], schema=_SCHEMA)
+    return pa.Table.from_batches(batches, _SCHEMA).combine_chunks().to_batches()[0]
+
+
+def _few(segments: Sequence[Segment]) -> pa.RecordBatch:
+    wire = dict(zip(SEGMENT_FIELDS, zip(*map(structs.astuple, segments), strict=True), strict=False))
+    columns = {name: _column(segments, name, wire[name]) for name in COLUMNS}
+    told = _has_extras(segments) or not all(_same_instants(wire[text], columns[of]) for text, of in _TEXTS.items())
+    extras = pa.array(list(map(_extras, segments)) if told else [None] * len(segments), pa.string())
+    return pa.RecordBatch.from_arrays([*columns.values(), extras], schema=_SCHEMA)
+
+
+def _column(segments: Sequence[Segment], field: str, values: Sequence[Any]) -> pa.Array:
+    kind = _TYPES[COLUMNS[field]]
+    whole = pa.int64() if kind == _TIME else kind  # quicker than making each a time
+    try:
+        return _array(values, whole).view(kind) if whole is not kind else _array(values, kind)
+    except _MISFIT:
+        raise _misfit(segments, field, values, whole) from None
+
+
+def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Absent values are rare, and found by their not fitting: looking at each would take as long as all the rest."""
+    try:
+        return pa.array(values, kind)
+    except _MISFIT:
+        return pa.array([None if value is UNSET else value for value in values], kind)
+
+
+def _misfit(segments: Sequence[Segment], field: str, values: Sequence[Any], kind: pa.DataType) -> DestinationError:
+    for segment, value in zip(segments, values, strict=True):
+        try:
+            _array([value], kind)
+        except _MISFIT:
+            return DestinationError(
+                f"segment {segment.segmentId!r}: {field} {str(value)[:60]} does not fit the column {COLUMNS[field]} "
+                f"({_TYPES[COLUMNS[field]]}); nothing of its window was stored, and JSON Lines can hold it"
+            )
+    return DestinationError(f"{field} of {len(segments)} segments does not fit one Arrow array: give fewer at once")
+
+
+def _has_extras(segments: Sequence[Segment]) -> bool:
+    return ExtendedSegment in set(map(type, segments))
+
+
+def _same_instants(texts: Sequence[Any], instants: pa.Array) -> bool:
+    """Whether each text, where there is one, says what the number says. False also where that is not plain to see."""
+    try:
+        told = _array(texts, pa.string()).cast(_TIME)
+    except _MISFIT:
+        return False
+    if told.equals(instants):
+        return True
+    same = pc.fill_null(pc.equal(told, instants), False)
+    return bool(pc.all(pc.or_(pc.is_null(told), same)).as_py())
+
+
+def _extras(segment: Segment) -> bytes | None:
+    found = dict(_other_times(segment))
+    if isinstance(segment, ExtendedSegment):
+        found |= segment.extras
+    return msgspec.json.encode(found) if found else None
+
+
+def _other_times(segment: Segment) -> Iterator[tuple[str, str]]:
+    for name, number in _TEXTS.items():
+        text = getattr(segment, name)
+        if text is not UNSET and text is not None and _instant(text) != getattr(segment, number):
+            yield name, text
+
+
+def _instant(text: str) -> float | None:
+    """Epoch milliseconds; None where the text is no moment."""
+    try:
+        return (datetime.fromisoformat(text) - _EPOCH) / timedelta(milliseconds=1)
+    except (ValueError, TypeError, OverflowError):  # TypeError: without an offset from UTC
+        return None

@@ -27,6 +27,7 @@ from segment_fetch import (
     ServiceError,
     Window,
 )
+from segment_fetch import plan as planning
 from segment_fetch.client import DEFAULT_RATE
 from segment_fetch.events import (
     NewFields,
@@ -112,6 +113,7 @@ CALLS: dict[str, Call] = {
     "plan": lambda opened, start, end, _: opened.plan(start, end),
     "extract": lambda opened, start, end, folder: opened.extract(start, end, JsonlSink(folder)),
     "stream": lambda opened, start, end, _: opened.stream(start, end).__anext__(),
+    "windows": lambda opened, start, end, _: opened.windows(start, end, list).__anext__(),
 }
 BAD_RANGES: list[tuple[Any, Any, str]] = [
     (END, START, "after it ends"),
@@ -228,6 +230,19 @@ async def test_stream_names_what_is_missing_at_its_end() -> None:
     assert all(isinstance(window, Window) for window in missing)
     gone = [segment_id for window in missing for segment_id in settled().ids(window.start, window.end)]
     assert [segment.segmentId for segment in found] == [one for one in wire_ids() if one not in gone]
+
+
+async def test_windows_come_oldest_first_as_encoded_and_name_what_is_not_proven() -> None:
+    async with served(settled(wrong_types=0.02, seed=4)) as simulator, client(simulator, window=DAY) as opened:
+        reads = [read async for read in opened.windows(START, NOW_MS, len)]
+    assert [read.window for read in reads] == planning.windows(START, NOW_MS, DAY_MS)
+    unproven = [read for read in reads if read.status == "unproven"]
+    assert 0 < len(unproven) < len(reads)
+    assert all(read.parts == [] and "agentId" in str(read.reason) for read in unproven)
+    proven = [read for read in reads if read.status != "unproven"]
+    assert [sum(read.parts) for read in proven] == [read.segments for read in proven]
+    assert {read.read_at // 1000 for read in proven} == {NOW_MS // 1000}
+    assert [read.status for read in reads][-2:] == ["provisional"] * 2
 
 
 async def test_stream_reads_ahead_by_a_bounded_amount(segment_simulator: SimulatorFactory) -> None:

@@ -30,6 +30,7 @@ from segment_fetch import (
 )
 from segment_fetch.extract import Report
 from segment_fetch.manifest import WindowEntry
+from segment_fetch.reading import WindowRead
 from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonlSink, Sink, StreamSink, Written
 
 
@@ -69,6 +70,14 @@ async def every_call(client: SegmentClient, sink: Sink[bytes]) -> None:
     assert_type(report, Report)
     assert_type(report.unproven, tuple[WindowEntry, ...])
     assert_type(report.windows[0].file, str | None)
+
+
+async def the_windows(client: SegmentClient) -> None:
+    async for read in client.windows("now-1d", "now", list, clamp=True):
+        assert_type(read, WindowRead[list[Segment]])
+        assert_type(read.window, Window)
+    async for encoded in client.windows("now-1d", "now", repr):
+        assert_type(encoded.parts, list[str])
 
 
 async def a_stream(client: SegmentClient) -> None:

@@ -15,7 +15,8 @@ from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.manifest import Manifest, WindowEntry, check_names, parse_manifest
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key
-from segment_fetch.sinks.files import MANIFEST, CsvSink, FolderSink, JsonlSink, is_leftover, is_segments
+from segment_fetch.sinks.files import CsvSink, FolderSink, JsonlSink, is_leftover
+from segment_fetch.sinks.names import MANIFEST, is_segments
 
 Damage: TypeAlias = Literal[
     "no manifest",

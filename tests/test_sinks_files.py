@@ -17,7 +17,7 @@ from segment_fetch import DestinationBusyError, DestinationError, InputError, Ma
 from segment_fetch.ledger import Ledger
 from segment_fetch.sinks import CsvSink, JsonlSink
 from segment_fetch.sinks.disk import Disk
-from segment_fetch.sinks.files import stamp
+from segment_fetch.sinks.names import stamp
 from tests.support_runs import contents, names
 from tests.support_sinks import QUERY, DeathError, DyingDisk, FailingDisk, LoggedDisk, hours, window_read
 

@@ -7,46 +7,29 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.models import Segment
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Draft, Key, Sink, Written
-from segment_fetch.sinks.compression import SUFFIXES, Compressor, check_compression, compressor, damage, opened
+from segment_fetch.sinks.compression import SUFFIXES, check_compression, compressor, damage, opened
 from segment_fetch.sinks.disk import Disk
+from segment_fetch.sinks.drafts import FileDraft
 from segment_fetch.sinks.formats import Csv, Format, JsonLines
+from segment_fetch.sinks.names import MANIFEST, PATTERN, is_segments, stem, window_in
 
-MANIFEST = "manifest.json"
 _LOCK = ".lock"
 _PARTIAL = ".partial"
-_STAMP = "%Y%m%dT%H%M%S"
-_NAME = re.compile(r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)\.", re.ASCII)
-_OWN_PARTIAL = re.compile(rf"\.(?:{re.escape(MANIFEST)}|{_NAME.pattern}[a-z.]+){re.escape(_PARTIAL)}", re.ASCII)
-
-
-def is_segments(name: str) -> bool:
-    """Whether a file is named like one with a window's segments."""
-    return _NAME.match(name) is not None
+_OWN_PARTIAL = re.compile(rf"\.(?:{re.escape(MANIFEST)}|{PATTERN}\.[a-z.]+){re.escape(_PARTIAL)}", re.ASCII)
 
 
 def is_leftover(name: str) -> bool:
     """Whether a file is named like one that was being written when its run ended."""
     return _OWN_PARTIAL.fullmatch(name) is not None
-
-
-def stamp(ms: int) -> str:
-    """A moment as file names have it: 20261101T000000000Z."""
-    return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime(_STAMP)}{ms % 1000:03d}Z"
-
-
-def _stamped(text: str) -> int:
-    seconds = datetime.strptime(text[:15], _STAMP).replace(tzinfo=UTC).timestamp()
-    return int(seconds) * 1000 + int(text[15:18])
 
 
 class FolderSink(Sink[bytes]):
@@ -65,7 +48,7 @@ class FolderSink(Sink[bytes]):
 
     def name(self, window: Window) -> str:
         """The file's name for a window."""
-        return f"segments-{stamp(window.start)}-{stamp(window.end)}.{self._suffix}"
+        return f"{stem(window)}.{self._suffix}"
 
     def open(self) -> bytes | None:
         with self._translated():
@@ -97,7 +80,7 @@ class FolderSink(Sink[bytes]):
 
     def _refuse_strangers(self) -> None:
         """Without a manifest nobody knows what a file holds; deleting it could lose what the API no longer has."""
-        found = next((path.name for path in self.folder.iterdir() if _NAME.match(path.name)), None)
+        found = next((path.name for path in self.folder.iterdir() if is_segments(path.name)), None)
         if found is not None:
             raise DestinationError(
                 f"{self.folder} holds {found} but no {MANIFEST}: restore the manifest, or move the files elsewhere"
@@ -119,7 +102,7 @@ class FolderSink(Sink[bytes]):
     def begin(self, window: Window) -> Draft[bytes]:
         with self._translated():
             file = Replacement(self._disk, self.folder, self.name(window))
-        return _FileDraft(file, compressor(self._compress), self._format.header, self._translated)
+        return FileDraft(file, compressor(self._compress), self._format.header, self._translated)
 
     def intact(self, written: Written) -> bool:
         if written.file is None or not self.holds(written):
@@ -162,11 +145,7 @@ class FolderSink(Sink[bytes]):
 
     def _window_of(self, name: str) -> Window | None:
         """The window whose file has this very name; None for a file of somebody else."""
-        match = _NAME.match(name)
-        try:
-            window = Window(*map(_stamped, match.groups())) if match else None
-        except ValueError:
-            return None
+        window = window_in(name)
         return window if window and name == self.name(window) else None
 
     def holds(self, written: Written) -> bool:
@@ -213,50 +192,6 @@ class Replacement:
         """Deletes what there is of it."""
         self._file.close()
         self._disk.remove(self._partial)
-
-
-class _FileDraft(Draft[bytes]):
-    """A window's file while it is written. Each piece is hashed when it is written, while the processor has it."""
-
-    def __init__(
-        self,
-        file: Replacement,
-        packer: Compressor,
-        header: bytes,
-        translated: Callable[[], AbstractContextManager[None]],
-    ) -> None:
-        self._file = file
-        self._packer = packer
-        self._header = header
-        self._translated = translated
-        self._sha = hashlib.sha256()
-        self._size = 0
-
-    def add(self, part: bytes) -> None:
-        with self._translated():
-            if header := self._take_header():
-                self._write(self._packer.compress(header))
-            self._write(self._packer.compress(part))
-
-    def _take_header(self) -> bytes:
-        header, self._header = self._header, b""
-        return header
-
-    def _write(self, data: bytes) -> None:
-        if data:
-            self._file.write(data)
-            self._sha.update(data)
-            self._size += len(data)
-
-    def finish(self) -> Written:
-        with self._translated():
-            self._write(self._packer.compress(self._take_header()) + self._packer.flush())
-            self._file.finish()
-        return Written(file=self._file.name, bytes=self._size, sha256=self._sha.hexdigest())
-
-    def drop(self) -> None:
-        with self._translated():
-            self._file.drop()
 
 
 def _locked(path: Path) -> int:

@@ -1,0 +1,44 @@
+"""What files are called: the manifest, and one file a window."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from segment_fetch.query import Window
+
+MANIFEST = "manifest.json"
+_STAMP = "%Y%m%dT%H%M%S"
+PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
+"""How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""
+_NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
+
+
+def is_segments(name: str) -> bool:
+    """Whether a file is named like one with a window's segments."""
+    return _NAME.match(name) is not None
+
+
+def stamp(ms: int) -> str:
+    """A moment as file names have it: 20261101T000000000Z."""
+    return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime(_STAMP)}{ms % 1000:03d}Z"
+
+
+def stem(window: Window) -> str:
+    """How the name of a window's file begins."""
+    return f"segments-{stamp(window.start)}-{stamp(window.end)}"
+
+
+def window_in(name: str) -> Window | None:
+    """The window in a file's name; None where there is none. What follows it in the name is not looked at."""
+    match = _NAME.match(name)
+    try:
+        window = Window(*map(_stamped, match.groups())) if match else None
+    except ValueError:
+        return None
+    return window if window and name.startswith(stem(window)) else None
+
+
+def _stamped(text: str) -> int:
+    seconds = datetime.strptime(text[:15], _STAMP).replace(tzinfo=UTC).timestamp()
+    return int(seconds) * 1000 + int(text[15:18])

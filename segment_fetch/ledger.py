@@ -70,7 +70,7 @@ class Ledger:
             manifest = parse_manifest(stored)
             self._refuse_other_query(manifest.query)
             self._entries = {entry.window: entry for entry in manifest.windows}
-            check_names(manifest.windows, sink.name)
+            check_names(manifest.windows, sink.may_be_called)
 
     def _refuse_other_query(self, there: dict[str, Any]) -> None:
         here = self._identity

@@ -78,7 +78,7 @@ def audit(folder: str | Path) -> Audit:
     try:
         manifest = parse_manifest((path / MANIFEST).read_bytes())
         sink = sink_of(path, manifest)
-        check_names(manifest.windows, sink.name)
+        check_names(manifest.windows, sink.may_be_called)
     except FileNotFoundError:
         return _only(Finding("no manifest", MANIFEST, _without_manifest(path)))
     except OSError as error:

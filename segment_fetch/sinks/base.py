@@ -88,8 +88,12 @@ class Sink(ABC, Generic[Part]):
         """Segments in the form in which they are held in memory until their window is proven. Pure."""
 
     def name(self, window: Window) -> str | None:
-        """What `write` calls a window's file, None where there are no files: a manifest that says else is damaged."""
+        """What `write` calls a window's file; None where there are no files."""
         return None
+
+    def may_be_called(self, window: Window, file: str | None) -> bool:
+        """Whether a window's file can have this name: it comes from the manifest, and is opened and deleted one day."""
+        return file == self.name(window)
 
     @abstractmethod
     def write(self, window: Window, parts: Iterable[Part]) -> Written:

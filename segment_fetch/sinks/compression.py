@@ -51,11 +51,18 @@ def check_compression(name: str) -> Compression:
 
 def opened(path: Path, name: Compression) -> BinaryIO:
     """A file's data, decompressed as it is read."""
+    return unpacked(path.open("rb"), name)
+
+
+def unpacked(file: BinaryIO, name: Compression) -> BinaryIO:
+    """What a file holds, decompressed as it is read. Who closes it closes the file."""
     if name == "gzip":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        packed = gzip.GzipFile(fileobj=file, mode="rb")
+        packed.myfileobj = file  # type: ignore[assignment] # so that it is closed, too
+        return packed  # type: ignore[return-value]
     if name == "none":
-        return path.open("rb")
-    return io.BufferedReader(_zstandard().ZstdDecompressor().stream_reader(path.open("rb"), closefd=True))
+        return file
+    return io.BufferedReader(_zstandard().ZstdDecompressor().stream_reader(file, closefd=True))
 
 
 def damage(name: Compression) -> tuple[type[Exception], ...]:

@@ -20,7 +20,7 @@ from segment_fetch.sinks.compression import SUFFIXES, check_compression, compres
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.drafts import FileDraft
 from segment_fetch.sinks.formats import Csv, Format, JsonLines
-from segment_fetch.sinks.names import MANIFEST, PATTERN, is_segments, stem, window_in
+from segment_fetch.sinks.names import MANIFEST, PATTERN, is_name, is_segments, stem, window_in
 
 _LOCK = ".lock"
 _PARTIAL = ".partial"
@@ -49,6 +49,9 @@ class FolderSink(Sink[bytes]):
     def name(self, window: Window) -> str:
         """The file's name for a window."""
         return f"{stem(window)}.{self._suffix}"
+
+    def may_be_called(self, window: Window, file: str | None) -> bool:
+        return is_name(file, window, self._suffix)  # with a token, too: that of a copy from an object store
 
     def open(self) -> bytes | None:
         with self._translated():

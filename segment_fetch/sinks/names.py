@@ -11,6 +11,7 @@ MANIFEST = "manifest.json"
 _STAMP = "%Y%m%dT%H%M%S"
 PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
 """How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""
+_TOKEN = re.compile(r"-[0-9a-f]{12}", re.ASCII)
 _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
 
 
@@ -37,6 +38,15 @@ def window_in(name: str) -> Window | None:
     except ValueError:
         return None
     return window if window and name.startswith(stem(window)) else None
+
+
+def is_name(name: str | None, window: Window, suffix: str) -> bool:
+    """Whether a file is named as this window's is: `segments-START-END.suffix`, or with a token before the suffix."""
+    start, end = stem(window), f".{suffix}"
+    if name is None or not (name.startswith(start) and name.endswith(end)):
+        return False
+    between = name[len(start) : -len(end)]
+    return not between or _TOKEN.fullmatch(between) is not None
 
 
 def _stamped(text: str) -> int:

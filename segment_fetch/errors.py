@@ -85,6 +85,10 @@ class DestinationBusyError(DestinationError):
     """Another run is writing to this destination: wait for it to end."""
 
 
+class DestinationUnavailableError(DestinationError):
+    """The destination's server could not be reached, or failed: run again later; what is committed stays."""
+
+
 class ManifestError(DestinationError):
     """The destination's manifest is damaged, or was made by another query. Nothing was changed."""
 

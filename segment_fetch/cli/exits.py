@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 
-from segment_fetch.errors import DestinationBusyError, DestinationError
+from segment_fetch.errors import DestinationBusyError, DestinationError, DestinationUnavailableError
 
 OK = 0
 USAGE = 2
@@ -28,8 +28,8 @@ MEANINGS = (
 
 
 def is_wrong_place(error: DestinationError) -> bool:
-    """Whether a destination can never be written as it is, in contrast to one that is busy, full or closed."""
-    if isinstance(error, (DestinationBusyError, OutputError)):
+    """Whether a destination can never be written as it is, in contrast to one that is busy, away, full or closed."""
+    if isinstance(error, (DestinationBusyError, DestinationUnavailableError, OutputError)):
         return False
     cause = error.__cause__
     return not (isinstance(cause, OSError) and cause.errno in _MAY_PASS)

@@ -30,10 +30,10 @@ import pytest
 import segment_fetch
 from segment_fetch import Segment, SegmentClient
 from segment_fetch.cli import app, exits, parser
+from segment_fetch.conformance import Medium, Record, SinkConformance, as_json
 from segment_fetch.manifest import WindowEntry
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.sinks import Sink
-from tests.conformance.suite import Medium, Record, SinkConformance, as_json
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import segment_fetch
-from segment_fetch import errors, sinks
+from segment_fetch import conformance, errors, sinks
 
 PUBLIC = {
     "segment_fetch": [
@@ -22,6 +22,7 @@ PUBLIC = {
         "CredentialsError",
         "DestinationBusyError",
         "DestinationError",
+        "DestinationUnavailableError",
         "Event",
         "ExtendedSegment",
         "Filters",
@@ -40,6 +41,14 @@ PUBLIC = {
         "SegmentFetchError",
         "ServiceError",
         "Window",
+    ],
+    "segment_fetch.conformance": [
+        "Medium",
+        "Record",
+        "SinkConformance",
+        "VALUES",
+        "as_columns",
+        "as_json",
     ],
     "segment_fetch.sinks": [
         "Csv",
@@ -61,7 +70,7 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize("module", [segment_fetch, sinks], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [segment_fetch, conformance, sinks], ids=lambda module: module.__name__)
 def test_public_names_are_these(module: ModuleType) -> None:
     assert sorted(module.__all__) == PUBLIC[module.__name__]
     assert module.__doc__
@@ -102,7 +111,8 @@ def test_types_are_shipped() -> None:
 def test_import_is_cheap_and_starts_nothing() -> None:
     script = (
         "import sys, threading, segment_fetch, segment_fetch.sinks\n"
-        "heavy = ['aiohttp', 'oauthlib', 'rich', 'zstandard', 'hypothesis', 'segment_fetch.simulator.server']\n"
+        "heavy = ['aiohttp', 'oauthlib', 'rich', 'zstandard', 'hypothesis', 'segment_fetch.simulator.server',\n"
+        "         'pyarrow', 'pytest', 'segment_fetch.conformance']\n"
         "print([name for name in heavy if name in sys.modules], threading.active_count())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -1,0 +1,67 @@
+"""Loading again and again where all that is remembered is a moment, the bookmark: for Singer taps and dlt resources.
+
+Everything that closed before the bookmark had settled and was proven complete. What is younger is loaded too, and again
+the next time, until it has settled; so the destination has to replace segments by their id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic
+
+from msgspec import Struct
+
+from segment_fetch.models import Segment
+from segment_fetch.order import Part
+from segment_fetch.query import TimeLike, Window
+from segment_fetch.reading import SETTLED_AFTER_MS, WindowRead
+
+if TYPE_CHECKING:
+    from segment_fetch.client import SegmentClient
+
+
+class Step(Struct, Generic[Part], frozen=True):
+    """A window at the end of its reading, and where the bookmark stands behind it, epoch milliseconds.
+
+    `lost` lies between the last run's bookmark and the first window: the API no longer serves it.
+    """
+
+    read: WindowRead[Part]
+    bookmark: int
+    lost: Window | None = None
+
+
+def advanced(bookmark: int, read: WindowRead[Any]) -> int:
+    """Where a bookmark stands behind a window. It moves only over a proven window that begins at it.
+
+    In a provisional window it moves to what had settled when the window was read: short of the window's end, so that
+    no later window begins at it.
+    """
+    if read.status == "unproven" or read.window.start != bookmark:
+        return bookmark
+    return max(bookmark, min(read.window.end, read.read_at - SETTLED_AFTER_MS))
+
+
+async def steps(
+    client: SegmentClient,
+    bookmark: int | None,
+    start: TimeLike,
+    encode: Callable[[Sequence[Segment]], Part],
+    *,
+    clamp: bool = False,
+) -> AsyncGenerator[Step[Part], None]:
+    """Opens the client and reads until now, from the bookmark, or from `start` where there is none; oldest first.
+
+    What the API no longer serves is left out behind a bookmark, and with `clamp` behind a `start`, too. Raises as
+    `SegmentClient.windows` does.
+    """
+    begin, cut, lost = (start, clamp, None) if bookmark is None else (bookmark, True, None)
+    at: int | None = None
+    async with client, aclosing(client.windows(begin, client.now_ms(), encode, clamp=cut)) as windows:
+        async for read in windows:
+            if at is None:
+                at = read.window.start
+                lost = Window(bookmark, at) if bookmark is not None and bookmark < at else None
+            at = advanced(at, read)
+            yield Step(read, at, lost)

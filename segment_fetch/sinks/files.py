@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -12,14 +11,15 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
-from segment_fetch.errors import DestinationBusyError, DestinationError
+from segment_fetch.errors import DestinationError
 from segment_fetch.models import Segment
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Draft, Key, Sink, Written
 from segment_fetch.sinks.compression import SUFFIXES, check_compression, compressor, damage, opened
 from segment_fetch.sinks.disk import Disk
-from segment_fetch.sinks.drafts import FileDraft
+from segment_fetch.sinks.drafts import FileDraft, write_all
 from segment_fetch.sinks.formats import Csv, Format, JsonLines
+from segment_fetch.sinks.locks import locked
 from segment_fetch.sinks.names import MANIFEST, PATTERN, is_name, is_segments, stem, window_in
 
 _LOCK = ".lock"
@@ -56,7 +56,7 @@ class FolderSink(Sink[bytes]):
     def open(self) -> bytes | None:
         with self._translated():
             self._disk.make_folder(self.folder)
-            self._lock = _locked(self.folder / _LOCK)
+            self._lock = locked(self.folder / _LOCK, self.folder)
             try:
                 return self._opened()
             except BaseException:
@@ -93,14 +93,7 @@ class FolderSink(Sink[bytes]):
         return self._format.encode(segments)
 
     def write(self, window: Window, parts: Iterable[bytes]) -> Written:
-        draft = self.begin(window)
-        try:
-            for part in parts:
-                draft.add(part)
-            return draft.finish()
-        except BaseException:
-            draft.drop()
-            raise
+        return write_all(self.begin(window), parts)
 
     def begin(self, window: Window) -> Draft[bytes]:
         with self._translated():
@@ -195,19 +188,6 @@ class Replacement:
         """Deletes what there is of it."""
         self._file.close()
         self._disk.remove(self._partial)
-
-
-def _locked(path: Path) -> int:
-    """The lock ends with the process, however it ends, so none is ever left behind."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        if isinstance(error, BlockingIOError):
-            raise DestinationBusyError(f"another run is writing to {path.parent}: wait for it to end") from None
-        raise
-    return handle
 
 
 def _advice(error: OSError, folder: Path) -> str:

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from segment_fetch.order import Part
 from segment_fetch.sinks.base import Draft, Written
 from segment_fetch.sinks.compression import Compressor
+
+
+def write_all(draft: Draft[Part], parts: Iterable[Part]) -> Written:
+    """A window in one go. Nothing is left if its parts, or the medium, fail."""
+    try:
+        for part in parts:
+            draft.add(part)
+        return draft.finish()
+    except BaseException:
+        draft.drop()
+        raise
 
 
 class NewFile(Protocol):

@@ -11,7 +11,9 @@ MANIFEST = "manifest.json"
 _STAMP = "%Y%m%dT%H%M%S"
 PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
 """How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""
-_TOKEN = re.compile(r"-[0-9a-f]{12}", re.ASCII)
+TOKEN_BYTES = 6
+"""What tells one writing of a window from another where files are never overwritten: so many random bytes, in hex."""
+_TOKEN = re.compile(rf"-[0-9a-f]{{{2 * TOKEN_BYTES}}}", re.ASCII)
 _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
 
 

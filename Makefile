@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TARGETS := .venv-targets
 
 .PHONY: install demo test check bench lint types contracts format clean
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed $(TARGETS)/.installed
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segment-fetch needs Python 3.11 or later; run: make PYTHON=python3.12")'
@@ -13,7 +14,13 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: install
+# What the Singer tap is tested with needs other versions of what the project needs.
+$(TARGETS)/.installed: tests/singer/requirements.txt | $(VENV)/.installed
+	$(PYTHON) -m venv --without-pip $(TARGETS)
+	$(BIN)/python -m pip --python $(TARGETS)/bin/python install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+demo: $(VENV)/.installed
 	$(BIN)/segment-fetch demo --out demo-out
 
 test: check
@@ -39,4 +46,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+	rm -rf $(VENV) $(TARGETS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

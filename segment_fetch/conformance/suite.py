@@ -192,8 +192,8 @@ class SinkConformance:
         assert medium.litter() == []
         with run(medium) as ledger:
             for again in (ONE, TWO):
-                ledger.commit(read(medium, again, rows_of(again, "again")))
-        assert told(medium) == [medium.record(*rows_of(again, "again")) for again in (ONE, TWO)]
+                ledger.commit(read(medium, again, rows_of(again, f"again {again}")))
+        assert told(medium) == [medium.record(*rows_of(again, f"again {again}")) for again in (ONE, TWO)]
         assert medium.litter() == []
 
     def test_what_is_stored_is_not_read_again(self, medium: Medium) -> None:
@@ -207,7 +207,7 @@ class SinkConformance:
         """`verify` and `sync` find it out."""
         with run(medium) as ledger:
             for window in (ONE, TWO):
-                ledger.commit(read(medium, window, rows_of(window, "a")))
+                ledger.commit(read(medium, window, rows_of(window, f"a {window}")))
             assert ledger.intact([ONE, TWO]) == [ONE, TWO]
         medium.harm(published(medium)[0])
         with run(medium) as ledger:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -171,12 +171,18 @@ class SinkConformance:
                 ledger.commit(window_read(TWO, [] if begun else parts))
         assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
 
-    def test_second_run_at_once_is_refused(self, medium: Medium) -> None:
-        """Two writers would take each other's windows away."""
-        with run(medium), pytest.raises(DestinationBusyError), run(medium):
-            pass
-        with run(medium):
-            pass
+    def test_of_two_runs_at_once_one_is_refused(self, medium: Medium) -> None:
+        """The second one when it opens the destination, or else when it publishes; it harms nothing of the first."""
+        first = {window: rows_of(window, "first") for window in (ONE, THREE)}
+        with run(medium) as ledger:
+            with pytest.raises(DestinationBusyError):
+                meanwhile(medium, lambda: ledger.commit(read(medium, ONE, first[ONE])))
+            ledger.commit(read(medium, THREE, first[THREE]))
+        assert told(medium)[-1] == medium.record(*first[THREE])
+        assert medium.record(*rows_of(ONE, "second")) not in told(medium)
+        assert medium.litter() == []
+        with run(medium) as ledger:
+            ledger.commit(read(medium, TWO, rows_of(TWO, "later")))
 
     @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process that ends so closes nothing
     @pytest.mark.parametrize("window", [ONE, TWO], ids=["replaced", "new"])
@@ -255,6 +261,13 @@ def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[Ledger]:
             ledger.withdraw()
         finally:
             opened.close()
+
+
+def meanwhile(medium: Medium, commit: Callable[[], object]) -> None:
+    """A run that opens the destination and, after another one has committed, wants to do so, too."""
+    with run(medium) as ledger:
+        commit()
+        ledger.commit(read(medium, ONE, rows_of(ONE, "second")))
 
 
 def crash(medium: Medium, window: Window, whole: bool) -> None:

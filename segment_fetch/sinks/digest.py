@@ -1,0 +1,67 @@
+"""A checksum of rows that does not depend on how they are divided into batches, nor on who stores them."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from segment_fetch import arrow
+
+_ABSENT = -1
+
+
+class RowsDigest:
+    """SHA-256 over the values of rows in the columns of `segment_fetch.arrow`, in the order in which they are added.
+
+    Of each column two streams are hashed: lengths and characters of texts, or which numbers are null and the numbers
+    (times as epoch milliseconds); and of these hashes, column by column, one more.
+    """
+
+    def __init__(self) -> None:
+        self._schema = pa.schema([(field.name, _plain(field.type)) for field in arrow.schema()])
+        self._streams = [(hashlib.sha256(), hashlib.sha256()) for _ in self._schema]
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes the next rows, whose columns are those of the schema or can be cast to them."""
+        for column, (shape, values) in zip(rows.cast(self._schema).columns, self._streams, strict=True):
+            for array in column.chunks:
+                shape.update(_shape(array))
+                values.update(_values(array))
+
+    def hexdigest(self) -> str:
+        """The digest of what has been added."""
+        return hashlib.sha256(b"".join(stream.digest() for stream in chain(*self._streams))).hexdigest()
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_timestamp(kind):
+        return pa.timestamp("ms", "UTC")
+    return pa.string() if pa.types.is_dictionary(kind) else kind
+
+
+def _shape(array: pa.Array) -> memoryview:
+    if pa.types.is_string(array.type):
+        return _fixed(pc.fill_null(pc.binary_length(array), _ABSENT))
+    return _fixed(pc.cast(pc.is_null(array), pa.uint8()))
+
+
+def _values(array: pa.Array) -> memoryview:
+    if not pa.types.is_string(array.type):
+        number = array.view(pa.int64()) if pa.types.is_timestamp(array.type) else array
+        return _fixed(pc.fill_null(number, 0))
+    dense = pc.fill_null(array, "")
+    _, offsets, characters = dense.buffers()
+    if characters is None or not len(dense):
+        return memoryview(b"")
+    ends = memoryview(offsets).cast("i")
+    return memoryview(characters)[ends[dense.offset] : ends[dense.offset + len(dense)]]
+
+
+def _fixed(array: pa.Array) -> memoryview:
+    """The bytes of an array of numbers without nulls."""
+    width = array.type.bit_width // 8
+    data = array.buffers()[1]
+    return memoryview(data)[array.offset * width : (array.offset + len(array)) * width] if data else memoryview(b"")

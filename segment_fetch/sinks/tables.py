@@ -1,0 +1,333 @@
+"""Segments in a table of a database, and the manifest in another one beside it.
+
+A window's rows are those whose close time is in the window. They are loaded into a temporary table, which ends with the
+connection; one transaction then removes the older rows, inserts the new ones and stores the manifest.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from itertools import count
+
+import msgspec
+import pyarrow as pa
+
+from segment_fetch import arrow
+from segment_fetch.errors import DestinationError, InputError, ManifestError
+from segment_fetch.models import Segment
+from segment_fetch.query import Window, format_time
+from segment_fetch.sinks.base import Draft, Key, Sink, Written
+from segment_fetch.sinks.database import ConflictError, Database, quoted
+from segment_fetch.sinks.digest import RowsDigest
+from segment_fetch.sinks.names import stem, window_in
+
+TABLE = "agent_segments"
+_AT_ONCE = 10_000  # rows: fewer make many small statements, more take memory and gain nothing
+_KINDS = {pa.string(): "text", pa.int64(): "number", pa.timestamp("ms", "UTC"): "time"}
+
+
+class _Entry(msgspec.Struct):
+    segments: int
+    file: str | None = None
+    sha256: str | None = None
+
+
+class _Windows(msgspec.Struct):
+    windows: tuple[_Entry, ...]
+
+
+class TableSink(Sink["pa.RecordBatch"]):
+    """A table of one database; `connect` is what the kinds of databases differ in."""
+
+    def __init__(self, table: str) -> None:
+        if not table.strip() or "\0" in table:
+            raise InputError("the name of the table is empty, or has a zero character")
+        self._table = table
+        self._manifest = f"{table}_manifest"
+        self._database: Database | None = None
+        self._drafts: dict[str, TableDraft] = {}
+        self._numbers = count(1)
+        self._entries: dict[str, _Entry] = {}
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What messages call the destination; without secrets."""
+
+    @abstractmethod
+    def connect(self, table: str, *, reading: bool) -> Database:
+        """A connection, and unless it is for `reading` only, the right to be the one who writes to this table.
+
+        DestinationBusyError where another run has that right.
+        """
+
+    def settings(self) -> dict[str, str]:
+        return {"format": "table", "schema_version": str(arrow.SCHEMA_VERSION)}
+
+    def name(self, window: Window) -> str:
+        """What the manifest calls the rows of a window."""
+        return stem(window)
+
+    def open(self) -> bytes | None:
+        return self._opened(reading=False)
+
+    def look(self) -> bytes | None:
+        """Opens the destination for reading alone, also while another run writes to it; returns the manifest."""
+        return self._opened(reading=True)
+
+    def _opened(self, *, reading: bool) -> bytes | None:
+        self._database = self.connect(self._table, reading=reading)
+        try:
+            self._prepare(reading=reading)
+            manifest = self._read_manifest()
+        except BaseException:
+            self.close()
+            raise
+        self._entries = _named(manifest)
+        return manifest
+
+    def _prepare(self, *, reading: bool) -> None:
+        """Creates what is missing; what is there has to be as if created here."""
+        db, types = self._db, self._types
+        if found := db.columns(self._table):
+            check_columns(f"{self.place}, table {self._table}", types, found, db.primary_key(self._table))
+        elif not reading:
+            with db.transaction():
+                columns = [_column(field, types[field.name]) for field in arrow.schema()]
+                db.run(f"CREATE TABLE {quoted(self._table)} ({', '.join(columns)}, PRIMARY KEY (segment_id))")
+                if db.indexed:
+                    db.run(f"CREATE INDEX {quoted(self._table + '_end_time')} ON {quoted(self._table)} (end_time)")
+        if not reading and not db.columns(self._manifest):
+            db.run(f"CREATE TABLE {quoted(self._manifest)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
+
+    def _read_manifest(self) -> bytes | None:
+        db = self._db
+        if db.columns(self._manifest):
+            for (text,) in db.rows(f"SELECT manifest FROM {quoted(self._manifest)} WHERE id = 1"):  # noqa: S608
+                return str(text).encode()
+        if db.columns(self._table) and db.rows(f"SELECT 1 FROM {quoted(self._table)} LIMIT 1"):  # noqa: S608
+            raise DestinationError(
+                f"{self.place}: table {self._table} has rows, but {self._manifest} has no manifest: nobody knows what "
+                "they are; restore it, or use another table"
+            )
+        return None
+
+    @property
+    def _db(self) -> Database:
+        if self._database is None:
+            raise DestinationError(f"{self.place} is not open")
+        return self._database
+
+    @property
+    def _types(self) -> dict[str, str]:
+        return column_types(self._db)
+
+    @property
+    def _columns(self) -> str:
+        return ", ".join(map(quoted, arrow.schema().names))
+
+    def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
+        return arrow.record_batch(segments)
+
+    def write(self, window: Window, parts: Iterable[pa.RecordBatch]) -> Written:
+        draft = self.begin(window)
+        try:
+            for part in parts:
+                draft.add(part)
+            return draft.finish()
+        except BaseException:
+            draft.drop()
+            raise
+
+    def begin(self, window: Window) -> TableDraft:
+        """A temporary table for the window."""
+        self._forget(self.name(window))
+        table = f"segment_fetch_{next(self._numbers)}"
+        self._db.run(f"CREATE TEMPORARY TABLE {table} AS SELECT * FROM {quoted(self._table)} LIMIT 0")  # noqa: S608
+        self._drafts[self.name(window)] = draft = TableDraft(self._db, table, self.name(window))
+        return draft
+
+    def _forget(self, name: str) -> None:
+        if (draft := self._drafts.pop(name, None)) is not None:
+            draft.drop()
+
+    def keys(self, written: Written) -> Iterator[Key]:
+        if written.file is None:
+            return
+        draft = self._drafts.get(written.file)
+        source = draft.table if draft is not None and draft.finished else self._stored(written.file)
+        for rows in list(self._read(source, "end_time, segment_id")):  # while this waits, others may use the connection
+            closes = rows.column(0).cast(pa.timestamp("ms", "UTC")).view(pa.int64())
+            yield from zip(closes.to_pylist(), rows.column(1).to_pylist(), strict=True)
+
+    def _read(self, source: str, columns: str) -> Iterator[pa.RecordBatch]:
+        ordered = f"ORDER BY end_time, segment_id {self._db.byte_order}"
+        return self._db.read(f"SELECT {columns} FROM {source} {ordered}")  # noqa: S608
+
+    def _stored(self, name: str) -> str:
+        return f"{quoted(self._table)} WHERE {_within(name)}"
+
+    def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
+        entries = _named(manifest)
+        ready = {name: draft for name, draft in self._drafts.items() if draft.is_named(entries.get(name))}
+        try:
+            self._replace(ready, obsolete, manifest, taken=False)
+        except ConflictError:
+            self._replace(ready, obsolete, manifest, taken=True)
+        self._entries = entries
+        for name in ready:
+            self._forget(name)
+
+    def _replace(self, ready: dict[str, TableDraft], obsolete: Sequence[str], manifest: bytes, *, taken: bool) -> None:
+        """One transaction. With `taken`, other windows have ids of these, whose close times have changed since: the
+        newer reading has it, and the window that lost a row is read again by the next run, as it lacks one.
+        """
+        db, table, columns = self._db, quoted(self._table), self._columns
+        with db.transaction():
+            for name in {*obsolete, *ready}:
+                db.run(f"DELETE FROM {self._stored(name)}")  # noqa: S608
+            for draft in ready.values():
+                if taken:
+                    db.run(f"DELETE FROM {table} WHERE segment_id IN (SELECT segment_id FROM {draft.table})")  # noqa: S608
+                db.run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {draft.table}")  # noqa: S608
+            stored = f"INSERT INTO {quoted(self._manifest)} VALUES (1, $1)"  # noqa: S608
+            db.run(f"{stored} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest", manifest.decode())
+
+    def holds(self, written: Written) -> bool:
+        """Whether the table has as many rows of the window as the manifest says."""
+        entry = self._entries.get(written.file or "")
+        return entry is not None and self.found(entry.file) == entry.segments
+
+    def found(self, name: str | None = None) -> int:
+        """How many rows the table has, in a window or in all."""
+        source = quoted(self._table) if name is None else self._stored(name)
+        [(rows,)] = self._db.rows(f"SELECT count(*) FROM {source}")  # noqa: S608
+        return int(str(rows))
+
+    def intact(self, written: Written) -> bool:
+        """Whether the table has the window's rows, value by value, as they were written."""
+        if written.file is None:
+            return False
+        digest = RowsDigest()
+        columns = self._columns.replace('"extras"', f"CAST(extras AS {self._db.types['text']}) AS extras")
+        try:
+            for rows in self._read(self._stored(written.file), columns):
+                digest.add(pa.Table.from_batches([rows]))
+        except pa.ArrowInvalid:  # a time that is no whole millisecond
+            return False
+        return digest.hexdigest() == written.sha256
+
+    def clean(self, keep: AbstractSet[str], window: Window) -> None:
+        """Temporary tables of an earlier run have ended with its connection; there are those of this one alone."""
+        for name in list(self._drafts):
+            staged = _window(name)
+            if staged.start < window.end and staged.end > window.start:
+                self._forget(name)
+
+    def close(self) -> None:
+        database, self._database = self._database, None
+        self._drafts.clear()
+        if database is not None:
+            database.close()
+
+
+class TableDraft(Draft["pa.RecordBatch"]):
+    """A window's rows on their way into the table."""
+
+    def __init__(self, database: Database, table: str, name: str) -> None:
+        self.table = table
+        self._database = database
+        self._name = name
+        self._written: Written | None = None
+        self._digest = RowsDigest()
+        self._held: list[pa.RecordBatch] = []
+        self._rows = 0
+        self._dropped = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of the window's rows are in the temporary table."""
+        return self._written is not None
+
+    def is_named(self, entry: _Entry | None) -> bool:
+        """Whether this is what a manifest names."""
+        return self._written is not None and entry is not None and self._written.sha256 == entry.sha256
+
+    def add(self, part: pa.RecordBatch) -> None:
+        self._held.append(part)
+        self._rows += len(part)
+        if self._rows >= _AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows = pa.Table.from_batches(self._held, arrow.schema()).combine_chunks()
+        self._held, self._rows = [], 0
+        self._digest.add(rows)
+        self._database.load(self.table, rows)
+
+    def finish(self) -> Written:
+        if self._held:
+            self._flush()
+        self._written = Written(file=self._name, sha256=self._digest.hexdigest())
+        return self._written
+
+    def drop(self) -> None:
+        if not self._dropped:
+            self._dropped, self._written = True, None
+            self._held.clear()
+            with suppress(DestinationError):  # a table that cannot be dropped ends with the connection
+                self._database.run(f"DROP TABLE {self.table}")
+
+
+def column_types(db: Database) -> dict[str, str]:
+    """The columns, and what the database calls their types."""
+    kinds = {field.name: db.types[_KINDS.get(field.type, "text")] for field in arrow.schema()}
+    return kinds | {arrow.EXTRAS: db.types["json"]}
+
+
+def check_columns(place: str, due: dict[str, str], found: dict[str, str], key: tuple[str, ...]) -> None:
+    """DestinationError that names each difference between the columns of a table and those that it needs."""
+    differences = [
+        f"{name} is {found[name]} and has to be {kind}" if name in found else f"{name} {kind} is missing"
+        for name, kind in due.items()
+        if found.get(name, "").lower() != kind.lower()
+    ]
+    differences += [f"{name} {found[name]} is not known" for name in found if name not in due]
+    if key != ("segment_id",):
+        differences.append(f"the primary key is {', '.join(key) or 'missing'} and has to be segment_id")
+    if differences:
+        raise DestinationError(f"{place} is another one: {'; '.join(differences)}; use another table")
+
+
+def _column(field: pa.Field, kind: str) -> str:
+    return f"{quoted(field.name)} {kind}{'' if field.nullable else ' NOT NULL'}"
+
+
+def _named(manifest: bytes | None) -> dict[str, _Entry]:
+    """The windows that are in the table, by name. The ledger checks all else in a manifest."""
+    if manifest is None:
+        return {}
+    try:
+        windows = msgspec.json.decode(manifest, type=_Windows).windows
+        entries = {entry.file: entry for entry in windows if entry.file is not None}
+        for name in entries:
+            _window(name)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ManifestError(f"the manifest is damaged: {error}; restore it, or use another table") from None
+    return entries
+
+
+def _window(name: str) -> Window:
+    window = window_in(f"{name}.")
+    if window is None or name != stem(window):
+        raise ValueError(f"{name!r} is no name of a window")
+    return window
+
+
+def _within(name: str) -> str:
+    window = _window(name)
+    start, end = (f"TIMESTAMPTZ '{format_time(moment)}'" for moment in (window.start, window.end))
+    return f"end_time >= {start} AND end_time < {end}"

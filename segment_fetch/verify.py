@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -89,7 +89,7 @@ def audit(folder: str | Path) -> Audit:
 
 
 def _without_manifest(folder: Path) -> str:
-    if any(is_segments(path.name) for path in folder.iterdir()):
+    if any(is_segments(path.name) for path in (*folder.iterdir(), *folder.glob("date=*/*"))):
         return "it is missing: restore it from a copy, or extract elsewhere"
     return "nothing has been committed here yet: run the extraction, or let the one that is running go on"
 
@@ -98,17 +98,29 @@ def _only(finding: Finding) -> Audit:
     return Audit((finding,), windows=0, provisional=0, segments=0)
 
 
-def sink_of(folder: Path, manifest: Manifest) -> FolderSink:
+def sink_of(folder: Path, manifest: Manifest) -> FolderSink[Any]:
     """The sink that wrote the folder. InputError where the manifest names no format that this release knows."""
-    form, compress = manifest.query.get("format"), manifest.query.get("compress")
+    form, compress = manifest.query.get("format"), str(manifest.query.get("compress"))
+    partition = str(manifest.query.get("partition", "none"))
     if form == "jsonl":
-        return JsonlSink(folder, str(compress))
+        return JsonlSink(folder, compress, partition=partition)
     if form == "csv":
-        return CsvSink(folder, str(compress), safe=manifest.query.get("csv_safe") == "true")
+        return CsvSink(folder, compress, safe=manifest.query.get("csv_safe") == "true", partition=partition)
+    if form == "parquet":
+        return _parquet(folder, compress, partition, str(manifest.query.get("schema_version")))
     raise InputError(f"the manifest names the format {form!r}, which this release does not know")
 
 
-def _audit(sink: FolderSink, manifest: Manifest) -> Audit:
+def _parquet(folder: Path, compress: str, partition: str, version: str) -> FolderSink[Any]:
+    from segment_fetch.sinks.parquet import ParquetSink  # noqa: PLC0415 - an optional extra
+
+    sink = ParquetSink(folder, compress, partition=partition)
+    if version != (here := sink.settings()["schema_version"]):
+        raise InputError(f"its Parquet files have schema version {version}; this release reads {here}")
+    return sink
+
+
+def _audit(sink: FolderSink[Any], manifest: Manifest) -> Audit:
     entries = [entry for entry in manifest.windows if entry.status != "unproven"]
     findings = [*_strangers(sink, entries), *_holes(manifest)]
     seen = array("Q")
@@ -123,9 +135,9 @@ def _audit(sink: FolderSink, manifest: Manifest) -> Audit:
     )
 
 
-def _strangers(sink: FolderSink, entries: Sequence[WindowEntry]) -> Iterator[Finding]:
+def _strangers(sink: FolderSink[Any], entries: Sequence[WindowEntry]) -> Iterator[Finding]:
     known = {entry.file for entry in entries}
-    for name in sorted(path.name for path in sink.folder.iterdir()):
+    for name in sink.names():
         if is_leftover(name):
             yield Finding("left over", name, "an interrupted run left it; the next run removes it")
         elif is_segments(name) and name not in known:
@@ -144,7 +156,7 @@ def _holes(manifest: Manifest) -> Iterator[Finding]:
             yield Finding("gap", str(Window(one.end, other.start)), "never read; extract it while the API has it")
 
 
-def _check_file(sink: FolderSink, entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
+def _check_file(sink: FolderSink[Any], entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
     name = str(entry.file)
     if not (sink.folder / name).is_file():
         yield Finding("missing file", name, f"it is not there; {_AGAIN}")
@@ -182,7 +194,7 @@ def _hash(segment_id: str) -> int:
     return int.from_bytes(blake2b(segment_id.encode(), digest_size=8).digest())
 
 
-def _doubles_across(sink: FolderSink, entries: Sequence[WindowEntry], seen: array[int]) -> Iterator[Finding]:
+def _doubles_across(sink: FolderSink[Any], entries: Sequence[WindowEntry], seen: array[int]) -> Iterator[Finding]:
     """Segments that are in two files. 8 bytes a segment tell whether there may be any; only then names are compared."""
     ordered = sorted(seen)
     suspects = {one for one, other in pairwise(ordered) if one == other}
@@ -194,7 +206,7 @@ def _doubles_across(sink: FolderSink, entries: Sequence[WindowEntry], seen: arra
                 yield Finding("doubled id", str(entry.file), f"segment {segment_id} is in {first}, too")
 
 
-def _readable(sink: FolderSink, entry: WindowEntry) -> list[Key]:
+def _readable(sink: FolderSink[Any], entry: WindowEntry) -> list[Key]:
     try:
         return list(sink.keys(entry.written))
     except (ValueError, DestinationError):

@@ -19,7 +19,7 @@ from segment_fetch.sinks import CsvSink, FolderSink, JsonlSink
 from segment_fetch.verify import Audit, audit
 from tests.support_runs import END, START, client, now, settled
 
-SINKS: dict[str, Callable[[Path], FolderSink]] = {
+SINKS: dict[str, Callable[[Path], FolderSink[Any]]] = {
     "jsonl": JsonlSink,
     "jsonl.gz": lambda folder: JsonlSink(folder, "gzip"),
     "jsonl.zst": lambda folder: JsonlSink(folder, "zstd"),

@@ -72,6 +72,9 @@ class Sink(ABC, Generic[Part]):
     ordered: bool = False
     """Whether windows must come oldest first."""
 
+    utc_days: bool = False
+    """Whether no window may reach over a midnight of UTC."""
+
     @abstractmethod
     def settings(self) -> dict[str, str]:
         """What shapes the stored data (format, compression, …): kept in the manifest, the same in every run."""

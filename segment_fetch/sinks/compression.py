@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO, Literal, Protocol, TypeAlias
 
@@ -47,11 +46,6 @@ def check_compression(name: str) -> Compression:
             compressor(name)
             return name
     raise InputError(f"compression {name!r}: is none of {', '.join(SUFFIXES)}")
-
-
-def opened(path: Path, name: Compression) -> BinaryIO:
-    """A file's data, decompressed as it is read."""
-    return unpacked(path.open("rb"), name)
 
 
 def unpacked(file: BinaryIO, name: Compression) -> BinaryIO:

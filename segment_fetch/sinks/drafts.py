@@ -9,7 +9,7 @@ from typing import Protocol
 
 from segment_fetch.order import Part
 from segment_fetch.sinks.base import Draft, Written
-from segment_fetch.sinks.compression import Compressor
+from segment_fetch.sinks.formats import Packer
 
 
 def write_all(draft: Draft[Part], parts: Iterable[Part]) -> Written:
@@ -38,14 +38,14 @@ class NewFile(Protocol):
         """Deletes what there is of it."""
 
 
-class FileDraft(Draft[bytes]):
+class FileDraft(Draft[Part]):
     """A window's file while it is written. Each piece is hashed when it is written, while the processor has it."""
 
     def __init__(
         self,
         file: NewFile,
-        packer: Compressor,
-        header: bytes,
+        packer: Packer[Part],
+        header: Part | None,
         translated: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._file = file
@@ -55,15 +55,15 @@ class FileDraft(Draft[bytes]):
         self._sha = hashlib.sha256()
         self._size = 0
 
-    def add(self, part: bytes) -> None:
+    def add(self, part: Part) -> None:
         with self._translated():
-            if header := self._take_header():
-                self._write(self._packer.compress(header))
+            self._begin()
             self._write(self._packer.compress(part))
 
-    def _take_header(self) -> bytes:
-        header, self._header = self._header, b""
-        return header
+    def _begin(self) -> None:
+        if self._header is not None:
+            header, self._header = self._header, None
+            self._write(self._packer.compress(header))
 
     def _write(self, data: bytes) -> None:
         if data:
@@ -73,7 +73,8 @@ class FileDraft(Draft[bytes]):
 
     def finish(self) -> Written:
         with self._translated():
-            self._write(self._packer.compress(self._take_header()) + self._packer.flush())
+            self._begin()
+            self._write(self._packer.flush())
             self._file.finish()
         return Written(file=self._file.name, bytes=self._size, sha256=self._sha.hexdigest())
 

@@ -11,16 +11,16 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
-from segment_fetch.errors import DestinationError
+from segment_fetch.errors import DestinationError, InputError
 from segment_fetch.models import Segment
+from segment_fetch.order import Part
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Draft, Key, Sink, Written
-from segment_fetch.sinks.compression import SUFFIXES, check_compression, compressor, damage, opened
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.drafts import FileDraft, write_all
-from segment_fetch.sinks.formats import Csv, Format, JsonLines
+from segment_fetch.sinks.formats import Csv, FileFormat, JsonLines
 from segment_fetch.sinks.locks import locked
-from segment_fetch.sinks.names import MANIFEST, PATTERN, is_name, is_segments, stem, window_in
+from segment_fetch.sinks.names import MANIFEST, PATTERN, day, is_name, is_segments, stem, window_in
 
 _LOCK = ".lock"
 _PARTIAL = ".partial"
@@ -32,26 +32,51 @@ def is_leftover(name: str) -> bool:
     return _OWN_PARTIAL.fullmatch(name) is not None
 
 
-class FolderSink(Sink[bytes]):
-    """Files of one format in one folder, which is created if need be."""
+class FolderSink(Sink[Part]):
+    """Files of one format in one folder, which is created if need be.
 
-    def __init__(self, folder: str | Path, form: Format, compress: str = "none", *, disk: Disk | None = None) -> None:
+    `partition="day"` puts them into a folder a day, as Hive does: `date=2026-11-01/`, days of UTC.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        form: FileFormat[Part],
+        compress: str = "none",
+        *,
+        partition: str = "none",
+        disk: Disk | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.utc_days = _daily(partition)
         self._format = form
-        self._compress = check_compression(compress)
-        self._suffix = f"{form.name}{SUFFIXES[self._compress]}"
+        self._compress = form.check(compress)
+        self._suffix = form.suffix(self._compress)
         self._disk = disk or Disk()
         self._lock: int | None = None
 
     def settings(self) -> dict[str, str]:
-        return {**self._format.settings(), "compress": self._compress}
+        daily = {"partition": "day"} if self.utc_days else {}
+        return {**self._format.settings(), "compress": self._compress, **daily}
 
     def name(self, window: Window) -> str:
-        """The file's name for a window."""
-        return f"{stem(window)}.{self._suffix}"
+        """The file's name for a window, from the folder on."""
+        return f"{self._place(window)}{stem(window)}.{self._suffix}"
+
+    def _place(self, window: Window) -> str:
+        return f"date={day(window.start)}/" if self.utc_days else ""
 
     def may_be_called(self, window: Window, file: str | None) -> bool:
-        return is_name(file, window, self._suffix)  # with a token, too: that of a copy from an object store
+        place = self._place(window)
+        if file is None or not file.startswith(place):
+            return False
+        return is_name(file[len(place) :], window, self._suffix)  # with a token, too: of a copy from an object store
+
+    def names(self) -> list[str]:
+        """The files that are there, named as the manifest does: those of the folder, and of its days."""
+        days = [path for path in self.folder.glob("date=*") if path.is_dir()]
+        found = [*self.folder.iterdir(), *(path for each in days for path in each.iterdir())]
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
     def open(self) -> bytes | None:
         with self._translated():
@@ -83,22 +108,30 @@ class FolderSink(Sink[bytes]):
 
     def _refuse_strangers(self) -> None:
         """Without a manifest nobody knows what a file holds; deleting it could lose what the API no longer has."""
-        found = next((path.name for path in self.folder.iterdir() if is_segments(path.name)), None)
+        found = next((name for name in self.names() if is_segments(name)), None)
         if found is not None:
             raise DestinationError(
                 f"{self.folder} holds {found} but no {MANIFEST}: restore the manifest, or move the files elsewhere"
             )
 
-    def encode(self, segments: Sequence[Segment]) -> bytes:
+    def encode(self, segments: Sequence[Segment]) -> Part:
         return self._format.encode(segments)
 
-    def write(self, window: Window, parts: Iterable[bytes]) -> Written:
+    def write(self, window: Window, parts: Iterable[Part]) -> Written:
         return write_all(self.begin(window), parts)
 
-    def begin(self, window: Window) -> Draft[bytes]:
+    def begin(self, window: Window) -> Draft[Part]:
+        name = self.name(window)
         with self._translated():
-            file = Replacement(self._disk, self.folder, self.name(window))
-        return FileDraft(file, compressor(self._compress), self._format.header, self._translated)
+            self._make_day(name)
+            file = Replacement(self._disk, self.folder, name)
+        return FileDraft(file, self._format.packer(self._compress), self._format.header, self._translated)
+
+    def _make_day(self, name: str) -> None:
+        place = (self.folder / name).parent
+        if place != self.folder and not place.is_dir():
+            self._disk.make_folder(place)
+            self._disk.sync_folder(self.folder)
 
     def intact(self, written: Written) -> bool:
         if written.file is None or not self.holds(written):
@@ -111,12 +144,8 @@ class FolderSink(Sink[bytes]):
 
     def _file_keys(self, path: Path) -> Iterator[Key]:
         """ValueError where the file is not what its name says."""
-        with self._translated():
-            try:
-                with opened(path, self._compress) as file:
-                    yield from self._format.keys(file)
-            except damage(self._compress) as error:
-                raise ValueError(f"the compressed data is damaged: {error}") from None
+        with self._translated(), path.open("rb") as file:
+            yield from self._format.keys_in(file, self._compress)
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         with self._translated():
@@ -132,12 +161,12 @@ class FolderSink(Sink[bytes]):
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         with self._translated():
-            for path in sorted(self.folder.iterdir()):
-                named = self._window_of(path.name)
-                if named is None or path.name in keep:
+            for name in self.names():
+                named = self._window_of(name)
+                if named is None or name in keep:
                     continue
                 if named.start < window.end and named.end > window.start:
-                    self._disk.remove(path)
+                    self._disk.remove(self.folder / name)
 
     def _window_of(self, name: str) -> Window | None:
         """The window whose file has this very name; None for a file of somebody else."""
@@ -169,8 +198,8 @@ class Replacement:
     def __init__(self, disk: Disk, folder: Path, name: str) -> None:
         self.name = name
         self._disk = disk
-        self._folder = folder
-        self._partial = folder / f".{name}{_PARTIAL}"
+        self._target = folder / name
+        self._partial = folder / f".{self._target.name}{_PARTIAL}"
         self._file = disk.create(self._partial)
 
     def write(self, data: bytes) -> None:
@@ -181,8 +210,8 @@ class Replacement:
         """Gives it its name, in a way that survives a loss of power."""
         with self._file:
             self._disk.sync(self._file)
-        self._disk.replace(self._partial, self._folder / self.name)
-        self._disk.sync_folder(self._folder)
+        self._disk.replace(self._partial, self._target)
+        self._disk.sync_folder(self._target.parent)
 
     def drop(self) -> None:
         """Deletes what there is of it."""
@@ -202,17 +231,31 @@ def _advice(error: OSError, folder: Path) -> str:
     return f"cannot write {place}: {error.strerror or error}; mend it and run again; what is committed stays"
 
 
-class JsonlSink(FolderSink):
-    """JSON Lines files in a folder. `compress` is "none", "gzip" or "zstd"."""
+def _daily(partition: str) -> bool:
+    if partition not in ("none", "day"):
+        raise InputError(f"partition {partition!r}: is none of none, day")
+    return partition == "day"
 
-    def __init__(self, folder: str | Path, compress: str = "none", *, disk: Disk | None = None) -> None:
-        super().__init__(folder, JsonLines(), compress, disk=disk)
+
+class JsonlSink(FolderSink[bytes]):
+    """JSON Lines files in a folder. `compress` is "none", "gzip" or "zstd", `partition` "none" or "day"."""
+
+    def __init__(
+        self, folder: str | Path, compress: str = "none", *, partition: str = "none", disk: Disk | None = None
+    ) -> None:
+        super().__init__(folder, JsonLines(), compress, partition=partition, disk=disk)
 
 
-class CsvSink(FolderSink):
+class CsvSink(FolderSink[bytes]):
     """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula."""
 
     def __init__(
-        self, folder: str | Path, compress: str = "none", *, safe: bool = False, disk: Disk | None = None
+        self,
+        folder: str | Path,
+        compress: str = "none",
+        *,
+        safe: bool = False,
+        partition: str = "none",
+        disk: Disk | None = None,
     ) -> None:
-        super().__init__(folder, Csv(safe=safe), compress, disk=disk)
+        super().__init__(folder, Csv(safe=safe), compress, partition=partition, disk=disk)

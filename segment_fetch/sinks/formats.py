@@ -1,4 +1,4 @@
-"""Segments as bytes: JSON Lines and CSV."""
+"""What files hold: text, as JSON Lines or CSV; `parquet` has the third kind."""
 
 from __future__ import annotations
 
@@ -6,34 +6,81 @@ import csv
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, structs
 
 from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Segment
+from segment_fetch.order import Part
+from segment_fetch.sinks.compression import SUFFIXES, Compression, check_compression, compressor, damage, unpacked
 
 _ID, _CLOSE = SEGMENT_FIELDS.index("segmentId"), SEGMENT_FIELDS.index("endTimeL")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-class Format(ABC):
-    """A text format. `header` opens every file, an empty window's too."""
+Part_contra = TypeVar("Part_contra", contravariant=True)
+
+
+class Packer(Protocol[Part_contra]):
+    """Makes the bytes of one file, as its parts come."""
+
+    def compress(self, data: Part_contra, /) -> bytes:
+        """Bytes to write for this part; may be none yet."""
+
+    def flush(self) -> bytes:
+        """The rest."""
+
+
+class FileFormat(ABC, Generic[Part]):
+    """What the file of a window holds, and how it is compressed. `header` opens every file, an empty window's too."""
 
     name: str
-    header: bytes = b""
+    header: Part | None = None
 
     @abstractmethod
-    def encode(self, segments: Sequence[Segment]) -> bytes:
+    def encode(self, segments: Sequence[Segment]) -> Part:
         """The segments, a record each."""
 
+    def check(self, compress: str) -> Compression:
+        """The compression, if it is known and what it needs is installed."""
+        return check_compression(compress)
+
+    def suffix(self, compress: Compression) -> str:
+        """How the names of its files end."""
+        return f"{self.name}{SUFFIXES[compress]}"
+
     @abstractmethod
-    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Close time and id of each segment in a file. ValueError, with the line, where it is none."""
+    def packer(self, compress: Compression) -> Packer[Part]:
+        """What makes a new file of its parts."""
+
+    @abstractmethod
+    def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
+        """Close time and id of each segment in a file as it is stored. ValueError where it is damaged."""
 
     def settings(self) -> dict[str, str]:
         """What shapes the bytes."""
         return {"format": self.name}
+
+
+class Format(FileFormat[bytes]):
+    """A text format, which is compressed as a whole."""
+
+    header: bytes = b""
+
+    @abstractmethod
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        """Close time and id of each segment in a file's text. ValueError, with the line, where it is none."""
+
+    def packer(self, compress: Compression) -> Packer[bytes]:
+        return compressor(compress)
+
+    def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
+        try:
+            with unpacked(file, compress) as text:
+                yield from self.keys(text)
+        except damage(compress) as error:
+            raise ValueError(f"the compressed data is damaged: {error}") from None
 
 
 class JsonLines(Format):

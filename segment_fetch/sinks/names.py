@@ -19,12 +19,17 @@ _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
 
 def is_segments(name: str) -> bool:
     """Whether a file is named like one with a window's segments."""
-    return _NAME.match(name) is not None
+    return _NAME.match(_base(name)) is not None
 
 
 def stamp(ms: int) -> str:
     """A moment as file names have it: 20261101T000000000Z."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime(_STAMP)}{ms % 1000:03d}Z"
+
+
+def day(ms: int) -> str:
+    """The day of a moment, in UTC: 2026-11-01."""
+    return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%d}"
 
 
 def stem(window: Window) -> str:
@@ -34,6 +39,7 @@ def stem(window: Window) -> str:
 
 def window_in(name: str) -> Window | None:
     """The window in a file's name; None where there is none. What follows it in the name is not looked at."""
+    name = _base(name)
     match = _NAME.match(name)
     try:
         window = Window(*map(_stamped, match.groups())) if match else None
@@ -49,6 +55,11 @@ def is_name(name: str | None, window: Window, suffix: str) -> bool:
         return False
     between = name[len(start) : -len(end)]
     return not between or _TOKEN.fullmatch(between) is not None
+
+
+def _base(name: str) -> str:
+    """A name without the folder of its day."""
+    return name.rpartition("/")[2]
 
 
 def _stamped(text: str) -> int:

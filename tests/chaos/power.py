@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from msgspec import Struct
 
@@ -35,7 +35,7 @@ NOW = 1_795_000_000.0
 DAY_MS = 86_400_000
 END = int(NOW * 1000) - 2 * DAY_MS
 
-SINKS: dict[str, Callable[[Path, Disk], FolderSink]] = {
+SINKS: dict[str, Callable[[Path, Disk], FolderSink[Any]]] = {
     "jsonl": lambda folder, disk: JsonlSink(folder, disk=disk),
     "jsonl, zstd": lambda folder, disk: JsonlSink(folder, "zstd", disk=disk),
     "csv, gzip": lambda folder, disk: CsvSink(folder, "gzip", disk=disk),
@@ -146,7 +146,7 @@ class FrailDisk(QuickDisk):
 class World:
     """A simulator, its clock, and extractions from it."""
 
-    def __init__(self, dataset: Dataset, sink: Callable[[Path, Disk], FolderSink]) -> None:
+    def __init__(self, dataset: Dataset, sink: Callable[[Path, Disk], FolderSink[Any]]) -> None:
         self.now = NOW
         self.simulator = Simulator(dataset, clock=lambda: self.now)
         self._sink = sink
@@ -247,7 +247,7 @@ class Night:
         shutil.rmtree(folder)
 
 
-async def run_kind(sink: Callable[[Path, Disk], FolderSink], again: int, seed: int = 1) -> Outcome:
+async def run_kind(sink: Callable[[Path, Disk], FolderSink[Any]], again: int, seed: int = 1) -> Outcome:
     """Every point of a first night, and of a second one that replaces what the first had provisionally."""
     outcome = Outcome()
     dataset = Dataset(segments=300, start=END - 2 * DAY_MS, end=END + DAY_MS, seed=3)

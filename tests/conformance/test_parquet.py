@@ -1,0 +1,59 @@
+"""Parquet folders: in one folder, and in one a day."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from segment_fetch import Segment
+from segment_fetch.conformance import Medium, Record, SinkConformance, as_columns
+from segment_fetch.manifest import WindowEntry
+from segment_fetch.sinks import Sink
+from segment_fetch.sinks.disk import Disk
+from segment_fetch.sinks.parquet import ParquetSink
+from tests.conformance.test_folders import Folder
+from tests.support_runs import manifest
+
+
+class ParquetFolder(Folder):
+    refuses = frozenset({"numbers beyond 64 bits"})
+    partition = "none"
+
+    def on(self, disk: Disk) -> Sink[Any]:
+        return ParquetSink(self.folder, self.compress, partition=self.partition, disk=disk)
+
+    def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
+        return [row for entry in entries for row in self.rows(self.folder / str(entry.file))]
+
+    def rows(self, path: Path) -> list[Record]:
+        table = pq.ParquetFile(path).read()
+        for name in ("start_time", "end_time"):
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, name, table.column(name).cast(pa.int64()))
+        return [row | {"extras": row["extras"] and json.loads(row["extras"])} for row in table.to_pylist()]
+
+    def record(self, segment: Segment) -> Record:
+        return as_columns(segment)
+
+
+class Days(ParquetFolder):
+    partition = "day"
+
+    def litter(self) -> list[str]:
+        named = {entry.get("file") for entry in manifest(self.folder)["windows"]} | {".lock", "manifest.json"}
+        found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
+        return sorted(found - named)
+
+
+@pytest.mark.parametrize("compress", ["zstd", "none"])
+class TestParquet(SinkConformance):
+    @pytest.fixture(params=[ParquetFolder, Days])
+    def medium(self, request: pytest.FixtureRequest, tmp_path: Path, compress: str) -> Medium:
+        made: Medium = request.param(tmp_path / "out", compress)
+        return made

@@ -79,6 +79,9 @@ def _check_start(job: Job, now_ms: int) -> None:
         start = parse_time(job.settings.start_date, now_ms)
     except InputError as error:
         raise InputError(f"start_date: {error}") from None
+    begin, what = (start, "start_date") if job.state.bookmark is None else (job.state.bookmark, "the state's bookmark")
+    if begin >= now_ms:
+        raise InputError(f"{what} {format_time(begin)}: lies in the future; now it is {format_time(now_ms)}")
     oldest = oldest_start(now_ms) + CLAMP_MARGIN_MS
     if job.state.bookmark is None and start < oldest and not job.settings.clamp:
         raise InputError(

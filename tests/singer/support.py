@@ -1,4 +1,4 @@
-"""What the tests of the tap share: a world with a clock, runs of the tap in it, and what a target would make of them."""
+"""What the tests of the tap share: a world with a clock, runs of the tap in it, and what a target makes of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec import structs
 
 from segment_fetch.query import format_time
 from segment_fetch.simulator import Dataset, Simulator
@@ -15,6 +16,7 @@ from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from segment_fetch.singer import app
 from tests.support_runs import AT_ONCE, DAY_MS, NOW_MS
 
+IMPATIENT = structs.replace(AT_ONCE, parked=(), patience=0.0)
 BEARER = "b3arer-of-the-tests"
 FIRST = NOW_MS - 20 * DAY_MS
 """Where datasets and runs begin."""
@@ -105,7 +107,7 @@ class World:
     def call(self, *argv: str) -> Result:
         """Runs the tap with these arguments only."""
         self.capture.readouterr()
-        code = app.main(argv, clock=self.clock, retry=AT_ONCE)
+        code = app.main(argv, clock=self.clock, retry=IMPATIENT)
         return Result(code, *self.capture.readouterr())
 
 

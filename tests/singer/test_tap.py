@@ -61,9 +61,7 @@ def test_everything_is_emitted_in_order_between_schema_and_state(world: World) -
     assert result.of("SCHEMA") == [result.messages[0]]
     schema = result.messages[0]
     assert (schema["key_properties"], schema["bookmark_properties"]) == (["segmentId"], ["endTimeL"])
-    assert result.records == sorted(
-        dataset(null_share=0.3).rows(), key=lambda row: (row["endTimeL"], row["segmentId"])
-    )
+    assert result.records == sorted(dataset(null_share=0.3).rows(), key=lambda row: (row["endTimeL"], row["segmentId"]))
     assert {message["time_extracted"] for message in result.of("RECORD")} == {"2026-11-06T21:20:00Z"}
     assert bookmark(result.state) == NOW_MS - SETTLED_AFTER_MS
 
@@ -163,7 +161,9 @@ def test_a_bookmark_moves_over_proven_windows_that_begin_at_it() -> None:
 
 def test_a_month_of_nights_with_late_rows_ends_equal_to_the_truth(world: World) -> None:
     world.serve(dataset(2_000, days=34), drift=Drift(late_share=0.1, late_delay_s=86_400))
-    chance, loaded, state = random.Random(7), {}, None
+    chance = random.Random(7)
+    loaded: dict[str, Any] = {}
+    state, first = None, 0
     for night in range(1, 35):
         world.now_ms = FIRST + night * DAY_MS + chance.randrange(6 * HOUR_MS)
         world.simulator.stats.log.clear()
@@ -171,7 +171,7 @@ def test_a_month_of_nights_with_late_rows_ends_equal_to_the_truth(world: World) 
         assert result.code == 0, result.err
         asked = min(record.query.start for record in world.simulator.stats.log if record.query)
         assert state is None or asked == bookmark(state), "what is settled is not read again"
-        first = asked if state is None else first
+        first = first or asked
         for message in result.messages:
             if message["type"] == "RECORD":
                 loaded[message["record"]["segmentId"]] = message["record"]
@@ -275,7 +275,7 @@ def test_states_of_every_kind_are_understood(world: World, name: str) -> None:
 
 def test_what_others_keep_in_the_state_is_passed_on(world: World) -> None:
     world.serve(dataset(5))
-    state = {"bookmarks": {"users": {"since": 1}}, "currently_syncing": None}
+    state: dict[str, Any] = {"bookmarks": {"users": {"since": 1}}, "currently_syncing": None}
     assert world.tap(state=state).state == state | {"bookmarks": {**state["bookmarks"], **own(world.tap().state)}}
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 from hypothesis import HealthCheck, settings
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from tests.support_postgres import Postgres
 
 settings.register_profile(
     "reproducible", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=100
@@ -32,3 +38,12 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issuer.issue_cert("va.agent.liveperson.net", "sentinel.liveperson.net", "127.0.0.1").configure_cert(context)
     return Authority(file, context)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """A PostgreSQL server on this machine."""
+    from tests.support_postgres import postgres
+
+    with TemporaryDirectory() as folder, postgres(Path(folder) / "data") as server:
+        yield server

@@ -96,7 +96,7 @@ class TableSink(Sink["pa.RecordBatch"]):
             check_columns(f"{self.place}, table {self._table}", types, found, db.primary_key(self._table))
         elif not reading:
             with db.transaction():
-                columns = [_column(field, types[field.name]) for field in arrow.schema()]
+                columns = [_column(field, types[field.name], db.byte_order) for field in arrow.schema()]
                 db.run(f"CREATE TABLE {quoted(self._table)} ({', '.join(columns)}, PRIMARY KEY (segment_id))")
                 if db.indexed:
                     db.run(f"CREATE INDEX {quoted(self._table + '_end_time')} ON {quoted(self._table)} (end_time)")
@@ -302,8 +302,9 @@ def check_columns(place: str, due: dict[str, str], found: dict[str, str], key: t
         raise DestinationError(f"{place} is another one: {'; '.join(differences)}; use another table")
 
 
-def _column(field: pa.Field, kind: str) -> str:
-    return f"{quoted(field.name)} {kind}{'' if field.nullable else ' NOT NULL'}"
+def _column(field: pa.Field, kind: str, order: str) -> str:
+    by_bytes = f" {order}" if field.name == "segment_id" else ""
+    return f"{quoted(field.name)} {kind}{by_bytes}{'' if field.nullable else ' NOT NULL'}"
 
 
 def _named(manifest: bytes | None) -> dict[str, _Entry]:

@@ -1,0 +1,65 @@
+"""Addresses of PostgreSQL servers, whose secrets are never to be seen."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+from segment_fetch.errors import InputError
+
+SCHEMES = ("postgresql", "postgres")
+_OWN = ("table", "schema")
+_SECRETIVE = ("password", "secret", "token")
+_DEFAULTS = {"connect_timeout": "10", "fallback_application_name": "segment-fetch"}
+_FORM = "write postgresql://USER@HOST:PORT/DATABASE?schema=SCHEMA&table=TABLE; each part may be left out"
+
+
+class Dsn:
+    """The parts of a URL as libpq knows it. `table` and `schema` are parameters of its own, which libpq does not see.
+
+    Neither `str` nor `repr` shows a secret. InputError, which shows nothing of the URL, where it cannot be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = _split(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        self.table = query.get("table")
+        self.schema = query.get("schema")
+        user, _, place = parts.netloc.rpartition("@")
+        name, _, password = user.partition(":")
+        self._shown = f"postgresql://{name}{'@' if name else ''}{place}{parts.path}"
+        hidden = [value for key, value in query.items() if any(word in key.lower() for word in _SECRETIVE)]
+        self.secrets = tuple(value for value in (password, unquote(password), *hidden) if value)
+        passed = {key: value for key, value in query.items() if key not in _OWN}
+        self._uri = parts._replace(query=urlencode(_DEFAULTS | passed, quote_via=quote)).geturl()
+
+    def reveal(self) -> str:
+        """The address with its secrets, as the driver takes it."""
+        return self._uri
+
+    def redacted(self, text: str) -> str:
+        """A text without the secrets of the address."""
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def __repr__(self) -> str:
+        return f"Dsn({self._shown!r})"
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise InputError(f"the address of the PostgreSQL server cannot be read: {_FORM}") from None
+    if parts.scheme not in SCHEMES or "://" not in url:
+        raise InputError(f"this is no address of a PostgreSQL server: {_FORM}")
+    if url.count("@") > 1 or ("@" in url and "@" not in parts.netloc):
+        raise InputError(
+            "the address of the PostgreSQL server has an @ too many, or one of / ? # before it: within a name or a "
+            "password they are written %40 %2F %3F %23"
+        )
+    return parts

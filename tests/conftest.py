@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from tests.support_objects import Bucket
     from tests.support_postgres import Postgres
 
 settings.register_profile(
@@ -38,6 +40,30 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     issuer.issue_cert("va.agent.liveperson.net", "sentinel.liveperson.net", "127.0.0.1").configure_cert(context)
     return Authority(file, context)
+
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def s3_port() -> Iterator[int]:
+    """The port of an S3 server on this machine."""
+    from tests.support_objects import s3_server
+
+    with s3_server() as port:
+        yield port
+
+
+@pytest.fixture
+def bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket behind a proxy, which the environment names."""
+    from tests.support_objects import Bucket, Proxy, environment, new_bucket
+
+    name = f"bucket-{next(_numbers)}"
+    new_bucket(s3_port, name)
+    with Proxy(s3_port).running() as proxy:
+        environment(monkeypatch, AWS_ENDPOINT_URL=proxy.url, AWS_MAX_ATTEMPTS="3")
+        yield Bucket(name, proxy)
 
 
 @pytest.fixture(scope="session")

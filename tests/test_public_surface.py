@@ -57,6 +57,7 @@ PUBLIC = {
         "Format",
         "JsonLines",
         "JsonlSink",
+        "ObjectSink",
         "Sink",
         "StreamSink",
         "Written",

@@ -3,6 +3,18 @@
 from segment_fetch.sinks.base import Sink, Written
 from segment_fetch.sinks.files import CsvSink, FolderSink, JsonlSink
 from segment_fetch.sinks.formats import Csv, Format, JsonLines
+from segment_fetch.sinks.objects import ObjectSink
 from segment_fetch.sinks.stream import StreamSink
 
-__all__ = ["Csv", "CsvSink", "FolderSink", "Format", "JsonLines", "JsonlSink", "Sink", "StreamSink", "Written"]
+__all__ = [
+    "Csv",
+    "CsvSink",
+    "FolderSink",
+    "Format",
+    "JsonLines",
+    "JsonlSink",
+    "ObjectSink",
+    "Sink",
+    "StreamSink",
+    "Written",
+]

@@ -6,21 +6,20 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 
-from segment_fetch.errors import DestinationError, InputError
-from segment_fetch.models import Segment
+from segment_fetch.errors import DestinationError
 from segment_fetch.order import Part
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Draft, Key, Sink, Written
+from segment_fetch.sinks.base import Key, Written
 from segment_fetch.sinks.disk import Disk
-from segment_fetch.sinks.drafts import FileDraft, write_all
+from segment_fetch.sinks.filesink import FileSink
 from segment_fetch.sinks.formats import Csv, FileFormat, JsonLines
 from segment_fetch.sinks.locks import locked
-from segment_fetch.sinks.names import MANIFEST, PATTERN, day, is_name, is_segments, stem, window_in
+from segment_fetch.sinks.names import MANIFEST, PATTERN, is_segments
 
 _LOCK = ".lock"
 _PARTIAL = ".partial"
@@ -32,7 +31,7 @@ def is_leftover(name: str) -> bool:
     return _OWN_PARTIAL.fullmatch(name) is not None
 
 
-class FolderSink(Sink[Part]):
+class FolderSink(FileSink[Part]):
     """Files of one format in one folder, which is created if need be.
 
     `partition="day"` puts them into a folder a day, as Hive does: `date=2026-11-01/`, days of UTC.
@@ -47,33 +46,12 @@ class FolderSink(Sink[Part]):
         partition: str = "none",
         disk: Disk | None = None,
     ) -> None:
+        super().__init__(form, compress, partition)
         self.folder = Path(folder)
-        self.utc_days = _daily(partition)
-        self._format = form
-        self._compress = form.check(compress)
-        self._suffix = form.suffix(self._compress)
         self._disk = disk or Disk()
         self._lock: int | None = None
 
-    def settings(self) -> dict[str, str]:
-        daily = {"partition": "day"} if self.utc_days else {}
-        return {**self._format.settings(), "compress": self._compress, **daily}
-
-    def name(self, window: Window) -> str:
-        """The file's name for a window, from the folder on."""
-        return f"{self._place(window)}{stem(window)}.{self._suffix}"
-
-    def _place(self, window: Window) -> str:
-        return f"date={day(window.start)}/" if self.utc_days else ""
-
-    def may_be_called(self, window: Window, file: str | None) -> bool:
-        place = self._place(window)
-        if file is None or not file.startswith(place):
-            return False
-        return is_name(file[len(place) :], window, self._suffix)  # with a token, too: of a copy from an object store
-
     def names(self) -> list[str]:
-        """The files that are there, named as the manifest does: those of the folder, and of its days."""
         days = [path for path in self.folder.glob("date=*") if path.is_dir()]
         found = [*self.folder.iterdir(), *(path for each in days for path in each.iterdir())]
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
@@ -114,18 +92,10 @@ class FolderSink(Sink[Part]):
                 f"{self.folder} holds {found} but no {MANIFEST}: restore the manifest, or move the files elsewhere"
             )
 
-    def encode(self, segments: Sequence[Segment]) -> Part:
-        return self._format.encode(segments)
-
-    def write(self, window: Window, parts: Iterable[Part]) -> Written:
-        return write_all(self.begin(window), parts)
-
-    def begin(self, window: Window) -> Draft[Part]:
+    def _new_file(self, window: Window) -> Replacement:
         name = self.name(window)
-        with self._translated():
-            self._make_day(name)
-            file = Replacement(self._disk, self.folder, name)
-        return FileDraft(file, self._format.packer(self._compress), self._format.header, self._translated)
+        self._make_day(name)
+        return Replacement(self._disk, self.folder, name)
 
     def _make_day(self, name: str) -> None:
         place = (self.folder / name).parent
@@ -161,23 +131,14 @@ class FolderSink(Sink[Part]):
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         with self._translated():
-            for name in self.names():
-                named = self._window_of(name)
-                if named is None or name in keep:
-                    continue
-                if named.start < window.end and named.end > window.start:
-                    self._disk.remove(self.folder / name)
+            for name in self._left_over(self.names(), keep, window):
+                self._disk.remove(self.folder / name)
 
-    def _window_of(self, name: str) -> Window | None:
-        """The window whose file has this very name; None for a file of somebody else."""
-        window = window_in(name)
-        return window if window and name == self.name(window) else None
-
-    def holds(self, written: Written) -> bool:
+    def size(self, name: str) -> int | None:
         try:
-            return written.file is not None and (self.folder / written.file).stat().st_size == written.bytes
+            return (self.folder / name).stat().st_size
         except OSError:
-            return False
+            return None
 
     def close(self) -> None:
         if self._lock is not None:
@@ -229,12 +190,6 @@ def _advice(error: OSError, folder: Path) -> str:
         case errno.ENOTDIR | errno.EEXIST:
             return f"{place} is not a folder: choose another one"
     return f"cannot write {place}: {error.strerror or error}; mend it and run again; what is committed stays"
-
-
-def _daily(partition: str) -> bool:
-    if partition not in ("none", "day"):
-        raise InputError(f"partition {partition!r}: is none of none, day")
-    return partition == "day"
 
 
 class JsonlSink(FolderSink[bytes]):

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from segment_fetch.query import Window
 
 MANIFEST = "manifest.json"
+DAY = "date="
+"""How the name of a day's folder begins."""
 _STAMP = "%Y%m%dT%H%M%S"
 PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
 """How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""

@@ -1,0 +1,76 @@
+"""Objects on their way up and down, a piece at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+READ_AT_ONCE = 4 * 1024 * 1024
+_PART = 5 * 1024 * 1024  # the least that S3 takes; 10,000 of them make an object of 50 GB
+_PARTS_AT_ONCE = 3
+
+
+class Upload:
+    """An object that is there when it is whole, or not at all: one request if it is small, else a multipart upload.
+
+    At most `_PARTS_AT_ONCE` + 1 parts of `_PART` bytes are in memory. `done` takes the name when it is there.
+    """
+
+    def __init__(self, store: ObjectStore, name: str, done: set[str]) -> None:
+        from obstore import open_writer  # noqa: PLC0415 - an optional extra
+
+        self.name = name
+        self._done = done
+        self._writer = open_writer(store, name, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE)
+
+    def write(self, data: bytes) -> None:
+        """Takes all of the data, and waits while as much as may be is on its way."""
+        self._writer.write(data)
+
+    def finish(self) -> None:
+        """Puts the object there. If that fails, nothing is."""
+        self._writer.close()
+        self._done.add(self.name)
+
+    def drop(self) -> None:
+        """Aborts the upload. An abort that fails leaves parts that the store shows to nobody."""
+        with suppress(OSError, _DroppedError), self._writer:
+            raise _DroppedError
+
+
+class _DroppedError(Exception):
+    """The way to tell a writer that it is to abort."""
+
+
+class Download(io.RawIOBase):
+    """An object as a file, fetched piece by piece. `translated` turns the store's errors into what is to be raised."""
+
+    def __init__(self, store: ObjectStore, name: str, translated: Callable[[], AbstractContextManager[None]]) -> None:
+        from obstore import open_reader  # noqa: PLC0415 - an optional extra
+
+        self._translated = translated
+        with translated():
+            self._file = open_reader(store, name, buffer_size=READ_AT_ONCE)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        with self._translated():
+            data = self._file.read(len(into))
+        into[: len(data)] = memoryview(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()

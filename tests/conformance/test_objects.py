@@ -1,0 +1,76 @@
+"""Object stores, over HTTP."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from segment_fetch import Segment
+from segment_fetch.conformance import Medium, Record, SinkConformance, as_json
+from segment_fetch.manifest import WindowEntry
+from segment_fetch.sinks import Csv, JsonLines, ObjectSink, Sink
+from tests.conformance.test_folders import CsvFolder
+from tests.support_objects import Answer, Asked, Bucket
+from tests.support_runs import unpacked
+
+
+class Objects(Medium):
+    def __init__(self, bucket: Bucket, compress: str) -> None:
+        self.bucket = bucket
+        self.compress = compress
+
+    def sink(self) -> Sink[Any]:
+        return ObjectSink(self.bucket.url, JsonLines(), self.compress, store=self.bucket.store())
+
+    def broken(self) -> Sink[Any]:
+        self.bucket.proxy.fault = self.fault
+        return self.sink()
+
+    def fault(self, asked: Asked) -> Answer | None:
+        is_window = asked.method == "PUT" and asked.name.startswith("segments-")
+        return Answer(503, "SlowDown") if is_window else None
+
+    def harm(self, entry: WindowEntry) -> None:
+        stored = bytearray(self.bucket.read(str(entry.file)))
+        stored[len(stored) // 2] ^= 1
+        self.bucket.put(str(entry.file), bytes(stored))
+
+    def litter(self) -> list[str]:
+        stored = self.bucket.contents()
+        named = {entry.get("file") for entry in json.loads(stored["manifest.json"])["windows"]}
+        return [name for name in stored if name not in named and name != "manifest.json"]
+
+    def bytes(self, entry: WindowEntry) -> bytes:
+        stored = self.bucket.read(str(entry.file))
+        assert len(stored) == entry.bytes
+        return unpacked(str(entry.file), stored)
+
+    def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
+        return [json.loads(line) for entry in entries for line in self.bytes(entry).split(b"\n") if line]
+
+    def record(self, segment: Segment) -> Record:
+        return as_json(segment)
+
+
+class CsvObjects(Objects):
+    def sink(self) -> Sink[Any]:
+        return ObjectSink(self.bucket.url, Csv(), self.compress, store=self.bucket.store())
+
+    def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
+        texts = [io.StringIO(self.bytes(entry).decode(), newline="") for entry in entries]
+        return [row for text in texts for row in csv.DictReader(text, strict=True)]
+
+    record = CsvFolder.record
+    cell = CsvFolder.cell
+
+
+@pytest.mark.parametrize(("stored", "compress"), [(Objects, "none"), (CsvObjects, "gzip")])
+class TestObjects(SinkConformance):
+    @pytest.fixture
+    def medium(self, bucket: Bucket, stored: type[Objects], compress: str) -> Medium:
+        return stored(bucket, compress)

@@ -63,7 +63,7 @@ def bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     new_bucket(s3_port, name)
     with Proxy(s3_port).running() as proxy:
         environment(monkeypatch, AWS_ENDPOINT_URL=proxy.url, AWS_MAX_ATTEMPTS="3")
-        yield Bucket(name, proxy)
+        yield Bucket(name, proxy, s3_port)
 
 
 @pytest.fixture(scope="session")

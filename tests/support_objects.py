@@ -148,19 +148,20 @@ _HOP = ("connection", "transfer-encoding", "date", "server", "keep-alive")
 class Bucket:
     """A bucket of its own behind a proxy, and what is in it."""
 
-    def __init__(self, name: str, proxy: Proxy) -> None:
+    def __init__(self, name: str, proxy: Proxy, port: int) -> None:
         self.name = name
         self.proxy = proxy
         self.url = f"s3://{name}/some/prefix"
-        self._direct = S3Store(name, prefix="some/prefix", **self.options())
-
-    def options(self) -> Any:
-        """How a store of the tests reaches it: a few quick repeats."""
-        return {"endpoint": self.proxy.url, "client_options": {"allow_http": True}, "retry_config": QUICK}
+        self._port = port
+        self._direct = self._client(f"http://127.0.0.1:{port}")
 
     def store(self) -> Any:
-        """A client of its own."""
-        return S3Store(self.name, prefix="some/prefix", **self.options())
+        """A client of its own, by way of the proxy; it repeats a failed request twice, and soon."""
+        return self._client(self.proxy.url)
+
+    def _client(self, url: str) -> Any:
+        reached: Any = {"endpoint": url, "client_options": {"allow_http": True}, "retry_config": QUICK}
+        return S3Store(self.name, prefix="some/prefix", **reached)
 
     def names(self) -> list[str]:
         """What is below the prefix."""
@@ -182,7 +183,7 @@ class Bucket:
 
     def uploads(self) -> int:
         """How many multipart uploads are neither complete nor aborted."""
-        server = http.client.HTTPConnection("127.0.0.1", int(self.proxy.url.rpartition(":")[2]))
+        server = http.client.HTTPConnection("127.0.0.1", self._port)
         server.request("GET", f"/{self.name}?uploads")
         listed = server.getresponse().read()
         server.close()

@@ -23,6 +23,7 @@ Damage: TypeAlias = Literal[
     "bad manifest",
     "missing file",
     "extra file",
+    "extra rows",
     "left over",
     "wrong size",
     "changed",
@@ -59,7 +60,8 @@ class Audit(Struct, frozen=True):
         return not self.findings
 
 
-_AGAIN = "run the extraction again: it reads the window anew"
+AGAIN = "run the extraction again: it reads the window anew"
+"""The mend of most findings."""
 
 
 def manifest_of(folder: str | Path) -> Manifest:
@@ -122,7 +124,7 @@ def _parquet(folder: Path, compress: str, partition: str, version: str) -> Folde
 
 def _audit(sink: FolderSink[Any], manifest: Manifest) -> Audit:
     entries = [entry for entry in manifest.windows if entry.status != "unproven"]
-    findings = [*_strangers(sink, entries), *_holes(manifest)]
+    findings = [*_strangers(sink, entries), *holes(manifest)]
     seen = array("Q")
     for entry in entries:
         findings += _check_file(sink, entry, seen)
@@ -146,10 +148,11 @@ def _strangers(sink: FolderSink[Any], entries: Sequence[WindowEntry]) -> Iterato
             )
 
 
-def _holes(manifest: Manifest) -> Iterator[Finding]:
+def holes(manifest: Manifest) -> Iterator[Finding]:
+    """What the manifest itself says is missing."""
     for entry in manifest.windows:
         if entry.status == "unproven":
-            yield Finding("unproven", str(entry.window), f"{entry.reason or 'it could not be proven'}; {_AGAIN}")
+            yield Finding("unproven", str(entry.window), f"{entry.reason or 'it could not be proven'}; {AGAIN}")
     ordered = sorted(entry.window for entry in manifest.windows)
     for one, other in pairwise(ordered):
         if one.end < other.start:
@@ -159,20 +162,20 @@ def _holes(manifest: Manifest) -> Iterator[Finding]:
 def _check_file(sink: FolderSink[Any], entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
     name = str(entry.file)
     if not (sink.folder / name).is_file():
-        yield Finding("missing file", name, f"it is not there; {_AGAIN}")
+        yield Finding("missing file", name, f"it is not there; {AGAIN}")
         return
     if entry.sha256 is None or entry.bytes is None:
         yield Finding("bad manifest", name, "its size or checksum is not in the manifest: restore that from a copy")
         return
     size = (sink.folder / name).stat().st_size
     if size != entry.bytes:
-        yield Finding("wrong size", name, f"it has {size} bytes and should have {entry.bytes}; {_AGAIN}")
+        yield Finding("wrong size", name, f"it has {size} bytes and should have {entry.bytes}; {AGAIN}")
     elif not sink.intact(entry.written):
-        yield Finding("changed", name, f"its size is right but its contents have changed; delete it, and {_AGAIN}")
+        yield Finding("changed", name, f"its size is right but its contents have changed; delete it, and {AGAIN}")
     try:
         yield from _check_rows(name, entry, list(sink.keys(entry.written)), seen)
     except ValueError as error:
-        yield Finding("unreadable", name, f"{error}; delete the file, and {_AGAIN}")
+        yield Finding("unreadable", name, f"{error}; delete the file, and {AGAIN}")
 
 
 def _check_rows(name: str, entry: WindowEntry, keys: list[Key], seen: array[int]) -> Iterator[Finding]:
@@ -181,9 +184,9 @@ def _check_rows(name: str, entry: WindowEntry, keys: list[Key], seen: array[int]
     outside = sum(not window.start <= at < window.end for at, _ in keys)
     if len(keys) != entry.segments:
         due = f"it holds {len(keys)} segments and should hold {entry.segments}"
-        yield Finding("wrong row count", name, f"{due}; delete it, and {_AGAIN}")
+        yield Finding("wrong row count", name, f"{due}; delete it, and {AGAIN}")
     if doubled:
-        yield Finding("doubled id", name, f"{doubled} segments are in it twice; delete it, and {_AGAIN}")
+        yield Finding("doubled id", name, f"{doubled} segments are in it twice; delete it, and {AGAIN}")
     if outside:
         yield Finding("outside its window", name, f"{outside} segments did not close within {window}")
     if keys != sorted(keys):

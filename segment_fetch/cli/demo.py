@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from segment_fetch.auth import OAuth1Key
-from segment_fetch.cli import child, exits, extract, parser, summary
+from segment_fetch.cli import child, destinations, exits, extract, handled, parser, summary
 from segment_fetch.cli.credentials import ACCOUNT, OAUTH1, Credentials
 from segment_fetch.cli.logs import say
 from segment_fetch.cli.shell import Shell
@@ -75,14 +75,23 @@ def _concluded(args: Namespace, shell: Shell, report: Report) -> int:
     told = summary.Run(args.out, shell.command)
     value = summary.as_json(report, told, code, command="demo", source=_SOURCE)
     text = summary.as_text(report, told, width())
+    if code == exits.OK and (table := destinations.table(args.out, shell)) is not None:
+        rows = handled.by_skill(table)
+        value["handle_time_by_skill"] = [row._asdict() for row in rows]
+        text += f"\n\nHandle time by skill, asked of the table:\n{handled.as_text(rows)}\n"
     shell.report(f"{text}\n{_next(args, shell, report)}" if code == exits.OK else text, value)
     return code
 
 
 def _next(args: Namespace, shell: Shell, report: Report) -> str:
-    lines = ["Next:"]
-    lines.append(f"  head -qn 1 {shlex.quote(args.out)}/*.jsonl")
+    lines = ["Next:", f"  {_look(args, shell)}"]
     if report.windows:
         lines.append(f"  {shell.command}   # again: nothing left to do")
     lines.append("  segment-fetch doctor  # your own account")
     return "\n".join(lines)
+
+
+def _look(args: Namespace, shell: Shell) -> str:
+    """The command that shows what has come."""
+    table = destinations.table(args.out, shell)
+    return f"head -qn 1 {shlex.quote(args.out)}/*.jsonl" if table is None else handled.command(table)

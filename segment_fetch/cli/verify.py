@@ -7,20 +7,20 @@ from typing import Any
 
 import msgspec
 
-from segment_fetch.cli import exits, settings, stopping
+from segment_fetch.cli import destinations, exits, settings, stopping
 from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.words import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.manifest import Manifest, WindowEntry
 from segment_fetch.query import Window, oldest_start
-from segment_fetch.verify import Audit, Finding, audit, manifest_of
+from segment_fetch.verify import Audit, Finding
 
 _LISTED = 50
 
 
 def run(args: Namespace, shell: Shell) -> int:
     """The command. Returns its exit code; errors of the library pass through."""
-    found = audit(args.out)
+    found = destinations.audit(args.out, shell)
     compared = 0
     if args.against_api:
         compared, differing = _against_api(args, shell)
@@ -35,7 +35,7 @@ def run(args: Namespace, shell: Shell) -> int:
 
 def _against_api(args: Namespace, shell: Shell) -> tuple[int, list[Finding]]:
     """How many windows the API still serves, and those of which it has another number of segments."""
-    manifest = manifest_of(args.out)
+    manifest = destinations.manifest(args.out, shell)
     credentials = shell.credentials()
     if credentials.account != manifest.query.get("account"):
         raise InputError(f"{args.out} holds account {manifest.query.get('account')}, not {credentials.account}")
@@ -64,7 +64,11 @@ def _filters(manifest: Manifest) -> dict[str, str]:
 
 
 def _difference(entry: WindowEntry, count: int) -> Finding:
-    mend = "sync or extract it again" if entry.status == "provisional" else "delete its file and extract it again"
+    mend = (
+        "sync or extract it again"
+        if entry.status == "provisional"
+        else "delete its file, or its rows, and extract it again"
+    )
     return Finding(
         "differs", str(entry.window), f"the API reports {count:,} segments now, {entry.count:,} then; {mend}"
     )

@@ -115,6 +115,7 @@ class _Postgres(Database):
             self.run(f"SET search_path TO {quoted(schema)}")
         if reading:
             self.run("SET default_transaction_read_only = on")
+            self.run("SET default_transaction_isolation = 'repeatable read'")
         if self.rows("SELECT current_schema()") == [(None,)]:
             raise DestinationError(
                 f"{self._dsn}: there is no schema {schema or 'to create tables in'}; create it first"

@@ -6,6 +6,7 @@ connection; one transaction then removes the older rows, inserts the new ones an
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
@@ -81,6 +82,8 @@ class TableSink(Sink["pa.RecordBatch"]):
     def _opened(self, *, reading: bool) -> bytes | None:
         self._database = self.connect(self._table, reading=reading)
         try:
+            if reading:
+                self._db.run("BEGIN")  # all that is read from now on is of one moment
             self._prepare(reading=reading)
             manifest = self._read_manifest()
         except BaseException:
@@ -206,6 +209,15 @@ class TableSink(Sink["pa.RecordBatch"]):
         source = quoted(self._table) if name is None else self._stored(name)
         [(rows,)] = self._db.rows(f"SELECT count(*) FROM {source}")  # noqa: S608
         return int(str(rows))
+
+    @property
+    def table_name(self) -> str:
+        """The table as a query names it."""
+        return self._table if re.fullmatch("[a-z_][a-z0-9_]*", self._table) else quoted(self._table)
+
+    def ask(self, sql: str) -> Sequence[tuple[object, ...]]:
+        """The rows of a query of one's own, while the sink is open."""
+        return self._db.rows(sql)
 
     def intact(self, written: Written) -> bool:
         """Whether the table has the window's rows, value by value, as they were written."""

@@ -1,0 +1,108 @@
+"""What `--out` names: a folder, standard output, or by its scheme a table of a database."""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from segment_fetch.errors import InputError
+
+if TYPE_CHECKING:
+    from segment_fetch.cli.shell import Shell
+    from segment_fetch.manifest import Manifest
+    from segment_fetch.sinks.tables import TableSink
+    from segment_fetch.verify import Audit
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_FILES_ONLY = {"format": "--format", "compress": "--compress", "csv_safe": "--csv-safe", "partition": "--partition"}
+
+
+def table(out: str, shell: Shell) -> TableSink | None:
+    """The sink of a table; None where `--out` names none. InputError where it is a URL of an unknown scheme."""
+    found = _SCHEME.match(out)
+    if found is None:
+        return None
+    make = _TABLES.get(found[1].lower())
+    if make is None:
+        raise InputError(f"--out: there is no destination {found[1]}://; there are {', '.join(FORMS)}")
+    return make(out, shell)
+
+
+def refuse_file_options(args: Namespace) -> None:
+    """InputError where an option is given that says how files are to be, which a table is not."""
+    given = [name for dest, name in _FILES_ONLY.items() if getattr(args, dest, None) not in (None, False, "none")]
+    if given:
+        raise InputError(f"{' and '.join(given)}: for files only; a table has columns, and packs them as it likes")
+
+
+def audit(out: str, shell: Shell) -> Audit:
+    """Holds what is there against its manifest."""
+    from segment_fetch import verify  # noqa: PLC0415 - the command that needs it is the only one
+
+    sink = table(out, shell)
+    if sink is None:
+        return verify.audit(out)
+    from segment_fetch import verify_tables  # noqa: PLC0415 - brings pyarrow
+
+    return verify_tables.audit(sink)
+
+
+def manifest(out: str, shell: Shell) -> Manifest:
+    """The manifest that is there."""
+    from segment_fetch import verify  # noqa: PLC0415
+
+    sink = table(out, shell)
+    if sink is None:
+        return verify.manifest_of(out)
+    from segment_fetch import verify_tables  # noqa: PLC0415 - brings pyarrow
+
+    return verify_tables.manifest_of(sink)
+
+
+def _duckdb(url: str, _: Shell) -> TableSink:
+    from segment_fetch.sinks.duckdb import DuckDbSink  # noqa: PLC0415 - an optional extra
+    from segment_fetch.sinks.tables import TABLE  # noqa: PLC0415
+
+    path, name = duckdb_file(url)
+    return DuckDbSink(path, name or TABLE)
+
+
+def duckdb_file(url: str) -> tuple[str, str | None]:
+    """The path of the file and the name of the table in a URL: duckdb:///here.duckdb, duckdb:////from/the/root.duckdb.
+
+    The table is None where the URL names none.
+    """
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    path = unquote(parts.path)[1:]
+    if parts.netloc or not path or parts.fragment or query.keys() - {"table"}:
+        raise InputError(
+            f"--out {url}: write duckdb:///FILE, or duckdb:////FILE from the root on; ?table=NAME names another table"
+        )
+    return path, query.get("table")
+
+
+def _postgres(url: str, shell: Shell) -> TableSink:
+    from segment_fetch.sinks.dsn import Dsn  # noqa: PLC0415
+
+    dsn = Dsn(url)
+    if dsn.secrets:
+        shell.hide(dsn.secrets)
+        raise InputError(
+            f"--out {dsn}: a password is never part of a command, because other users of the machine can read it; "
+            "leave it out, and set PGPASSWORD or write it into ~/.pgpass"
+        )
+    from segment_fetch.sinks.postgres import PostgresSink  # noqa: PLC0415 - an optional extra
+
+    return PostgresSink(url)
+
+
+_TABLES: Mapping[str, Callable[[str, Shell], TableSink]] = MappingProxyType(
+    {"duckdb": _duckdb, "postgresql": _postgres, "postgres": _postgres}
+)
+FORMS = ("a folder", "- for standard output", "duckdb:///FILE", "postgresql://USER@HOST/DATABASE")
+"""What can be written after `--out`, for help and errors."""

@@ -185,6 +185,19 @@ def test_what_a_loser_wrote_stays_if_the_winner_knows_it(bucket: Bucket) -> None
     assert_sound(bucket)
 
 
+def test_run_whose_object_was_taken_for_a_leftover_cannot_publish_it(bucket: Bucket) -> None:
+    """Another run begins between its object and its manifest. S3's versions are those of the bytes: they must differ."""
+    commit(ObjectSink(bucket.url, JsonLines()), ONE)
+    slow = ObjectSink(bucket.url, JsonLines())
+    slow.open()
+    name = str(slow.write(TWO, [b"{}\n"]).file)
+    commit(ObjectSink(bucket.url, JsonLines()))
+    assert name not in bucket.names()
+    with pytest.raises(DestinationBusyError):
+        slow.publish(json.dumps([name]).encode(), [])
+    assert_sound(bucket)
+
+
 # Interruptions
 
 

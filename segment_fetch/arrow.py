@@ -75,6 +75,7 @@ _SCHEMA = pa.schema(
     [pa.field(name, kind, nullable=name not in _ALWAYS) for name, kind in _TYPES.items()],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
+_MOST_ROWS = 65_536
 _ROWS = 1000  # at once: what they are made of still lies in the processor's cache
 _MISFIT = (pa.ArrowException, TypeError, OverflowError, UnicodeError)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
@@ -97,6 +98,13 @@ def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
     if not batches:
         return pa.RecordBatch.from_pylist([], schema=_SCHEMA)
     return pa.Table.from_batches(batches, _SCHEMA).combine_chunks().to_batches()[0]
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of small batches, in batches of at most 65,536; no empty one."""
+    table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
+    for at in range(0, table.num_rows, _MOST_ROWS):
+        yield from table.slice(at, _MOST_ROWS).to_batches()
 
 
 def _few(segments: Sequence[Segment]) -> pa.RecordBatch:

@@ -35,6 +35,7 @@ from segment_fetch.retry import RetryPolicy
 
 if TYPE_CHECKING:
     import aiohttp
+    import pyarrow as pa
 
     from segment_fetch.api import SegmentApi
     from segment_fetch.extract import Committer, Report
@@ -166,13 +167,36 @@ class SegmentClient:
         others are delivered, and IncompleteError at the end names it. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
+        async with aclosing(self._proven(start, end, list, clamp)) as proven:
+            async for parts in proven:
+                for batch in _batches(parts):
+                    yield batch
+
+    async def stream_arrow(
+        self, start: TimeLike, end: TimeLike, *, clamp: bool = False
+    ) -> AsyncGenerator[pa.RecordBatch, None]:
+        """The same as Arrow record batches, with the columns of `segment_fetch.arrow`. Needs the extra `arrow`.
+
+        A batch holds at most 65,536 segments, all of one window, and is never empty. Also raises MissingExtraError, and
+        DestinationError for a number beyond 64 bits.
+        """
+        from segment_fetch.arrow import joined, record_batch  # noqa: PLC0415 - an optional extra
+
+        async with aclosing(self._proven(start, end, record_batch, clamp)) as proven:
+            async for parts in proven:
+                for batch in joined(parts):
+                    yield batch
+
+    async def _proven(
+        self, start: TimeLike, end: TimeLike, encode: Callable[[Sequence[Segment]], Part], clamp: bool
+    ) -> AsyncGenerator[list[Part], None]:
+        """The parts of each proven window, oldest first; IncompleteError at the end names the others."""
         unproven: list[WindowRead[Any]] = []
-        async with aclosing(self.windows(start, end, list, clamp=clamp)) as windows:
+        async with aclosing(self.windows(start, end, encode, clamp=clamp)) as windows:
             async for read in windows:
                 if read.status == "unproven":
                     unproven.append(read)
-                for batch in _batches(read.parts):
-                    yield batch
+                yield read.parts
         if unproven:
             raise _incomplete(unproven)
 
@@ -208,7 +232,7 @@ class SegmentClient:
         started = time.monotonic()
         asked = Window(*self._range(start, end, clamp))
         async with committing(sink, self._query) as committer:
-            return await self._fill(committer, asked, self._weeks, started)
+            return await self._fill(committer, asked, self._days if sink.utc_days else self._weeks, started)
 
     async def sync(
         self, sink: Sink[Any], start: TimeLike | None = None, *, timezone: str = "UTC", clamp: bool = False
@@ -224,6 +248,8 @@ class SegmentClient:
         from segment_fetch.survey import Counting  # noqa: PLC0415
 
         started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
+        if sink.utc_days and zone is not UTC:
+            raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
 
         def cut(whole: Window) -> list[Window]:
             return planning.days(whole.start, whole.end, zone, self._width)
@@ -295,6 +321,9 @@ class SegmentClient:
 
     def _weeks(self, whole: Window) -> list[Window]:
         return planning.windows(whole.start, whole.end, self._width)
+
+    def _days(self, whole: Window) -> list[Window]:
+        return planning.days(whole.start, whole.end, UTC, self._width)
 
     def _pool(self, feed: Feed) -> Pool:
         from segment_fetch.pool import Pool  # noqa: PLC0415

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -14,11 +18,13 @@ import pyarrow as pa
 import pytest
 from msgspec import UNSET
 
-from segment_fetch import DestinationError, ExtendedSegment, Segment
+from segment_fetch import DestinationError, ExtendedSegment, IncompleteError, Segment, arrow
 from segment_fetch.arrow import COLUMNS, SCHEMA_VERSION, VERSION_KEY, record_batch, schema
 from segment_fetch.models import SEGMENT_FIELDS
 from segment_fetch.simulator import Dataset
+from tests.support_runs import END, START, client, served, settled
 
+DAY = timedelta(days=1)
 FULL: dict[str, Any] = {
     "segmentId": "111111:4099828378:bd22c2c2:YnFBj",
     "startTimeL": 1_793_491_158_976,
@@ -159,6 +165,49 @@ def test_many_segments_are_one_batch_in_their_order() -> None:
     assert [[row[column] for column in COLUMNS.values()] for row in found] == [
         [row.get(name) for name in COLUMNS] for row in wire
     ]
+
+
+def test_small_batches_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "_MOST_ROWS", 70)
+    parts = [record_batch([full(agentId=n, endReason=f"r{n % 3}")]) for n in range(150)]
+    batches = list(arrow.joined(parts))
+    assert [batch.num_rows for batch in batches] == [70, 70, 10]
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    assert [(row["agent_id"], row["end_reason"]) for row in rows] == [(n, f"r{n % 3}") for n in range(150)]
+    assert list(arrow.joined([])) == []
+
+
+async def test_stream_arrow_gives_what_stream_gives() -> None:
+    async with served(settled(1_300, new_field_from=1_200)) as simulator, client(simulator, window=DAY) as opened:
+        streamed = [row async for batch in opened.stream(START, END) for row in batch]
+        batches = [batch async for batch in opened.stream_arrow(START, END)]
+    assert pa.Table.from_batches(batches).to_pylist() == record_batch(streamed).to_pylist()
+    assert all(batch.num_rows for batch in batches)
+    assert {batch.schema for batch in batches} == {schema()}
+
+
+async def test_stream_arrow_names_what_is_missing_at_its_end() -> None:
+    found = [0]
+
+    async def read(batches: AsyncIterator[pa.RecordBatch]) -> None:
+        async for batch in batches:
+            found[0] += batch.num_rows
+
+    async with served(settled(wrong_types=0.03)) as simulator, client(simulator, window=DAY) as opened:
+        with pytest.raises(IncompleteError, match=r"could not be proven complete: .*agentId"):
+            await read(opened.stream_arrow(START, END))
+    assert 0 < found[0] < 60
+
+
+async def test_stream_arrow_that_is_left_early_leaves_no_task() -> None:
+    async with served(settled(1_300)) as simulator, client(simulator, window=DAY) as opened:
+        async with aclosing(opened.stream_arrow(START, END)) as batches:
+            async for _ in batches:
+                break
+        before = asyncio.all_tasks()
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() <= before
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 def test_without_the_extra_the_error_says_what_to_install() -> None:

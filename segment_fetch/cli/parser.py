@@ -139,14 +139,14 @@ def _filled(text: str) -> str:
 
 
 def _extract(parser: Parser) -> None:
-    _destination(parser, "a folder, made if need be; or - for standard output")
+    _destination(parser, "a folder, duckdb:///FILE, postgresql://USER@HOST/DATABASE, or - for standard output")
     options.add_range(parser)
     options.add_connection(parser)
     options.add_output(parser)
 
 
 def _sync(parser: Parser) -> None:
-    _destination(parser, "a folder, made if need be")
+    _destination(parser, "a folder, duckdb:///FILE, or postgresql://USER@HOST/DATABASE")
     options.add_days(parser)
     options.add_connection(parser)
     options.add_output(parser)
@@ -154,7 +154,7 @@ def _sync(parser: Parser) -> None:
 
 def _verify(parser: Parser) -> None:
     group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help="the folder to look into")
+    group.add_argument("--out", metavar="DIR", help="the folder, or the database, to look into")
     group.add_argument(
         "--against-api", action="store_true", help="also ask the API how many segments each window has by now"
     )
@@ -165,8 +165,15 @@ def _verify(parser: Parser) -> None:
 def _destination(parser: Parser, out: str) -> None:
     group = parser.add_argument_group("destination")
     group.add_argument("--out", metavar="DIR", help=out)
-    group.add_argument("--format", choices=("jsonl", "csv"), default="jsonl", help="(default: jsonl)")
-    group.add_argument("--compress", choices=("none", "gzip", "zstd"), default="none", help="(default: none)")
+    group.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="of files (default: jsonl)")
+    group.add_argument(
+        "--compress",
+        choices=("none", "gzip", "zstd"),
+        help="(default: none; zstd with parquet, which compresses each column for itself)",
+    )
+    group.add_argument(
+        "--partition", choices=("none", "day"), default="none", help="a folder a day of UTC: date=2026-11-01/"
+    )
     group.add_argument(
         "--csv-safe", action="store_true", help="with csv: keep spreadsheets from running a text as a formula"
     )
@@ -184,7 +191,9 @@ def _doctor(parser: Parser) -> None:
 
 
 def _demo(parser: Parser) -> None:
-    parser.add_argument("--out", metavar="DIR", default="demo-out", help="a folder (default: demo-out)")
+    parser.add_argument(
+        "--out", metavar="DIR", default="demo-out", help="a folder or duckdb:///FILE (default: demo-out)"
+    )
     parser.add_argument(
         "--segments", type=values.whole, default=60_000, metavar="N", help="how many there are (default: 60000)"
     )

@@ -6,6 +6,7 @@ from argparse import Namespace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from segment_fetch.cli import destinations
 from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.plan import SPLIT_ABOVE
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from segment_fetch.cli.credentials import Credentials
     from segment_fetch.cli.shell import Shell
     from segment_fetch.sinks import Sink
+    from segment_fetch.sinks.formats import FileFormat
     from segment_fetch.transport import Timeouts
 
 
@@ -64,15 +66,40 @@ def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentCl
     )
 
 
-def sink(args: Namespace, shell: Shell) -> Sink[Any]:
-    """The destination."""
-    from segment_fetch.sinks import Csv, FolderSink, JsonLines, StreamSink  # noqa: PLC0415 - only extract needs it
+def file_format(args: Namespace) -> FileFormat[Any]:
+    """What files hold."""
+    from segment_fetch.sinks import Csv, JsonLines  # noqa: PLC0415 - only extract needs it
 
     if args.csv_safe and args.format != "csv":
-        raise InputError("--csv-safe goes with --format csv; JSON Lines needs no such care")
-    form = Csv(safe=args.csv_safe) if args.format == "csv" else JsonLines()
+        raise InputError("--csv-safe goes with --format csv; no other format needs such care")
+    if args.format == "parquet":
+        from segment_fetch.sinks.parquet import Parquet  # noqa: PLC0415 - an optional extra
+
+        return Parquet()
+    return Csv(safe=args.csv_safe) if args.format == "csv" else JsonLines()
+
+
+def sink(args: Namespace, shell: Shell) -> Sink[Any]:
+    """The destination."""
+    from segment_fetch.sinks import FolderSink  # noqa: PLC0415 - only extract needs it
+
+    if (table := destinations.table(args.out, shell)) is not None:
+        destinations.refuse_file_options(args)
+        return table
+    form = file_format(args)
+    compress = args.compress or form.usual
     if args.out == "-":
-        return StreamSink(shell.data(), form, args.compress)
+        return _stream(args, shell, form, compress)
     if not args.out.strip():
         raise InputError("--out is empty: name a folder, or - for standard output")
-    return FolderSink(args.out, form, args.compress)
+    return FolderSink(args.out, form, compress, partition=args.partition)
+
+
+def _stream(args: Namespace, shell: Shell, form: FileFormat[Any], compress: str) -> Sink[Any]:
+    from segment_fetch.sinks import Format, StreamSink  # noqa: PLC0415
+
+    if not isinstance(form, Format):
+        raise InputError(f"--format {args.format} makes files, which standard output is not: name a folder with --out")
+    if args.partition != "none":
+        raise InputError("--partition makes folders, which standard output has not: name a folder with --out")
+    return StreamSink(shell.data(), form, compress)

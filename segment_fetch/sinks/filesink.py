@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 
-from segment_fetch.errors import InputError
+from segment_fetch.errors import DestinationError, InputError
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.query import Window
@@ -64,6 +64,10 @@ class FileSink(Sink[Part]):
         return write_all(self.begin(window), parts)
 
     def begin(self, window: Window) -> Draft[Part]:
+        if self.utc_days and day(window.start) != day(window.end - 1):
+            raise DestinationError(
+                f"{window} is of more than one day: with a folder a day, no window reaches over midnight"
+            )
         with self._translated():
             file = self._new_file(window)
         return FileDraft(file, self._format.packer(self._compress), self._format.header, self._translated)

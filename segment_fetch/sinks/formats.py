@@ -36,6 +36,8 @@ class FileFormat(ABC, Generic[Part]):
     """What the file of a window holds, and how it is compressed. `header` opens every file, an empty window's too."""
 
     name: str
+    usual: Compression = "none"
+    """The compression unless told otherwise."""
     header: Part | None = None
 
     @abstractmethod

@@ -39,6 +39,7 @@ class Parquet(FileFormat[pa.RecordBatch]):
     """Parquet, compressed inside: each column for itself. Sorted by close time, then segmentId, and says so."""
 
     name = "parquet"
+    usual: Compression = "zstd"
 
     def settings(self) -> dict[str, str]:
         return {"format": self.name, "schema_version": str(SCHEMA_VERSION)}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import orjson
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -89,6 +90,24 @@ def test_csv_safe_needs_csv(run: Run, api: Simulator, tmp_path: Path) -> None:
     result = _extract(run, api, tmp_path, "--csv-safe")
     assert result.code == 2
     assert "--csv-safe goes with --format csv" in result.err
+
+
+@pytest.mark.parametrize(("compress", "codec"), [((), "ZSTD"), (("--compress", "gzip"), "GZIP")])
+def test_parquet(compress: tuple[str, ...], codec: str, run: Run, api: Simulator, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert _extract(run, api, tmp_path / "out", "--format", "parquet", "--partition", "day", *compress).code == 0
+    files = sorted((tmp_path / "out").glob("date=*/segments-*.parquet"))
+    assert len(files) >= 3
+    assert [name for file in files for name in pq.read_table(file)["segment_id"].to_pylist()] == list(api.dataset.ids())
+    assert pq.ParquetFile(files[0]).metadata.row_group(0).column(0).compression == codec
+    assert run("verify", "--out", str(tmp_path / "out")).code == 0
+
+
+@pytest.mark.parametrize("more", [("--format", "parquet"), ("--partition", "day")])
+def test_standard_output_takes_no_files(more: tuple[str, ...], run: Run, api: Simulator) -> None:
+    result = _extract(run, api, "-", *more)
+    assert result.code == 2
+    assert "name a folder with --out" in " ".join(result.err.split())
 
 
 def test_to_standard_output(run: Run, api: Simulator) -> None:

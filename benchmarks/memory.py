@@ -1,6 +1,6 @@
 """How much memory this client takes for many segments over what it takes for few: that it does not grow with them.
 
-    python -m benchmarks.memory [--segments 5000000] [--base 50000] [--allowed 100] [--recent] [--smoke]
+    python -m benchmarks.memory [--segments 10000000] [--base 200000] [--allowed 30] [--recent] [--smoke]
 
 Extracts first `--base` and then `--segments` segments into JSON Lines, each in a new process, with every
 check on, and prints the peak resident memory of both and the difference; exit code 1 if it is above `--allowed` MB
@@ -32,9 +32,9 @@ def measure(segments: int, *, recent: bool) -> Cost:
 def main() -> None:
     """Measure few, then many, and compare."""
     parser = argparse.ArgumentParser(description="Peak memory of this client for few and for many segments")
-    parser.add_argument("--segments", type=int, default=5_000_000)
-    parser.add_argument("--base", type=int, default=50_000)
-    parser.add_argument("--allowed", type=float, default=100.0, help="MB that many may take above few")
+    parser.add_argument("--segments", type=int, default=10_000_000)
+    parser.add_argument("--base", type=int, default=200_000)
+    parser.add_argument("--allowed", type=float, default=30.0, help="MB that many may take above few")
     parser.add_argument("--recent", action="store_true", help="segments up to now, the newest of which may still move")
     parser.add_argument("--smoke", action="store_true", help="a small run that shows that the measurement works")
     options = parser.parse_args()

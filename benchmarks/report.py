@@ -1,0 +1,72 @@
+"""How the benchmarks tell their figures: Markdown tables on standard output and, with `--write`, in the documentation.
+
+`docs/benchmarks.md` has a pair of comments for each benchmark, `<!-- NAME -->` and `<!-- /NAME -->`; what stands
+between them is replaced. Plots go beside it, into `docs/figures`.
+"""
+
+import os
+import platform
+import re
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+DOCS = Path(__file__).parents[1] / "docs"
+_PAGE = "benchmarks.md"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that can also be read as it stands: the first column to the left, the others to the right."""
+    widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        pairs = enumerate(zip(cells, widths, strict=True))
+        return f"| {' | '.join(cell.rjust(width) if at else cell.ljust(width) for at, (cell, width) in pairs)} |"
+
+    rule = "|".join(f"{'-' * (width + 1)}{':' if at else '-'}" for at, width in enumerate(widths))
+    return "\n".join([line(header), f"|{rule}|", *map(line, rows)])
+
+
+def middle(values: Sequence[float], digits: int) -> str:
+    """The median, or what says that there is none."""
+    return f"{median(values):,.{digits}f}" if values else "-"
+
+
+def circumstances(command: str) -> str:
+    """When, where and with what the figures were taken."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "msgspec"))
+    return (
+        f"`{command}` on {time.strftime('%Y-%m-%d')}: {cores} cores ({_processor()}), {platform.system()}, "
+        f"Python {platform.python_version()}, {versions}."
+    )
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*: (.+)$", known.read_text(), re.MULTILINE) if known.exists() else None
+    return found[1] if found else platform.machine()
+
+
+def publish(name: str, text: str, *, command: str, plots: Mapping[str, str], write: bool) -> None:
+    """Print the figures; if `write`, put them and their plots (names and SVG) into the documentation, too."""
+    told = f"{text}\n\n{circumstances(command)}"
+    print(told, flush=True)
+    if write:
+        (DOCS / "figures").mkdir(exist_ok=True)
+        for plot, svg in plots.items():
+            (DOCS / "figures" / f"{plot}.svg").write_text(svg, encoding="utf-8")
+        images = "\n".join(f"![{plot.replace('-', ' ')}](figures/{plot}.svg)" for plot in plots)
+        page = DOCS / _PAGE
+        page.write_text(replaced(page.read_text("utf-8"), name, "\n\n".join(filter(None, (told, images)))), "utf-8")
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """A page with another text between the comments of a name; SystemExit if it does not have exactly one such pair."""
+    head, begin, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, tail = rest.partition(f"<!-- /{name} -->")
+    if not begin or not end:
+        raise SystemExit(f"docs/{_PAGE} has no place for {name}: write <!-- {name} --> and <!-- /{name} -->")
+    return f"{head}{begin}{text}\n{end}{tail}"

@@ -1,0 +1,83 @@
+"""How long the program and the library take to start, over a bare interpreter, and what they load.
+
+    python -m benchmarks.startup [--rounds 15] [--write] [--smoke]
+
+`python -c pass`, `segment-fetch --help` and `import segment_fetch`, one after the other in each round; medians. The
+goals: `--help` in at most 1.5 times the bare interpreter and 150 ms, the import in 150 ms and without the packages that
+only some tasks need. Exit code 1 if one is missed. `--smoke` judges only what is loaded.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from sysconfig import get_path
+
+from benchmarks.report import publish, table
+
+HEAVY = ("pyarrow", "duckdb", "rich", "aiohttp", "dlt", "numpy", "uvloop")
+"""What `import segment_fetch` must not bring."""
+
+HELP_FACTOR, ALLOWED_MS = 1.5, 150.0
+_BARE, _IMPORT = ["-c", "pass"], ["-c", "import segment_fetch"]
+_MODULES = "import json, sys, segment_fetch; print(json.dumps(sorted(sys.modules)))"
+
+
+def loaded() -> list[str]:
+    """Which of the heavy packages an import of the library brings."""
+    done = subprocess.run([sys.executable, "-c", _MODULES], check=True, capture_output=True)
+    return sorted({name.partition(".")[0] for name in json.loads(done.stdout)}.intersection(HEAVY))
+
+
+def _help() -> list[str]:
+    """The program as it is installed."""
+    return [str(Path(get_path("scripts"), "segment-fetch")), "--help"]
+
+
+def milliseconds(arguments: list[str]) -> float:
+    """How long an interpreter takes for these arguments, from its start to its end; with compiled modules, as usual."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    began = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environ)
+    return (time.perf_counter() - began) * 1000
+
+
+def main() -> None:
+    """Measure, print, and say whether the goals are met."""
+    options = _options()
+    milliseconds(_help())  # what is not compiled yet, is now
+    rounds = [[milliseconds(what) for what in (_BARE, _help(), _IMPORT)] for _ in range(options.rounds)]
+    bare, helped, imported = (median(one[at] for one in rounds) for at in range(3))
+    importing = median(one[2] - one[0] for one in rounds)
+    goal = HELP_FACTOR * bare + ALLOWED_MS
+    rows = [
+        ["`python -c pass`", "1.00", f"{bare:.0f}", ""],
+        ["`segment-fetch --help`", f"{helped / bare:.2f}", f"{helped:.0f}", f"{goal:.0f}"],
+        ["`python -c 'import segment_fetch'`", f"{imported / bare:.2f}", f"{imported:.0f}", ""],
+        ["the import itself", f"{importing / bare:.2f}", f"{importing:.0f}", f"{ALLOWED_MS:.0f}"],
+    ]
+    brought = loaded()
+    told = f"`import segment_fetch` brings {', '.join(brought) or 'none'} of {', '.join(HEAVY)}."
+    text = f"{table(['', 'x bare', 'ms', 'at most'], rows)}\n\n{told}"
+    publish("startup", text, command="python -m benchmarks.startup", plots={}, write=options.write)
+    slow = not options.smoke and (helped > goal or importing > ALLOWED_MS)
+    sys.exit(bool(slow or brought))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--write", action="store_true", help="put the table into the documentation")
+    parser.add_argument("--smoke", action="store_true", help="one round; only what is loaded is judged")
+    options = parser.parse_args()
+    if options.smoke:
+        options.rounds, options.write = 1, False
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import suppress
 from itertools import count
 
 import msgspec
@@ -20,14 +19,14 @@ from segment_fetch import arrow
 from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.models import Segment
 from segment_fetch.query import Window, format_time
-from segment_fetch.sinks.base import Draft, Key, Sink, Written
+from segment_fetch.sinks.base import Key, Sink, Written
 from segment_fetch.sinks.database import ConflictError, Database, quoted
 from segment_fetch.sinks.digest import RowsDigest
 from segment_fetch.sinks.names import stem, window_in
+from segment_fetch.sinks.table_drafts import TableDraft
+from segment_fetch.sinks.table_schema import check_columns, column_types, create
 
 TABLE = "agent_segments"
-_AT_ONCE = 10_000  # rows: fewer make many small statements, more take memory and gain nothing
-_KINDS = {pa.string(): "text", pa.int64(): "number", pa.timestamp("ms", "UTC"): "time"}
 
 
 class _Entry(msgspec.Struct):
@@ -94,15 +93,12 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     def _prepare(self, *, reading: bool) -> None:
         """Creates what is missing; what is there has to be as if created here."""
-        db, types = self._db, self._types
+        db = self._db
         if found := db.columns(self._table):
-            check_columns(f"{self.place}, table {self._table}", types, found, db.primary_key(self._table))
+            place = f"{self.place}, table {self._table}"
+            check_columns(place, column_types(db), found, db.primary_key(self._table))
         elif not reading:
-            with db.transaction():
-                columns = [_column(field, types[field.name], db.byte_order) for field in arrow.schema()]
-                db.run(f"CREATE TABLE {quoted(self._table)} ({', '.join(columns)}, PRIMARY KEY (segment_id))")
-                if db.indexed:
-                    db.run(f"CREATE INDEX {quoted(self._table + '_end_time')} ON {quoted(self._table)} (end_time)")
+            create(db, self._table)
         if not reading and not db.columns(self._manifest):
             db.run(f"CREATE TABLE {quoted(self._manifest)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
 
@@ -123,10 +119,6 @@ class TableSink(Sink["pa.RecordBatch"]):
         if self._database is None:
             raise DestinationError(f"{self.place} is not open")
         return self._database
-
-    @property
-    def _types(self) -> dict[str, str]:
-        return column_types(self._db)
 
     @property
     def _columns(self) -> str:
@@ -175,7 +167,9 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         entries = _named(manifest)
-        ready = {name: draft for name, draft in self._drafts.items() if draft.is_named(entries.get(name))}
+        ready = {
+            name: draft for name, draft in self._drafts.items() if name in entries and draft.has(entries[name].sha256)
+        }
         try:
             self._replace(ready, obsolete, manifest, taken=False)
         except ConflictError:
@@ -244,79 +238,6 @@ class TableSink(Sink["pa.RecordBatch"]):
         self._drafts.clear()
         if database is not None:
             database.close()
-
-
-class TableDraft(Draft["pa.RecordBatch"]):
-    """A window's rows on their way into the table."""
-
-    def __init__(self, database: Database, table: str, name: str) -> None:
-        self.table = table
-        self._database = database
-        self._name = name
-        self._written: Written | None = None
-        self._digest = RowsDigest()
-        self._held: list[pa.RecordBatch] = []
-        self._rows = 0
-        self._dropped = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of the window's rows are in the temporary table."""
-        return self._written is not None
-
-    def is_named(self, entry: _Entry | None) -> bool:
-        """Whether this is what a manifest names."""
-        return self._written is not None and entry is not None and self._written.sha256 == entry.sha256
-
-    def add(self, part: pa.RecordBatch) -> None:
-        self._held.append(part)
-        self._rows += len(part)
-        if self._rows >= _AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        rows = pa.Table.from_batches(self._held, arrow.schema()).combine_chunks()
-        self._held, self._rows = [], 0
-        self._digest.add(rows)
-        self._database.load(self.table, rows)
-
-    def finish(self) -> Written:
-        if self._held:
-            self._flush()
-        self._written = Written(file=self._name, sha256=self._digest.hexdigest())
-        return self._written
-
-    def drop(self) -> None:
-        if not self._dropped:
-            self._dropped, self._written = True, None
-            self._held.clear()
-            with suppress(DestinationError):  # a table that cannot be dropped ends with the connection
-                self._database.run(f"DROP TABLE {self.table}")
-
-
-def column_types(db: Database) -> dict[str, str]:
-    """The columns, and what the database calls their types."""
-    kinds = {field.name: db.types[_KINDS.get(field.type, "text")] for field in arrow.schema()}
-    return kinds | {arrow.EXTRAS: db.types["json"]}
-
-
-def check_columns(place: str, due: dict[str, str], found: dict[str, str], key: tuple[str, ...]) -> None:
-    """DestinationError that names each difference between the columns of a table and those that it needs."""
-    differences = [
-        f"{name} is {found[name]} and has to be {kind}" if name in found else f"{name} {kind} is missing"
-        for name, kind in due.items()
-        if found.get(name, "").lower() != kind.lower()
-    ]
-    differences += [f"{name} {found[name]} is not known" for name in found if name not in due]
-    if key != ("segment_id",):
-        differences.append(f"the primary key is {', '.join(key) or 'missing'} and has to be segment_id")
-    if differences:
-        raise DestinationError(f"{place} is another one: {'; '.join(differences)}; use another table")
-
-
-def _column(field: pa.Field, kind: str, order: str) -> str:
-    by_bytes = f" {order}" if field.name == "segment_id" else ""
-    return f"{quoted(field.name)} {kind}{by_bytes}{'' if field.nullable else ' NOT NULL'}"
 
 
 def _named(manifest: bytes | None) -> dict[str, _Entry]:

@@ -16,7 +16,7 @@ from segment_fetch.conformance import Medium, Record, SinkConformance, as_column
 from segment_fetch.manifest import WindowEntry
 from segment_fetch.sinks import Sink
 from segment_fetch.sinks.duckdb import DuckDbSink
-from segment_fetch.sinks.tables import TableDraft
+from segment_fetch.sinks.table_drafts import TableDraft
 
 ROWS = """SELECT * REPLACE (epoch_ms(start_time) AS start_time, epoch_ms(end_time) AS end_time) FROM agent_segments
           WHERE epoch_ms(end_time) >= $1 AND epoch_ms(end_time) < $2 ORDER BY end_time, segment_id"""

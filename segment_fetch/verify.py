@@ -1,4 +1,4 @@
-"""Is a folder what its manifest says? Every file, every line, without the network."""
+"""Is a folder, or a place in an object store, what its manifest says? Every file, every line, without the API."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.manifest import Manifest, WindowEntry, check_names, parse_manifest
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key
-from segment_fetch.sinks.files import CsvSink, FolderSink, JsonlSink, is_leftover
+from segment_fetch.sinks.files import FolderSink, is_leftover
+from segment_fetch.sinks.filesink import FileSink
+from segment_fetch.sinks.formats import Csv, FileFormat, JsonLines
 from segment_fetch.sinks.names import MANIFEST, is_segments
+from segment_fetch.sinks.objects import ObjectSink
+from segment_fetch.sinks.stores import is_store
 
 Damage: TypeAlias = Literal[
     "no manifest",
@@ -64,34 +68,43 @@ AGAIN = "run the extraction again: it reads the window anew"
 """The mend of most findings."""
 
 
-def manifest_of(folder: str | Path) -> Manifest:
-    """The manifest of a folder. ManifestError or DestinationError where there is none."""
-    try:
-        return parse_manifest((Path(folder) / MANIFEST).read_bytes())
-    except OSError as error:
-        raise DestinationError(f"{Path(folder) / MANIFEST} cannot be read: {error.strerror}") from None
+def manifest_of(place: str | Path) -> Manifest:
+    """The manifest of a folder or object store. ManifestError or DestinationError where there is none."""
+    stored = _stored(place)
+    if stored is None:
+        raise DestinationError(f"{place}/{MANIFEST} cannot be read: it is not there")
+    return parse_manifest(stored)
 
 
-def audit(folder: str | Path) -> Audit:
-    """Holds a folder against its manifest. DestinationError where there is no such folder."""
-    path = Path(folder)
-    if not path.is_dir():
-        raise DestinationError(f"{path} is not a folder")
+def audit(place: str | Path) -> Audit:
+    """Holds a folder, or the URL of an object store, against its manifest. DestinationError where there is none."""
+    if not is_store(place) and not Path(place).is_dir():
+        raise DestinationError(f"{place} is not a folder")
+    stored = _stored(place)
+    if stored is None:
+        return _only(Finding("no manifest", MANIFEST, _without_manifest(place)))
     try:
-        manifest = parse_manifest((path / MANIFEST).read_bytes())
-        sink = sink_of(path, manifest)
+        manifest = parse_manifest(stored)
+        sink = sink_of(place, manifest)
         check_names(manifest.windows, sink.may_be_called)
-    except FileNotFoundError:
-        return _only(Finding("no manifest", MANIFEST, _without_manifest(path)))
-    except OSError as error:
-        raise DestinationError(f"{path / MANIFEST} cannot be read: {error.strerror}") from None
     except (ManifestError, InputError) as error:
         return _only(Finding("bad manifest", MANIFEST, error.message))
     return _audit(sink, manifest)
 
 
-def _without_manifest(folder: Path) -> str:
-    if any(is_segments(path.name) for path in (*folder.iterdir(), *folder.glob("date=*/*"))):
+def _stored(place: str | Path) -> bytes | None:
+    if is_store(place):
+        return ObjectSink(str(place), JsonLines()).stored()
+    try:
+        return (Path(place) / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DestinationError(f"{place}/{MANIFEST} cannot be read: {error.strerror}") from None
+
+
+def _without_manifest(place: str | Path) -> str:
+    if any(map(is_segments, _sink(place, JsonLines(), "none", "none").names())):
         return "it is missing: restore it from a copy, or extract elsewhere"
     return "nothing has been committed here yet: run the extraction, or let the one that is running go on"
 
@@ -100,29 +113,40 @@ def _only(finding: Finding) -> Audit:
     return Audit((finding,), windows=0, provisional=0, segments=0)
 
 
-def sink_of(folder: Path, manifest: Manifest) -> FolderSink[Any]:
-    """The sink that wrote the folder. InputError where the manifest names no format that this release knows."""
-    form, compress = manifest.query.get("format"), str(manifest.query.get("compress"))
-    partition = str(manifest.query.get("partition", "none"))
-    if form == "jsonl":
-        return JsonlSink(folder, compress, partition=partition)
-    if form == "csv":
-        return CsvSink(folder, compress, safe=manifest.query.get("csv_safe") == "true", partition=partition)
-    if form == "parquet":
-        return _parquet(folder, compress, partition, str(manifest.query.get("schema_version")))
-    raise InputError(f"the manifest names the format {form!r}, which this release does not know")
+def sink_of(place: str | Path, manifest: Manifest) -> FileSink[Any]:
+    """The sink that wrote what is there. InputError where the manifest names no format that this release knows."""
+    compress, partition = str(manifest.query.get("compress")), str(manifest.query.get("partition", "none"))
+    return _sink(place, _form(manifest), compress, partition)
 
 
-def _parquet(folder: Path, compress: str, partition: str, version: str) -> FolderSink[Any]:
-    from segment_fetch.sinks.parquet import ParquetSink  # noqa: PLC0415 - an optional extra
+def _sink(place: str | Path, form: FileFormat[Any], compress: str, partition: str) -> FileSink[Any]:
+    if is_store(place):
+        return ObjectSink(str(place), form, compress, partition=partition)
+    return FolderSink(place, form, compress, partition=partition)
 
-    sink = ParquetSink(folder, compress, partition=partition)
-    if version != (here := sink.settings()["schema_version"]):
+
+def _form(manifest: Manifest) -> FileFormat[Any]:
+    match manifest.query.get("format"):
+        case "jsonl":
+            return JsonLines()
+        case "csv":
+            return Csv(safe=manifest.query.get("csv_safe") == "true")
+        case "parquet":
+            return _parquet(str(manifest.query.get("schema_version")))
+        case form:
+            raise InputError(f"the manifest names the format {form!r}, which this release does not know")
+
+
+def _parquet(version: str) -> FileFormat[Any]:
+    from segment_fetch.sinks.parquet import Parquet  # noqa: PLC0415 - an optional extra
+
+    form = Parquet()
+    if version != (here := form.settings()["schema_version"]):
         raise InputError(f"its Parquet files have schema version {version}; this release reads {here}")
-    return sink
+    return form
 
 
-def _audit(sink: FolderSink[Any], manifest: Manifest) -> Audit:
+def _audit(sink: FileSink[Any], manifest: Manifest) -> Audit:
     entries = [entry for entry in manifest.windows if entry.status != "unproven"]
     findings = [*_strangers(sink, entries), *holes(manifest)]
     seen = array("Q")
@@ -137,7 +161,7 @@ def _audit(sink: FolderSink[Any], manifest: Manifest) -> Audit:
     )
 
 
-def _strangers(sink: FolderSink[Any], entries: Sequence[WindowEntry]) -> Iterator[Finding]:
+def _strangers(sink: FileSink[Any], entries: Sequence[WindowEntry]) -> Iterator[Finding]:
     known = {entry.file for entry in entries}
     for name in sink.names():
         if is_leftover(name):
@@ -159,15 +183,15 @@ def holes(manifest: Manifest) -> Iterator[Finding]:
             yield Finding("gap", str(Window(one.end, other.start)), "never read; extract it while the API has it")
 
 
-def _check_file(sink: FolderSink[Any], entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
+def _check_file(sink: FileSink[Any], entry: WindowEntry, seen: array[int]) -> Iterator[Finding]:
     name = str(entry.file)
-    if not (sink.folder / name).is_file():
+    size = sink.size(name)
+    if size is None:
         yield Finding("missing file", name, f"it is not there; {AGAIN}")
         return
     if entry.sha256 is None or entry.bytes is None:
         yield Finding("bad manifest", name, "its size or checksum is not in the manifest: restore that from a copy")
         return
-    size = (sink.folder / name).stat().st_size
     if size != entry.bytes:
         yield Finding("wrong size", name, f"it has {size} bytes and should have {entry.bytes}; {AGAIN}")
     elif not sink.intact(entry.written):
@@ -197,7 +221,7 @@ def _hash(segment_id: str) -> int:
     return int.from_bytes(blake2b(segment_id.encode(), digest_size=8).digest())
 
 
-def _doubles_across(sink: FolderSink[Any], entries: Sequence[WindowEntry], seen: array[int]) -> Iterator[Finding]:
+def _doubles_across(sink: FileSink[Any], entries: Sequence[WindowEntry], seen: array[int]) -> Iterator[Finding]:
     """Segments that are in two files. 8 bytes a segment tell whether there may be any; only then names are compared."""
     ordered = sorted(seen)
     suspects = {one for one, other in pairwise(ordered) if one == other}
@@ -209,7 +233,7 @@ def _doubles_across(sink: FolderSink[Any], entries: Sequence[WindowEntry], seen:
                 yield Finding("doubled id", str(entry.file), f"segment {segment_id} is in {first}, too")
 
 
-def _readable(sink: FolderSink[Any], entry: WindowEntry) -> list[Key]:
+def _readable(sink: FileSink[Any], entry: WindowEntry) -> list[Key]:
     try:
         return list(sink.keys(entry.written))
     except (ValueError, DestinationError):

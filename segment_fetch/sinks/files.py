@@ -135,8 +135,9 @@ class FolderSink(FileSink[Part]):
                 self._disk.remove(self.folder / name)
 
     def size(self, name: str) -> int | None:
+        path = self.folder / name
         try:
-            return (self.folder / name).stat().st_size
+            return path.stat().st_size if path.is_file() else None
         except OSError:
             return None
 

@@ -74,6 +74,12 @@ class ObjectSink(FileSink[Part]):
             )
         return self._manifest
 
+    def stored(self) -> bytes | None:
+        """The manifest that is there."""
+        with self._translated():
+            self._read_manifest()
+        return self._manifest
+
     def names(self) -> list[str]:
         """The files of windows that are there, whichever format they have, and the manifest."""
         with self._translated():

@@ -50,9 +50,15 @@ class Place(Struct, frozen=True):
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
 
+def is_store(place: str | Path) -> bool:
+    """Whether this is the URL of an object store, rather than a folder."""
+    return str(place).partition("://")[0].lower() in SCHEMES and "://" in str(place)
+
+
 def place_of(url: str) -> Place:
     """The place that a URL names. InputError where it names none; what may be a secret is not repeated."""
     scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
     if scheme not in SCHEMES:
         raise InputError(f"an object store's URL begins with one of {', '.join(f'{name}://' for name in SCHEMES)}")
     if any(sign in rest for sign in "@?#"):

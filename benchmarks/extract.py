@@ -1,6 +1,6 @@
 """How fast this client is beside three other ways to extract the same segments, all measured in one go.
 
-    python -m benchmarks.extract [--segments 200000] [--rounds 5] [--gzip] [--recent] [--profile client] [--smoke]
+    python -m benchmarks.extract [--segments 200000] [--rounds 5] [--gzip] [--recent] [--profile client] [--write]
 
 One simulator in a process of its own on one core, its pages rendered beforehand; each contender in a new process on
 another core, one at a time: A B C D, A B C D, ... Ratios are taken within each round and the median of the rounds is
@@ -26,6 +26,8 @@ import msgspec
 from benchmarks.contenders import CONTENDERS
 from benchmarks.harness import Served, closed, in_process, serving
 from benchmarks.measure import Cost, Job
+from benchmarks.plot import bars
+from benchmarks.report import publish, table
 
 DAYS = 7
 _KEEP_BYTES = 8 * 2**30
@@ -77,23 +79,29 @@ def run_rounds(served: Served, rounds: int, *, warm: bool = True) -> list[Round]
         return [{name: run_once(name, base_url, served) for name in CONTENDERS} for _ in range(rounds)]
 
 
-def table(rounds: Sequence[Round], segments: int) -> str:
-    """The figures: medians of the rounds; `faster` is how many times less time this client takes than each."""
+def shown(rounds: Sequence[Round], segments: int) -> str:
+    """The table: medians of the rounds, first as multiples of this client's time and CPU."""
     millions = segments / 1e6
-    lines = [
-        f"{'':30}{'client is':>12}{'with CPU':>12}{'time':>12}{'CPU':>12}{'peak':>10}",
-        f"{'':30}{'x faster':>12}{'x less':>12}{'s/million':>12}{'s/million':>12}{'MB':>10}",
+    rows = [
+        [
+            title,
+            f"{median(one[name].seconds / one['client'].seconds for one in rounds):.2f}",
+            f"{median(one[name].cpu / one['client'].cpu for one in rounds):.2f}",
+            f"{median(one[name].seconds for one in rounds) / millions:.2f}",
+            f"{median(one[name].cpu for one in rounds) / millions:.2f}",
+            f"{median(one[name].peak_mb for one in rounds):.0f}",
+        ]
+        for name, title in _TITLES.items()
     ]
-    for name, title in _TITLES.items():
-        lines.append(
-            f"{title:30}"
-            f"{median(one[name].seconds / one['client'].seconds for one in rounds):12.2f}"
-            f"{median(one[name].cpu / one['client'].cpu for one in rounds):12.2f}"
-            f"{median(one[name].seconds for one in rounds) / millions:12.2f}"
-            f"{median(one[name].cpu for one in rounds) / millions:12.2f}"
-            f"{median(one[name].peak_mb for one in rounds):10.0f}"
-        )
-    return "\n".join(lines)
+    return table(["program", "time, x this client's", "CPU, x", "s a million", "CPU s a million", "peak MB"], rows)
+
+
+def plotted(rounds: Sequence[Round]) -> str:
+    """The same as bars."""
+    ratios = [
+        (title, median(one[name].seconds / one["client"].seconds for one in rounds)) for name, title in _TITLES.items()
+    ]
+    return bars("Time without a limit, as a multiple of this client's", {"one core for the client": ratios})
 
 
 def profile(name: str, served: Served) -> None:
@@ -113,6 +121,7 @@ def main() -> None:
     parser.add_argument("--gzip", action="store_true", help="let the server compress, as clients ask it to")
     parser.add_argument("--recent", action="store_true", help="segments up to now, the newest of which may still move")
     parser.add_argument("--profile", choices=CONTENDERS, help="profile one contender instead")
+    parser.add_argument("--write", action="store_true", help="put table and plot into the documentation")
     parser.add_argument("--smoke", action="store_true", help="a small run that checks what is written; no figures")
     options = parser.parse_args()
     segments, rounds = (2_000, 1) if options.smoke else (options.segments, options.rounds)
@@ -122,8 +131,10 @@ def main() -> None:
         profile(options.profile, served)
         return
     kind = f"{'gzip' if options.gzip else 'no compression'}, {'up to now' if options.recent else 'settled'}"
-    print(f"{segments} segments, {kind}, medians of {rounds} rounds")
-    print(table(run_rounds(served, rounds, warm=not options.smoke), segments))
+    done = run_rounds(served, rounds, warm=not options.smoke)
+    text = f"{segments:,} segments, {kind}, medians of {rounds} rounds.\n\n{shown(done, segments)}"
+    write = options.write and not options.smoke
+    publish("extract", text, command="make bench", plots={"extract": plotted(done)}, write=write)
 
 
 if __name__ == "__main__":

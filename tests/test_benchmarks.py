@@ -1,15 +1,22 @@
-"""The benchmarks in small, so that they keep running. No figure is judged here."""
+"""The benchmarks in small, so that they keep running. No figure is judged here, but for what an import brings."""
 
+import math
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.extract import check
+from benchmarks.growth import over_linear, slope
 from benchmarks.harness import closed
+from benchmarks.peers.running import PROGRAMS, written
+from benchmarks.plot import bars, lines
+from benchmarks.report import replaced, table
 
 _FOLDER = Path(__file__).parents[1]
 
@@ -21,15 +28,36 @@ def _run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
+def _rows(printed: str) -> list[str]:
+    """The first cells of the rows of all tables."""
+    cells = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
+    return [cell for cell in cells if cell not in ("", "program", "segments")]
+
+
 def test_all_contenders_extract_the_same_segments() -> None:
-    lines = _run("extract", "--smoke").splitlines()
-    assert lines[0].startswith("2000 segments")
-    assert len(lines) == 3 + len(CONTENDERS)
+    printed = _run("extract", "--smoke")
+    assert printed.startswith("2,000 segments")
+    assert len(_rows(printed)) == len(CONTENDERS)
 
 
-def test_memory_compares_few_segments_with_many() -> None:
-    lines = _run("memory", "--smoke").splitlines()
-    assert [line.split()[0] for line in lines] == ["1000", "4000", "difference:"]
+def test_growth_measures_each_size() -> None:
+    printed = _run("growth", "--smoke")
+    assert _rows(printed) == ["1,000", "4,000"]
+    assert "Slope of time" in printed
+
+
+def test_every_peer_that_is_installed_extracts_all_segments() -> None:
+    here = [program.title for program in PROGRAMS if find_spec(program.needs)]
+    assert len(here) >= 3  # this client, requests, dlt
+    assert _rows(_run("peers", "--smoke", "--settings", "limited", "late")) == 2 * here
+
+
+def test_processes_are_compared() -> None:
+    assert len(_rows(_run("processes", "--smoke"))) == 3
+
+
+def test_importing_the_library_brings_nothing_that_only_some_tasks_need() -> None:
+    assert "brings none of pyarrow, duckdb, rich" in _run("startup", "--smoke")
 
 
 def _lines(ids: list[str]) -> str:
@@ -52,3 +80,44 @@ def test_the_check_refuses_missing_doubled_and_foreign_segments(
     (tmp_path / "a.jsonl").write_text(_lines(change(list(served.dataset.ids()))))
     with pytest.raises(SystemExit):
         check("this", tmp_path, served)
+
+
+def test_what_peers_write_is_read_as_rows_and_as_singer_messages(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(_lines(["a", "b"]))
+    (tmp_path / "messages.jsonl").write_text(
+        '{"type":"SCHEMA","stream":"s","schema":{"properties":{"segmentId":{}}}}\n'
+        '{"type":"RECORD","stream":"s","record":{"segmentId":"c"}}\n'
+    )
+    assert sorted(written(tmp_path)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
+def test_the_slope_is_the_exponent_of_the_growth(power: float) -> None:
+    sizes = [10, 100, 1000]
+    costs = [3 * size**power for size in sizes]
+    assert slope(sizes, costs) == pytest.approx(power)
+    ratios = over_linear(sizes, costs)
+    assert math.prod(ratios) == pytest.approx(1.0)
+    assert ratios[-1] / ratios[0] == pytest.approx(100 ** (power - 1))
+
+
+def test_plots_are_svg_that_says_each_figure() -> None:
+    drawn = bars("Time", {"no limit": [("this", 1.0), ("other & more", 3.25), ("third", math.inf)]})
+    texts = [element.text for element in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["Time", "no limit", "this", "1.00 x", "other & more", "3.25 x", "third", "failed"]
+    drawn = lines("Growth", "segments", [10, 1000], {"time": [1.0, 1.5], "CPU": [1.0, 1.0]})
+    root = ET.fromstring(drawn)
+    assert len(list(root.iter("{http://www.w3.org/2000/svg}polyline"))) == 2
+    assert "prefers-color-scheme: dark" in drawn
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(["a", "bb"], [["long", "1"]]) == "| a    | bb |\n|------|---:|\n| long |  1 |"
+
+
+def test_figures_replace_only_their_own_place_in_a_page() -> None:
+    page = "x\n<!-- one -->\nold\n<!-- /one -->\ny\n<!-- two -->\nkept\n<!-- /two -->\n"
+    new = "x\n<!-- one -->\nnew\n<!-- /one -->\ny\n<!-- two -->\nkept\n<!-- /two -->\n"
+    assert replaced(page, "one", "new") == new
+    with pytest.raises(SystemExit, match="no place for three"):
+        replaced(page, "three", "new")

@@ -145,7 +145,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="a small run that checks what is written; no figures")
     options = parser.parse_args()
     if options.smoke:
-        options.segments, options.rounds, options.write = 4_000, 1, False
+        options.segments, options.rounds, options.write = 2_000, 1, False
     return options
 
 

@@ -1,4 +1,4 @@
-"""What `--out` names: a folder, standard output, or by its scheme a table of a database."""
+"""What `--out` names: a folder, standard output, or by its scheme an object store or a table of a database."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from segment_fetch.errors import InputError
@@ -14,6 +14,8 @@ from segment_fetch.errors import InputError
 if TYPE_CHECKING:
     from segment_fetch.cli.shell import Shell
     from segment_fetch.manifest import Manifest
+    from segment_fetch.sinks.filesink import FileSink
+    from segment_fetch.sinks.formats import FileFormat
     from segment_fetch.sinks.tables import TableSink
     from segment_fetch.verify import Audit
 
@@ -24,12 +26,27 @@ _FILES_ONLY = {"format": "--format", "compress": "--compress", "csv_safe": "--cs
 def table(out: str, shell: Shell) -> TableSink | None:
     """The sink of a table; None where `--out` names none. InputError where it is a URL of an unknown scheme."""
     found = _SCHEME.match(out)
-    if found is None:
+    if found is None or _is_store(out):
         return None
     make = _TABLES.get(found[1].lower())
     if make is None:
         raise InputError(f"--out: there is no destination {found[1]}://; there are {', '.join(FORMS)}")
     return make(out, shell)
+
+
+def files(out: str, form: FileFormat[Any], compress: str, partition: str) -> FileSink[Any]:
+    """The sink of a folder or an object store."""
+    from segment_fetch.sinks import FolderSink, ObjectSink  # noqa: PLC0415 - not every command writes
+
+    if _is_store(out):
+        return ObjectSink(out, form, compress, partition=partition)
+    return FolderSink(out, form, compress, partition=partition)
+
+
+def _is_store(out: str) -> bool:
+    from segment_fetch.sinks.stores import is_store  # noqa: PLC0415 - not every command writes
+
+    return is_store(out)
 
 
 def refuse_file_options(args: Namespace) -> None:
@@ -104,5 +121,13 @@ def _postgres(url: str, shell: Shell) -> TableSink:
 _TABLES: Mapping[str, Callable[[str, Shell], TableSink]] = MappingProxyType(
     {"duckdb": _duckdb, "postgresql": _postgres, "postgres": _postgres}
 )
-FORMS = ("a folder", "- for standard output", "duckdb:///FILE", "postgresql://USER@HOST/DATABASE")
+FORMS = (
+    "a folder",
+    "- for standard output",
+    "s3://BUCKET/PREFIX",
+    "gs://BUCKET/PREFIX",
+    "az://CONTAINER/PREFIX",
+    "duckdb:///FILE",
+    "postgresql://USER@HOST/DATABASE",
+)
 """What can be written after `--out`, for help and errors."""

@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from segment_fetch.cli import exits, options, simulate_options, texts, values
 
+_PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 _SECRETIVE = ("key", "secret", "token", "bearer", "password", "client-id")
 
 
@@ -139,14 +140,14 @@ def _filled(text: str) -> str:
 
 
 def _extract(parser: Parser) -> None:
-    _destination(parser, "a folder, duckdb:///FILE, postgresql://USER@HOST/DATABASE, or - for standard output")
+    _destination(parser, f"{_PLACES}, or - for standard output")
     options.add_range(parser)
     options.add_connection(parser)
     options.add_output(parser)
 
 
 def _sync(parser: Parser) -> None:
-    _destination(parser, "a folder, duckdb:///FILE, or postgresql://USER@HOST/DATABASE")
+    _destination(parser, _PLACES)
     options.add_days(parser)
     options.add_connection(parser)
     options.add_output(parser)
@@ -154,7 +155,7 @@ def _sync(parser: Parser) -> None:
 
 def _verify(parser: Parser) -> None:
     group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help="the folder, or the database, to look into")
+    group.add_argument("--out", metavar="DIR", help="the folder, object store or database to look into")
     group.add_argument(
         "--against-api", action="store_true", help="also ask the API how many segments each window has by now"
     )

@@ -81,8 +81,6 @@ def file_format(args: Namespace) -> FileFormat[Any]:
 
 def sink(args: Namespace, shell: Shell) -> Sink[Any]:
     """The destination."""
-    from segment_fetch.sinks import FolderSink  # noqa: PLC0415 - only extract needs it
-
     if (table := destinations.table(args.out, shell)) is not None:
         destinations.refuse_file_options(args)
         return table
@@ -92,7 +90,7 @@ def sink(args: Namespace, shell: Shell) -> Sink[Any]:
         return _stream(args, shell, form, compress)
     if not args.out.strip():
         raise InputError("--out is empty: name a folder, or - for standard output")
-    return FolderSink(args.out, form, compress, partition=args.partition)
+    return destinations.files(args.out, form, compress, args.partition)
 
 
 def _stream(args: Namespace, shell: Shell, form: FileFormat[Any], compress: str) -> Sink[Any]:

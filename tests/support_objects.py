@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ class Proxy:
     `heedless` leaves conditions out, as a store does that does not know them.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         self.fault: Fault = lambda asked: None
         self.asked: list[Asked] = []
         self.heedless = False
@@ -69,7 +70,9 @@ class Proxy:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
 
     def methods(self, name: str = "") -> list[str]:
         """The methods that were asked for, of one object or of all."""
@@ -152,7 +155,7 @@ class Bucket:
         self.name = name
         self.proxy = proxy
         self.url = f"s3://{name}/some/prefix"
-        self._port = port
+        self.port = port
         self._direct = self._client(f"http://127.0.0.1:{port}")
 
     def store(self) -> Any:
@@ -183,7 +186,7 @@ class Bucket:
 
     def uploads(self) -> int:
         """How many multipart uploads are neither complete nor aborted."""
-        server = http.client.HTTPConnection("127.0.0.1", self._port)
+        server = http.client.HTTPConnection("127.0.0.1", self.port)
         server.request("GET", f"/{self.name}?uploads")
         listed = server.getresponse().read()
         server.close()

@@ -15,12 +15,10 @@ import re
 import runpy
 import shlex
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -28,12 +26,9 @@ from typing import Any, NamedTuple, get_args
 import pytest
 
 import segment_fetch
-from segment_fetch import Segment, SegmentClient
+from segment_fetch import SegmentClient
 from segment_fetch.cli import app, exits, parser
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_json
-from segment_fetch.manifest import WindowEntry
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.sinks import Sink
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -289,49 +284,7 @@ def test_tests_for_users_pass(folder: Path) -> None:
         timeout=60,
         check=False,
     )
-    assert f"{len(names)} passed" in done.stdout, done.stdout
-
-
-class SqliteMedium(Medium):
-    """The destination of the documentation, on one file."""
-
-    def __init__(self, kind: Any, path: Path) -> None:
-        self._kind = kind
-        self._path = path
-
-    def sink(self) -> Sink[Any]:
-        made: Sink[Any] = self._kind(self._path)
-        return made
-
-    def _execute(self, text: str, *values: object) -> list[Any]:
-        with closing(sqlite3.connect(self._path)) as db, db:
-            return db.execute(text, values).fetchall()
-
-    def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
-        query = "SELECT json FROM segment WHERE file = ? ORDER BY close, id"
-        return [json.loads(text) for entry in entries for (text,) in self._execute(query, entry.file)]
-
-    def record(self, segment: Segment) -> Record:
-        return as_json(segment)
-
-    def broken(self) -> Sink[Any]:
-        fails = "CREATE TRIGGER full AFTER INSERT ON line BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
-        self._execute(fails)
-        return self.sink()
-
-    def harm(self, entry: WindowEntry) -> None:
-        self._execute("UPDATE line SET json = upper(json) WHERE file = ?", entry.file)
-
-    def litter(self) -> list[str]:
-        hidden = "SELECT DISTINCT file FROM line WHERE file NOT IN (SELECT file FROM segment)"
-        return [name for (name,) in self._execute(hidden)]
-
-
-class TestSinkOfTheDocumentation(SinkConformance):
-    @pytest.fixture
-    def medium(self, scripts: Path, tmp_path: Path) -> Medium:
-        kind = runpy.run_path(str(scripts / "sqlite_sink.py"))["SqliteSink"]
-        return SqliteMedium(kind, tmp_path / "segments.db")
+    assert done.returncode == 0, done.stdout
 
 
 def mentions(page: str, name: str) -> bool:
@@ -358,8 +311,8 @@ def test_exit_codes_are_those_of_the_program() -> None:
 def test_the_library_is_documented() -> None:
     errors = [name for name in segment_fetch.__all__ if name.endswith("Error")]
     kinds = [kind.__name__ for kind in get_args(segment_fetch.Event)]
-    calls = ["plan", "count", "stream", "extract", "sync"]
-    sinks = ["JsonlSink", "CsvSink", "StreamSink"]
+    calls = ["plan", "count", "stream", "stream_arrow", "extract", "sync"]
+    sinks = ["JsonlSink", "CsvSink", "ParquetSink", "StreamSink"]
     missing = [name for name in [*errors, *kinds, *calls, *sinks] if not mentions("docs/library.md", name)]
     assert missing == []
 

@@ -30,7 +30,7 @@ class Dsn:
         hidden = [value for key, value in query.items() if any(word in key.lower() for word in _SECRETIVE)]
         self.secrets = tuple(value for value in (password, unquote(password), *hidden) if value)
         passed = {key: value for key, value in query.items() if key not in _OWN}
-        self._uri = parts._replace(query=urlencode(_DEFAULTS | passed, quote_via=quote)).geturl()
+        self._uri = f"postgresql://{parts.netloc}{parts.path}?{urlencode(_DEFAULTS | passed, quote_via=quote)}"
 
     def reveal(self) -> str:
         """The address with its secrets, as the driver takes it."""

@@ -31,9 +31,10 @@ _MAY_PASS = ("08", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE that are about the server's state, not about what it was asked."""
 
 _AGAIN = "run again; what is committed stays"
-_LATEST = 9_224_318_015_999_999  # ms: the last that a timestamptz holds, in the year 294276
+_LATEST = (2**63 - 1) // 1000  # ms: the last of which Arrow can count the microseconds, in the year 294247
 _EARLIEST = -210_866_803_200_000  # ms: the first one, in 4714 BC
-_CONNECTION = (
+_AWAY = ("connection to server", "could not translate host name")
+_SESSION = (
     "SET client_min_messages = warning",  # libpq writes notices to standard error
     "SET TimeZone = 'UTC'",
 )
@@ -76,7 +77,7 @@ class PostgresSink(TableSink):
                 segment = segments[pc.index(misfits, True).as_py()]
                 raise DestinationError(
                     f"segment {segment.segmentId!r}: {field.name} has a value that PostgreSQL cannot hold (a zero "
-                    "character, or a time beyond the year 294276); nothing of its window was stored, and JSON Lines "
+                    "character, or a time beyond the year 294246); nothing of its window was stored, and JSON Lines "
                     "can hold it"
                 )
         return batch
@@ -109,7 +110,7 @@ class _Postgres(Database):
 
     def prepare(self, schema: str | None, *, reading: bool) -> None:
         """The session's settings."""
-        for statement in _CONNECTION:
+        for statement in _SESSION:
             self.run(statement)
         if schema is not None:
             self.run(f"SET search_path TO {quoted(schema)}")
@@ -184,10 +185,10 @@ class _Postgres(Database):
         return DestinationError(told)
 
     def _refused(self, error: adbc_driver_manager.Error) -> DestinationError:
-        told = f"cannot connect to {self._dsn}: {self._words(error)}"
-        if "FATAL" in str(error):  # the server's own answer, which comes without a code
-            return DestinationError(f"{told}; mend the address, or the password in PGPASSWORD or ~/.pgpass")
-        return DestinationUnavailableError(f"{told}; {_AGAIN}")
+        told, text = f"cannot connect to {self._dsn}: {self._words(error)}", str(error)
+        if "FATAL" not in text and any(words in text for words in _AWAY):  # such an error has no code
+            return DestinationUnavailableError(f"{told}; {_AGAIN}")
+        return DestinationError(f"{told}; mend the address, or the password in PGPASSWORD or ~/.pgpass")
 
     def _words(self, error: adbc_driver_manager.Error) -> str:
         text = str(error)

@@ -6,19 +6,55 @@ the next time, until it has settled; so the destination has to replace segments 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Generic
 
+import msgspec
 from msgspec import Struct
 
+from segment_fetch.errors import InputError
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
-from segment_fetch.query import TimeLike, Window
+from segment_fetch.query import Filters, TimeLike, Window
 from segment_fetch.reading import SETTLED_AFTER_MS, WindowRead
 
 if TYPE_CHECKING:
     from segment_fetch.client import SegmentClient
+
+
+VERSION = 1
+"""Rises when an older release could misunderstand what is kept."""
+
+
+class Kept(Struct, kw_only=True):
+    """What is kept with a bookmark: whose it is. What is None was not kept, and fits every query."""
+
+    version: int = VERSION
+    account: str | None = None
+    filters: Mapping[str, str | None] | None = None
+
+
+def kept(account: str, filters: Filters) -> dict[str, Any]:
+    """What to keep with the bookmarks of a query."""
+    return {"version": VERSION, "account": account, "filters": msgspec.to_builtins(filters)}
+
+
+def check_kept(found: Kept, account: str, filters: Filters, *, anew: str) -> None:
+    """Raises InputError where a bookmark is not one of this query: going on from it would leave segments out.
+
+    `anew` says how to do without it.
+    """
+    if found.version > VERSION:
+        raise InputError(f"the bookmark was made by a newer release; install that, or {anew}")
+    for name, asked in kept(account, filters).items():
+        had = getattr(found, name)
+        if name != "version" and had is not None and had != asked:
+            raise InputError(f"the bookmark belongs to {name} {_shown(had)}, not {_shown(asked)}; {anew}")
+
+
+def _shown(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 class Step(Struct, Generic[Part], frozen=True):

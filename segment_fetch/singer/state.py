@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from segment_fetch.errors import InputError
+from segment_fetch.incremental import Kept, check_kept, kept
 from segment_fetch.query import Filters, format_time, parse_time
 from segment_fetch.singer.catalog import REPLICATION_KEY, STREAM
-
-VERSION = 1
-"""Rises when an older release could misunderstand a bookmark."""
 
 _ANEW = "begin anew without it (meltano: --full-refresh), or keep another one for this query (--state-id-suffix)"
 
 
-class _Bookmark(Struct):
+class _Bookmark(Kept, kw_only=True):
     replication_key_value: int | str | None = None
-    version: int = VERSION
-    account: str | None = None
-    filters: Mapping[str, str | None] | None = None
 
 
 class _Bookmarks(Struct):
@@ -41,28 +35,27 @@ class State:
     """
 
     def __init__(self, account: str, filters: Filters, stored: bytes = b"", where: str = "the state") -> None:
-        self._query = {"account": account, "filters": msgspec.to_builtins(filters)}
+        self._account = account
+        self._filters = filters
         try:
             self._stored = msgspec.json.decode(stored or b"{}", type=dict[str, Any] | None) or {}
             found = msgspec.convert(self._stored, _State)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InputError(f"{where}: is not a state of this tap: {error}; {_ANEW}") from None
         own = found.bookmarks.agent_segments if found.bookmarks else None
-        self.bookmark = None if own is None else self._checked(own, where)
+        try:
+            self.bookmark = None if own is None else self._checked(own)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
 
-    def _checked(self, own: _Bookmark, where: str) -> int | None:
-        if own.version > VERSION:
-            raise InputError(f"{where}: was made by a newer release of this tap; install that, or {_ANEW}")
-        for name, asked in self._query.items():
-            kept = getattr(own, name)
-            if kept is not None and kept != asked:
-                raise InputError(f"{where}: belongs to {name} {_shown(kept)}, not {_shown(asked)}; {_ANEW}")
+    def _checked(self, own: _Bookmark) -> int | None:
+        check_kept(own, self._account, self._filters, anew=_ANEW)
         if own.replication_key_value is None:
             return None
         try:
             return parse_time(own.replication_key_value, 0)
         except InputError as error:
-            raise InputError(f"{where}: the bookmark cannot be read: {error}; {_ANEW}") from None
+            raise InputError(f"the bookmark cannot be read: {error}; {_ANEW}") from None
 
     def behind(self, bookmark: int) -> dict[str, Any]:
         """The state to emit where the bookmark stands."""
@@ -70,11 +63,6 @@ class State:
             "replication_key": REPLICATION_KEY,
             "replication_key_value": bookmark,
             "complete_before": format_time(bookmark),
-            "version": VERSION,
-            **self._query,
+            **kept(self._account, self._filters),
         }
         return self._stored | {"bookmarks": (self._stored.get("bookmarks") or {}) | {STREAM: own}}
-
-
-def _shown(value: object) -> str:
-    return msgspec.json.encode(value).decode()

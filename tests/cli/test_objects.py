@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
-from tests.cli.support import AT_ONCE, Result, assert_no_secret, spanning
+from tests.cli.support import AT_ONCE, Result, assert_no_secret, command, spanning
 from tests.support_objects import DROP_BEFORE, Answer, Asked, Bucket
 from tests.support_objects import KEY as AWS
 
@@ -115,15 +122,15 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize("command", ["extract", "sync", "verify"])
+@pytest.mark.parametrize("name", ["extract", "sync", "verify"])
 @pytest.mark.parametrize("kind", TROUBLE)
 def test_trouble_is_told_with_a_mend(
-    run: Run, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kind: str, command: str
+    run: Run, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
 ) -> None:
     prepare, code, message = TROUBLE[kind]
     prepare(bucket, monkeypatch)
-    begin = () if command == "verify" else ("--from", "now-1d", *AT_ONCE)
-    result = run(command, "--out", bucket.url, "--log-level", "debug", *begin)
+    begin = () if name == "verify" else ("--from", "now-1d", *AT_ONCE)
+    result = run(name, "--out", bucket.url, "--log-level", "debug", *begin)
     assert (result.code, message in result.words) == (code, True), result.words
     assert_nothing_secret(result)
 
@@ -151,3 +158,39 @@ def test_other_destinations_are_named(run: Run) -> None:
 def assert_nothing_secret(result: Result) -> None:
     assert_no_secret(result)
     assert AWS["AWS_SECRET_ACCESS_KEY"] not in result.out + result.err
+
+
+def test_it_can_be_tried_on_this_machine(
+    segment_simulator: SimulatorFactory, env: dict[str, str], tmp_path: Path
+) -> None:
+    """The block of the documentation, on a port that is free here."""
+    api = segment_simulator(Dataset.recent(1_000, now=time.time(), days=9), auth=KEY)
+    text = (Path(__file__).parents[2] / "docs" / "objects.md").read_text(encoding="utf-8")
+    [block] = [
+        block
+        for block in re.findall(r"^```shell\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        if "moto_server" in block
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    stand_in(tmp_path, "pip", "test -n 1")
+    stand_in(tmp_path, "moto_server", f'exec {sys.executable} -m moto.server "$@"')
+    asked = shlex.join(["--base-url", api.base_url, *AT_ONCE])
+    stand_in(tmp_path, "segment-fetch", f'exec {shlex.join(command())} "$@" {asked}')
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"trap 'kill $(jobs -p)' EXIT\n{block.replace('5555', str(port))}"],
+        env={**env, "PATH": f"{tmp_path}{os.pathsep}{env['PATH']}", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "s3://my-bucket/segments is sound" in done.stdout
+    assert "http://" not in done.stdout + done.stderr
+
+
+def stand_in(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)

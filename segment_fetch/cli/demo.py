@@ -31,6 +31,7 @@ connection or half an answer. Waits before a repeat are shortened for the demo (
 
 def run(args: Namespace, shell: Shell) -> int:
     """The command. Returns the exit code of its extraction."""
+    destinations.table(args.out, shell)  # what cannot be a destination is refused before anything starts
     start, end = _range(datetime.now(UTC))
     values = [secrets.token_hex(16) for _ in OAUTH1]
     shell.hide(values)
@@ -93,5 +94,7 @@ def _next(args: Namespace, shell: Shell, report: Report) -> str:
 
 def _look(args: Namespace, shell: Shell) -> str:
     """The command that shows what has come."""
-    table = destinations.table(args.out, shell)
-    return f"head -qn 1 {shlex.quote(args.out)}/*.jsonl" if table is None else handled.command(table)
+    if (table := destinations.table(args.out, shell)) is not None:
+        return handled.command(table)
+    out = shlex.quote(args.out)
+    return f"segment-fetch verify --out {out}" if "://" in args.out else f"head -qn 1 {out}/*.jsonl"

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from segment_fetch.sinks.tables import TableSink
     from segment_fetch.verify import Audit
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_FILES_ONLY = {"format": "--format", "compress": "--compress", "csv_safe": "--csv-safe", "partition": "--partition"}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(duckdb|postgres|postgresql):", re.IGNORECASE)
+_FILES_ONLY = {
+    "format": ("--format", None),
+    "compress": ("--compress", None),
+    "csv_safe": ("--csv-safe", False),
+    "partition": ("--partition", "none"),
+}
 
 
 def table(out: str, shell: Shell) -> TableSink | None:
@@ -28,9 +33,9 @@ def table(out: str, shell: Shell) -> TableSink | None:
     found = _SCHEME.match(out)
     if found is None or _is_store(out):
         return None
-    make = _TABLES.get(found[1].lower())
+    make = _TABLES.get((found[1] or "").lower())
     if make is None:
-        raise InputError(f"--out: there is no destination {found[1]}://; there are {', '.join(FORMS)}")
+        raise InputError(f"--out: there is no destination {found[0]}; there are {', '.join(FORMS)}")
     return make(out, shell)
 
 
@@ -51,7 +56,7 @@ def _is_store(out: str) -> bool:
 
 def refuse_file_options(args: Namespace) -> None:
     """InputError where an option is given that says how files are to be, which a table is not."""
-    given = [name for dest, name in _FILES_ONLY.items() if getattr(args, dest, None) not in (None, False, "none")]
+    given = [name for dest, (name, default) in _FILES_ONLY.items() if getattr(args, dest) != default]
     if given:
         raise InputError(f"{' and '.join(given)}: for files only; a table has columns, and packs them as it likes")
 

@@ -126,6 +126,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in SECRETS:
         monkeypatch.setenv(f"LIVEPERSON_{name}", f"the-{name}")
     monkeypatch.setenv("LIVEPERSON_ACCOUNT", "111111")
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -134,7 +136,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_blocks_have_a_language_that_is_tested() -> None:
     assert {block.language for block in blocks()} == {
         *("sh", "shell", "cron", "dockerfile", "python"),
-        *("text", "json", ""),
+        *("text", "json", "yaml", ""),
     }
     assert len(RUN) > 10
     assert len(SCRIPTS) > 10

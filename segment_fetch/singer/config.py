@@ -17,8 +17,9 @@ from segment_fetch.errors import CredentialsError, InputError
 from segment_fetch.query import Filters
 
 _PREFIX = "LIVEPERSON_"
-_SETS = {tuple(name.removeprefix(_PREFIX).lower() for name in names): kind for names, kind in KINDS.items()}
-SECRETS = tuple(name for names in _SETS for name in names)
+SETS = {tuple(name.removeprefix(_PREFIX).lower() for name in names): kind for names, kind in KINDS.items()}
+"""The settings of each kind of credentials."""
+SECRETS = tuple(name for names in SETS for name in names)
 _SECRET = {"secret": True, "writeOnly": True}
 _ELSE = "else from the environment, as LIVEPERSON_..."
 
@@ -112,16 +113,16 @@ def who(settings: Settings, environ: Mapping[str, str], where: str) -> Who:
 
 
 def _one_set(found: Mapping[str, str], where: str) -> tuple[str, ...]:
-    begun = [names for names in _SETS if any(name in found for name in names)]
+    begun = [names for names in SETS if any(name in found for name in names)]
     if not begun:
-        sets = "; or ".join(f"{', '.join(names)} ({kind})" for names, kind in _SETS.items())
+        sets = "; or ".join(f"{', '.join(names)} ({kind})" for names, kind in SETS.items())
         raise CredentialsError(
             f"{where}: there are no credentials: set {sets}; or the same in capitals, behind {_PREFIX}, in the "
             "environment"
         )
     if len(begun) > 1:
-        sets = " and ".join(_SETS[names] for names in begun)
+        sets = " and ".join(SETS[names] for names in begun)
         raise CredentialsError(f"{where}: there is more than one set of credentials: {sets}; keep one")
     if missing := [name for name in begun[0] if name not in found]:
-        raise CredentialsError(f"{where}: the {_SETS[begun[0]]} is not whole: set {', '.join(missing)}, too")
+        raise CredentialsError(f"{where}: the {SETS[begun[0]]} is not whole: set {', '.join(missing)}, too")
     return begun[0]

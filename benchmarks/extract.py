@@ -134,7 +134,7 @@ def main() -> None:
     done = run_rounds(served, rounds, warm=not options.smoke)
     text = f"{segments:,} segments, {kind}, medians of {rounds} rounds.\n\n{shown(done, segments)}"
     write = options.write and not options.smoke
-    publish("extract", text, command="make bench", plots={"extract": plotted(done)}, write=write)
+    publish("extract", text, plots={"extract": plotted(done)}, write=write, usual="make bench")
 
 
 if __name__ == "__main__":

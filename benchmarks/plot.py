@@ -41,7 +41,7 @@ def _bar(y: int, label: str, ratio: float, scale: float, kind: str) -> list[str]
     return [
         _text(_LEFT - 8, y + 17, label, anchor="end"),
         f'<rect class="{kind}" x="{_LEFT}" y="{y + 3}" width="{width:.1f}" height="{_BAR - 6}" rx="2"/>',
-        _text(_LEFT + width + 6, y + 17, said),
+        _text(_LEFT + max(width, scale) + 6, y + 17, said),  # beside the mark, not across it
     ]
 
 

@@ -118,7 +118,7 @@ def main() -> None:
         return
     text = compared(2_000, 1) if options.smoke else compared(options.segments, options.rounds)
     write = options.write and not options.smoke
-    publish("processes", text, command="python -m benchmarks.processes", plots={}, write=write)
+    publish("processes", text, write=write)
 
 
 if __name__ == "__main__":

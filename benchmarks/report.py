@@ -7,6 +7,7 @@ between them is replaced. Plots go beside it, into `docs/figures`.
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -50,9 +51,16 @@ def _processor() -> str:
     return found[1] if found else platform.machine()
 
 
-def publish(name: str, text: str, *, command: str, plots: Mapping[str, str], write: bool) -> None:
-    """Print the figures; if `write`, put them and their plots (names and SVG) into the documentation, too."""
-    told = f"{text}\n\n{circumstances(command)}"
+def publish(
+    name: str, text: str, *, write: bool, plots: Mapping[str, str] | None = None, usual: str | None = None
+) -> None:
+    """Print the figures; if `write`, put them and their plots (names and SVG) into the documentation, too.
+
+    `name` is the module's; `usual` is how it is called where no option was given.
+    """
+    given = [argument for argument in sys.argv[1:] if argument != "--write"]
+    command = " ".join(["python -m", f"benchmarks.{name}", *given]) if given or not usual else usual
+    told, plots = f"{text}\n\n{circumstances(command)}", plots or {}
     print(told, flush=True)
     if write:
         (DOCS / "figures").mkdir(exist_ok=True)

@@ -63,7 +63,7 @@ def main() -> None:
     brought = loaded()
     told = f"`import segment_fetch` brings {', '.join(brought) or 'none'} of {', '.join(HEAVY)}."
     text = f"{table(['', 'x bare', 'ms', 'at most'], rows)}\n\n{told}"
-    publish("startup", text, command="python -m benchmarks.startup", plots={}, write=options.write)
+    publish("startup", text, write=options.write)
     slow = not options.smoke and (helped > goal or importing > ALLOWED_MS)
     sys.exit(bool(slow or brought))
 

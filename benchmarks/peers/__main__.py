@@ -131,7 +131,7 @@ def main() -> None:
         if not setting.drift:
             plotted[setting.title] = [bar(rounds, program) for program in rounds[0]]
     plot = bars("Time of a whole extraction, as a multiple of this client's", plotted)
-    publish("peers", "\n\n".join(texts), command="make bench-peers", plots={"peers": plot}, write=options.write)
+    publish("peers", "\n\n".join(texts), plots={"peers": plot}, write=options.write, usual="make bench-peers")
 
 
 def _options() -> argparse.Namespace:

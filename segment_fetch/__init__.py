@@ -18,6 +18,7 @@ from segment_fetch.errors import (
 )
 from segment_fetch.events import Event
 from segment_fetch.models import ExtendedSegment, Segment
+from segment_fetch.pace_store import PaceStore
 from segment_fetch.plan import Plan, PlannedWindow
 from segment_fetch.query import Filters, Window
 from segment_fetch.retry import RetryPolicy
@@ -38,6 +39,7 @@ __all__ = [
     "ManifestError",
     "MissingExtraError",
     "OAuth1Key",
+    "PaceStore",
     "Plan",
     "PlannedWindow",
     "RequestRefusedError",

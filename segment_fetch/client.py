@@ -20,6 +20,7 @@ from segment_fetch.errors import IncompleteError, InputError
 from segment_fetch.events import Event, RangePlanned, Warned
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
+from segment_fetch.pacing import Pacer
 from segment_fetch.query import (
     CLAMP_MARGIN_MS,
     MAX_LIMIT,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from segment_fetch.api import SegmentApi
     from segment_fetch.extract import Committer, Report
     from segment_fetch.feed import Feed
+    from segment_fetch.pace_store import PaceStore
     from segment_fetch.pool import Pool
     from segment_fetch.reader import Reads
     from segment_fetch.reading import Outlet, WindowRead
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
     from segment_fetch.transport import Timeouts
 
 Rate: TypeAlias = float | Literal["auto"] | None
-DEFAULT_RATE = 10.0
-"""Requests a second unless told otherwise; the API's own limit is not published."""
+ASSUMED_RATE = 10.0
+"""Requests a second that a plan reckons with while nothing is known of the API's limit."""
 
 _BATCH = 500
 
@@ -58,9 +60,10 @@ class SegmentClient:
 
     `source` names the caller to the API: 1 to 20 letters, digits or underscores, unique to the job. `filters`
     narrow what is asked. A given `session` is used and never closed; certificates are checked whatever it says.
-    `base_url` replaces the look-up of the account's domain. `rate` is requests a second, "auto" to find the API's
-    limit from its answers, None for no limit; `connections` the most requests in flight. `window` is the widest
-    time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
+    `base_url` replaces the look-up of the account's domain. `rate` "auto" finds the API's limit from its
+    answers; a number does too, but never sends more requests a second than that; None sends as fast as answers come.
+    `connections` is the most requests in flight. `pace` keeps what was found for the next client. `window` is the
+    widest time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
     divided. `on_event` is called in the event loop with each `Event`; it must not block. `clock` gives the time
     as seconds since the epoch.
 
@@ -76,8 +79,9 @@ class SegmentClient:
         filters: Filters | None = None,
         session: aiohttp.ClientSession | None = None,
         base_url: str | None = None,
-        rate: Rate = DEFAULT_RATE,
+        rate: Rate = "auto",
         connections: int = 16,
+        pace: PaceStore | None = None,
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
         limit: int = MAX_LIMIT,
         split_above: int = planning.SPLIT_ABOVE,
@@ -92,6 +96,7 @@ class SegmentClient:
         self._base_url = base_url
         self._rate = _checked_rate(rate)
         self._connections = _at_least_one("connections", connections)
+        self._pace = pace
         self._width = planning.check_width(window // timedelta(milliseconds=1))
         self._split_above = _at_least_one("split_above", split_above)
         self._retry = retry or RetryPolicy()
@@ -106,14 +111,14 @@ class SegmentClient:
 
     async def __aenter__(self) -> Self:
         from segment_fetch.api import SegmentApi  # noqa: PLC0415 - brings aiohttp, which importing need not pay
-        from segment_fetch.gate import AdaptiveGate, Gate  # noqa: PLC0415
+        from segment_fetch.gate import Gate  # noqa: PLC0415
         from segment_fetch.transport import Transport, checked_base  # noqa: PLC0415
 
         if self._api is not None:
             raise InputError("this client is in use; make another one")
         base_url = None if self._base_url is None else checked_base(self._base_url)
         transport = Transport(session=self._session, connections=self._connections, timeouts=self._timeouts)
-        self._gate = AdaptiveGate(self._connections) if self._rate == "auto" else Gate(self._rate)
+        self._gate = Gate(self._pacer(), tell=self._tell)
         self._api = SegmentApi(
             self._query, self._auth, transport, self._gate, retry=self._retry, base_url=base_url, clock=self._clock
         )
@@ -123,9 +128,27 @@ class SegmentClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._close is not None:
-            await self._close()
-        self._api = self._close = None
+        try:
+            self._keep_pace()
+            if self._close is not None:
+                await self._close()
+        finally:
+            self._api = self._close = None
+
+    def _pacer(self) -> Pacer | None:
+        if self._rate is None:
+            return None
+        ceiling = None if self._rate == "auto" else self._rate
+        learned = None
+        if self._pace is not None:
+            learned = self._pace.load(self._query.account, self._base_url or "", self._clock())
+        return Pacer(ceiling, self._connections, learned)
+
+    def _keep_pace(self) -> None:
+        if self._pace is None or self._api is None:
+            return
+        if (learned := self._gate.learned(self._clock())) is not None:
+            self._pace.save(self._query.account, self._base_url or "", learned)
 
     async def count(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
         """How many segments closed in start <= t < end, by small requests; exact if nothing changes meanwhile.
@@ -156,7 +179,11 @@ class SegmentClient:
         await self._pool(survey).run()
         planned = survey.planned()
         pages = sum(window.pages for window in planned)
-        return planning.Plan(planned, pages / self._rate if isinstance(self._rate, (int, float)) else None)
+        if self._rate is None:
+            return planning.Plan(planned, None)
+        expected = self._gate.expected_rate()
+        rate = expected or ASSUMED_RATE
+        return planning.Plan(planned, pages / rate, rate, rate_known=expected is not None)
 
     async def stream(
         self, start: TimeLike, end: TimeLike, *, clamp: bool = False

@@ -76,6 +76,22 @@ class Paused(Struct, frozen=True, tag=True):
     seconds: float
 
 
+PaceReason: TypeAlias = Literal["started", "remembered", "too_fast", "too_many_at_once", "no_refusals"]
+"""started, or remembered from an earlier run: where the pace begins. too_fast, too_many_at_once: what a 429 was taken
+for. no_refusals: none came for a while, so more is tried."""
+
+
+class PaceChanged(Struct, frozen=True, tag=True):
+    """Requests go out at most at `rate` a second from now on, told where that has changed by more than a little.
+
+    `at_once` is how many may be in flight; None where no limit of that kind was met.
+    """
+
+    rate: float
+    at_once: int | None
+    reason: PaceReason
+
+
 class WindowReread(Struct, frozen=True, tag=True):
     """The window changed while it was read, and is read again; `passes` counts the readings so far."""
 
@@ -112,6 +128,7 @@ Event: TypeAlias = (
     | PageRead
     | Retrying
     | Paused
+    | PaceChanged
     | ServiceDown
     | ServiceBack
     | WindowReread

@@ -23,13 +23,17 @@ class AcceptedMeter:
 
     def add(self, now: float, level: int) -> None:
         """One more, of `level` requests in flight; 0 where that is not known."""
-        if now >= self._ends:
+        if self._ends == -math.inf:
+            self._ends = now + BUCKET
+        elif now >= self._ends:
             self.roll(now)
         self._count += 1
         self._level = max(self._level, level)
 
     def roll(self, now: float) -> None:
         """Moves on to `now`. After more than 30 s of silence everything but `best` is forgotten."""
+        if self._ends == -math.inf:
+            return
         if now - self._ends > SPAN:
             self._past.clear()
             self._count = self._level = 0
@@ -42,8 +46,10 @@ class AcceptedMeter:
                 self.best = max(self.best, sum(count for count, _ in self._past) / SPAN)
 
     def rate(self, now: float, seconds: float) -> float:
-        """Accepted a second over the last `seconds`, or since the start if that is less."""
+        """Accepted a second over the last `seconds`, or since the first of all if that is less."""
         self.roll(now)
+        if self._ends == -math.inf:
+            return 0.0
         past = list(self._past)[-int(seconds / BUCKET) :]
         took = len(past) * BUCKET + now - (self._ends - BUCKET)
         return (self._count + sum(count for count, _ in past)) / max(BUCKET, took)

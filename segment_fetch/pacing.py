@@ -9,7 +9,7 @@ backwards). `docs/pacing.md` says why each rule is there and what it is worth.
 """
 
 import math
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -40,8 +40,13 @@ PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts a
 FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
 LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
 GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
+FAST: Final = 50.0  # a second; below it nothing is made up for: two too close are one too many for a strict server
+RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
+FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
+MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each other than they were sent
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
+ENOUGH: Final = 20  # answers from which a run has something to say to the next
 FULL: Final = 0.5  # the share of sends that wait for an answer, from which the cap is what slows the client
 
 
@@ -49,12 +54,13 @@ class Learned(msgspec.Struct, frozen=True):
     """What a run found out, for the next one.
 
     `rate` in requests a second, and whether it was `limited` by a refusal; `cap` in requests at once (None:
-    no such limit was met); `at` is when, in whichever clock the caller keeps between runs.
+    no such limit was met); `at` is when, in whichever clock the caller keeps between runs. What is read from
+    elsewhere has to be within these bounds.
     """
 
-    rate: float
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
     limited: bool
-    cap: int | None
+    cap: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None
     at: float
 
 
@@ -68,19 +74,29 @@ class Snapshot(msgspec.Struct, frozen=True):
     blame: Blame | None
 
 
+def grain(rate: float) -> float:
+    """Seconds of a late request that are made up for at a rate."""
+    return GRAIN if rate >= FAST else 0.0
+
+
 class _Rate:
     """How many requests to send in a second."""
 
     def __init__(self, ceiling: float, learned: Learned | None) -> None:
-        self._ceiling, self._slowest = ceiling, min(SLOWEST, ceiling)
+        self._ceiling, self._slowest = MARGIN * ceiling, min(SLOWEST, MARGIN * ceiling)
         self.ramping = learned is None or not learned.limited
         self.aim = 0.0 if learned is None or self.ramping else learned.rate  # worth holding; 0: not known yet
         self.refused = self.aim / KEEP  # what the last refusal spoke against
-        start = max(START, learned.rate / 2) if learned else START
-        self.value = min(ceiling, KEEP * self.aim or start)
+        self.value = min(self._ceiling, KEEP * self.aim or self._start(learned))
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
+
+    def _start(self, learned: Learned | None) -> float:
+        """Somebody who sets a ceiling expects that much to be served."""
+        if self._ceiling < math.inf:
+            return self._ceiling
+        return max(START, learned.rate / 2) if learned else START
 
     def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
         lead = LEAD * meter.rate(now, 1.0)
@@ -143,20 +159,36 @@ class _Rate:
             self._retry_at = now + self._wait
 
 
+class _Refusal(msgspec.Struct, frozen=True):
+    """A 429 that has begun a pause: requests in flight with it, when it came, and what was accepted before it.
+
+    `given` is accepted a second lately, `lasted` seconds since the last such event, after which `again` says that
+    hardly anything was accepted.
+    """
+
+    level: int
+    at: float
+    given: float
+    again: bool
+    lasted: float
+
+
 class Pacer:
     """Says when the next request may go, from the answers to those before it.
 
     Ask `next_send`; when it says 0, send at once and report `sent`; give the ticket back exactly once, by
     whichever of `accepted`, `refused` and `dropped` came of the request, a cancelled one too.
 
-    `ceiling` (requests a second) is the user's own limit, above which the pacer never goes: sends are evenly
-    spaced, and a late one is made up for by 10 ms worth at most. `connections` is the most in flight, and
+    `ceiling` (requests a second) is the user's own limit: the pacer starts just below it and never goes above. Sends
+    are evenly spaced, and a late one is made up for by 10 ms worth at most. `connections` is the most in flight, and
     `learned` what an earlier run found.
     """
 
     def __init__(self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None) -> None:
         if connections < 1 or (ceiling is not None and not ceiling > 0):
             raise ValueError("a pacer needs at least one connection, and a ceiling above 0 or none")
+        self.ceiling = ceiling
+        self._before = learned
         self._rate = _Rate(ceiling or math.inf, learned)
         self._cap = ConcurrencyCap(connections, learned.cap if learned else None)
         self._meter = AcceptedMeter()
@@ -165,7 +197,9 @@ class Pacer:
         self._full = False  # whether an answer had to come before the next request
         self._fullness = 0.0  # how much of the recent sending that is true of
         self._blame: Blame | None = None
-        self._accepted = self._streak = 0
+        self._event: _Refusal | None = None
+        self._refused_at = math.inf
+        self._accepted = self._streak = self._answers = 0
 
     def next_send(self, now: float) -> float:
         """Seconds until a request may be sent: 0 is now, infinity is after another answer. Ask again then."""
@@ -174,11 +208,14 @@ class Pacer:
         if self._in_flight >= self._cap.limit:
             self._full = True
             return math.inf
-        return max(0.0, self._next - now)
+        wait = self._next - now
+        return wait if wait > RESOLUTION else 0.0
 
     def sent(self, now: float) -> Ticket:
         self._in_flight += 1
-        self._next = max(self._next, now - GRAIN) + 1 / self._rate.value
+        rate = self._rate.value
+        first = FIRST if self._next == -math.inf else 0.0
+        self._next = max(self._next, now - grain(rate)) + 1 / rate + first
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
         return Ticket(now, self._in_flight)
@@ -187,8 +224,10 @@ class Pacer:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
         self._in_flight -= 1
         self._accepted += 1
-        # What is answered during a pause was in flight with requests that the server had already refused.
-        self._meter.add(now, ticket.level if ticket.sent_at >= self._resume else 0)
+        self._answers += 1
+        # What was sent between a refusal and the pause was in flight with requests that had left the server already.
+        sound = ticket.sent_at >= self._resume or ticket.sent_at <= self._refused_at
+        self._meter.add(now, ticket.level if sound else 0)
         self._cap.accepted(ticket)
 
     def dropped(self, ticket: Ticket, now: float) -> None:
@@ -203,24 +242,29 @@ class Pacer:
         self._in_flight -= 1
         if ticket.sent_at < self._resume:
             if retry_after:
-                self._resume = self._next = max(self._resume, now + retry_after)
+                self._resume = self._next = self._tick = max(self._resume, now + retry_after)
             return
-        again = self._blame is not None and self._accepted < FEW
+        again = self._refused_at < math.inf and self._accepted < FEW
         self._streak = self._streak + 1 if again else 0
-        self._resume = self._next = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
-        self._find_fault(ticket, now, again)
+        self._resume = self._next = self._tick = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
+        self._refused_at = ticket.sent_at
+        self._event = _Refusal(ticket.level, now, self._meter.rate(now, RECENT), again, now - self._since)
         self._since, self._accepted = now, 0
 
-    def _find_fault(self, ticket: Ticket, now: float, again: bool) -> None:
-        if self._cap.is_to_blame(ticket.level, self._meter.level()):
+    def _find_fault(self, event: _Refusal) -> None:
+        """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
+        self._event = None
+        if self._answers >= FEW and self._cap.is_to_blame(event.level, self._meter.level()):
             self._blame = "concurrency"
-            self._cap.lower(ticket.level, now, self._resume)
+            self._cap.lower(event.level, event.at, self._resume)
         else:
             self._blame = "rate"
-            self._rate.lower(now, self._meter.rate(now, RECENT), again, now - self._since)
-        self._rate.pause(now, self._resume, self._meter.best)
+            self._rate.lower(event.at, event.given, event.again, event.lasted)
+        self._rate.pause(event.at, self._resume, self._meter.best)
 
     def _adjust(self, now: float) -> None:
+        if self._event is not None and now >= self._resume:
+            self._find_fault(self._event)
         if self._adjusted == -math.inf:
             self._adjusted = self._since = now
         self._meter.roll(now)
@@ -231,6 +275,27 @@ class Pacer:
             self._rate.adjust(now, elapsed, self._meter, capped)
             if capped:
                 self._cap.grow(now)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it began with what an earlier run found."""
+        return self._before is not None
+
+    @property
+    def resumes_at(self) -> float:
+        """When the last pause ends or ended."""
+        return self._resume
+
+    @property
+    def found_cap(self) -> int | None:
+        """Requests at once, at most; None while no such limit is known."""
+        return self._cap.limit if self._cap.limit < self._cap.connections else None
+
+    @property
+    def expected(self) -> float | None:
+        """Requests a second that a long run is likely to reach; None where nothing is known yet."""
+        known = self._rate.aim or (math.inf if self.ceiling else None)
+        return known if known is None else min(known, MARGIN * (self.ceiling or math.inf))
 
     def snapshot(self, now: float) -> Snapshot:
         return Snapshot(self._rate.value, self._cap.limit, self._in_flight, self._phase(now), self._blame)
@@ -243,6 +308,17 @@ class Pacer:
         capped = self._fullness > FULL and self._cap.limit < self._cap.connections
         return "holding" if capped or self._rate.value <= self._rate.aim else "probing"
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether enough came of the requests that the next run should know of it."""
+        return self._refused_at < math.inf or self._answers >= ENOUGH
+
     def learned(self, at: float) -> Learned:
-        cap = self._cap.limit if self._cap.limit < self._cap.connections else None
-        return Learned(self._rate.aim or self._rate.value, self._rate.aim > 0, cap, at)
+        """What this run found; where it could not find out, because it went slower, what was known before."""
+        if self._event is not None:
+            self._find_fault(self._event)
+        rate, cap, before = self._rate, self.found_cap, self._before
+        if before is not None and cap is None and before.cap and before.cap >= self._cap.connections:
+            cap = before.cap
+        unlimited = max(rate.value, before.rate if before and not before.limited else 0.0)
+        return Learned(rate.aim or unlimited, rate.aim > 0, cap, at)

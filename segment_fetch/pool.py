@@ -153,7 +153,7 @@ class Pool:
 
     def _throttled(self, attempt: Attempt, error: ThrottledError) -> None:
         self.tally.throttled += 1
-        pause = self._gate.pause(error.retry_after)
+        pause = self._gate.closed_for()
         self._tell(Paused(pause))
         if pause > self._patience:
             raise ServiceError(

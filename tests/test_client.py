@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -28,7 +29,6 @@ from segment_fetch import (
     Window,
 )
 from segment_fetch import plan as planning
-from segment_fetch.client import DEFAULT_RATE
 from segment_fetch.events import (
     NewFields,
     PageRead,
@@ -185,8 +185,13 @@ async def test_filters_narrow_what_is_asked() -> None:
     assert {segment.conversationId for segment in found} == {row["conversationId"]}
 
 
-@pytest.mark.parametrize(("rate", "seconds"), [(None, None), (20.0, 0.2), (1000.0, 0.004)])
-async def test_plan_tells_what_an_extraction_reads(tmp_path: Path, rate: float | None, seconds: float | None) -> None:
+@pytest.mark.parametrize(
+    ("rate", "seconds", "known"),
+    [(None, None, False), (20.0, 4 / 19.6, True), (1000.0, 4 / 980, True), ("auto", 0.4, False)],
+)
+async def test_plan_tells_what_an_extraction_reads(
+    tmp_path: Path, rate: Any, seconds: float | None, known: bool
+) -> None:
     options: dict[str, Any] = {"window": 3 * DAY, "split_above": 800}
     async with served(settled(1900)) as simulator:
         async with client(simulator, rate=rate, **options) as opened:
@@ -197,11 +202,13 @@ async def test_plan_tells_what_an_extraction_reads(tmp_path: Path, rate: float |
     assert len(plan.windows) == 4
     assert (plan.segments, plan.pages) == (1900, sum(planned.pages for planned in plan.windows))
     assert all(planned.pages == 1 for planned in plan.windows)
-    assert plan.seconds == seconds
+    assert plan.seconds == (None if seconds is None else pytest.approx(seconds))
+    assert plan.rate == (None if plan.seconds is None else pytest.approx(4 / plan.seconds))
+    assert plan.rate_known is known
 
 
-def test_default_rate_is_gentle() -> None:
-    assert DEFAULT_RATE == 10.0
+def test_the_limit_is_found_unless_told_otherwise() -> None:
+    assert inspect.signature(SegmentClient).parameters["rate"].default == "auto"
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -65,14 +66,32 @@ def refuse_next(pacer: Pacer, now: float, retry_after: float | None = None) -> f
 class TestSpacing:
     def test_starts_at_five_a_second_evenly(self) -> None:
         pacer = Pacer()
-        send(pacer, 50.0)
-        assert pacer.next_send(50.0) == pytest.approx(0.2 - 0.01)
+        first = send(pacer, 50.0)
+        assert pacer.next_send(50.0) == pytest.approx(0.2 + 0.005), "the first one takes longer to get under way"
+        pacer.accepted(first, 50.1)
+        send(pacer, 51.0)
+        assert pacer.next_send(51.0) == pytest.approx(1 / pacer.snapshot(51.0).rate)
 
     def test_does_not_catch_up_after_idling(self) -> None:
         pacer = Pacer()
         send(pacer, 0.0)
         send(pacer, 10.0)
-        assert pacer.next_send(10.0) == pytest.approx(0.2 - 0.01)
+        assert pacer.next_send(10.0) == pytest.approx(0.2)
+
+    @pytest.mark.parametrize("ceiling", [0.5, 20.0, 49.0])
+    def test_a_slow_rate_never_brings_two_requests_closer_than_the_ceiling_says(self, ceiling: float) -> None:
+        pacer, now, sends = Pacer(ceiling=ceiling), 0.0, list[float]()
+        for late in (0.0, 0.02, 0.001, 0.3, 0.0, 0.004):
+            now += pacer.next_send(now) + late
+            pacer.accepted(send(pacer, now), now)
+            sends.append(now)
+        assert min(later - earlier for earlier, later in pairwise(sends)) > 1 / ceiling
+
+    def test_begins_just_below_a_ceiling(self) -> None:
+        assert Pacer(ceiling=20.0).snapshot(0.0).rate == pytest.approx(0.98 * 20)
+
+    def test_begins_at_what_was_learned_if_that_is_less(self) -> None:
+        assert Pacer(ceiling=20.0, learned=LIMITED).snapshot(0.0).rate == pytest.approx(9.7)
 
     def test_makes_up_for_ten_milliseconds_of_late_waking(self) -> None:
         pacer = Pacer(learned=Learned(1000 / 0.97, limited=True, cap=None, at=0.0), connections=100)
@@ -190,7 +209,7 @@ class TestRate:
         rate.lower(50.0, given=given, again=True, lasted=1.0)
         assert (rate.value, rate.aim) == (value, 9.9)
 
-    @pytest.mark.parametrize(("ceiling", "slowest"), [(math.inf, 0.1), (0.05, 0.05)])
+    @pytest.mark.parametrize(("ceiling", "slowest"), [(math.inf, 0.1), (0.05, 0.049)])
     @pytest.mark.parametrize("again", [True, False])
     def test_never_stops_and_never_passes_a_low_ceiling(self, ceiling: float, slowest: float, again: bool) -> None:
         rate = _Rate(ceiling, None)
@@ -250,10 +269,10 @@ class TestRate:
         assert 9.7 < rate.value < 9.75
 
     def test_never_above_the_ceiling(self) -> None:
-        rate = holding(ceiling=9.75)
+        rate = holding(ceiling=10.0)
         for now in range(102, 400):
             rate.adjust(now, 1.0, Meter(best=50.0), capped=now % 2 == 0)
-        assert rate.value == 9.75
+        assert rate.value == 9.8
 
 
 class TestBackToTheBest:
@@ -412,8 +431,36 @@ class TestEvidence:
         before = pacer.snapshot(now).rate
         send(pacer, now + 1)
         pacer.refused(send(pacer, now + 2), now + 2)
-        after = pacer.snapshot(now + 2)
+        pacer.next_send(now + 3)
+        after = pacer.snapshot(now + 3)
         assert (after.cap, after.blame, after.rate >= before) == (1, "concurrency", True)
+
+    def test_what_is_answered_during_the_pause_may_still_clear_the_number_at_once(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 3.0)
+        first, second, third = (send(pacer, now + wait) for wait in (1, 2, 3))
+        beside = send(pacer, now + 3.5)
+        pacer.accepted(first, now + 4)
+        refused = send(pacer, now + 4)
+        assert refused.level == beside.level == 4
+        pacer.refused(refused, now + 4.1)
+        for ticket in (second, third, beside):
+            pacer.accepted(ticket, now + 4.5)
+        assert pacer.next_send(now + 5.2) == 0
+        after = pacer.snapshot(now + 5.2)
+        assert (after.cap, after.blame) == (16, "rate")
+
+    def test_before_anything_was_accepted_the_rate_is_to_blame(self) -> None:
+        pacer = Pacer()
+        send(pacer, 0.0)
+        pacer.refused(send(pacer, 1.0), 1.1)
+        pacer.next_send(2.2)
+        assert pacer.snapshot(2.2).blame == "rate"
+
+    def test_what_was_learned_counts_a_refusal_whose_pause_is_not_over(self) -> None:
+        pacer = Pacer(learned=LIMITED)
+        now = refuse_next(pacer, accept_for(pacer, 0.0, 8.0))
+        assert pacer.learned(now).rate == pytest.approx(9.7)
 
     def test_an_answer_during_the_pause_does_not_prove_its_level(self) -> None:
         pacer = Pacer()
@@ -453,6 +500,49 @@ class TestLearned:
         pacer = Pacer(learned=LIMITED)
         refuse_next(pacer, accept_for(pacer, 5000.0, 5008.0, latency=0.2))
         assert pacer.learned(0.0).rate == pytest.approx(9.7, rel=0.01)
+
+    @pytest.mark.parametrize(
+        ("before", "ceiling", "rate"),
+        [
+            (Learned(30.0, limited=True, cap=None, at=0.0), 5.0, 30.0),
+            (Learned(30.0, limited=False, cap=None, at=0.0), 5.0, 30.0),
+            (None, 5.0, 4.9),
+        ],
+    )
+    def test_a_slow_run_does_not_unlearn(self, before: Learned | None, ceiling: float, rate: float) -> None:
+        pacer = Pacer(ceiling=ceiling, learned=before)
+        accept_for(pacer, 0.0, 30.0)
+        assert pacer.learned(1.0).rate == pytest.approx(rate)
+
+    def test_fewer_connections_than_a_cap_do_not_unlearn_it(self) -> None:
+        before = Learned(30.0, limited=False, cap=5, at=0.0)
+        assert Pacer(connections=4, learned=before).learned(1.0).cap == 5
+        assert Pacer(connections=16, learned=before).learned(1.0).cap == 5
+
+    def test_a_few_answers_teach_nothing(self) -> None:
+        pacer = Pacer()
+        accept_for(pacer, 0.0, 1.0)
+        assert not pacer.has_learned
+
+    @pytest.mark.parametrize("answered_for", [0.5, 10.0])
+    def test_many_answers_or_one_refusal_teach_something(self, answered_for: float) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, answered_for)
+        if answered_for < 1:
+            refuse_next(pacer, now)
+        assert pacer.has_learned
+
+    @pytest.mark.parametrize(
+        ("pacer", "expected"),
+        [
+            (Pacer(), None),
+            (Pacer(ceiling=20.0), 19.6),
+            (Pacer(learned=LIMITED), 10.0),
+            (Pacer(ceiling=5.0, learned=LIMITED), 4.9),
+        ],
+    )
+    def test_what_a_plan_may_reckon_with(self, pacer: Pacer, expected: float | None) -> None:
+        assert pacer.expected == (None if expected is None else pytest.approx(expected))
 
     def test_fewer_connections_than_learned(self) -> None:
         assert Pacer(connections=3, learned=Learned(9.0, limited=True, cap=5, at=0.0)).snapshot(0.0).cap == 3

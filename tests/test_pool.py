@@ -22,6 +22,7 @@ from segment_fetch.errors import (
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
 from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.gate import Gate
+from segment_fetch.pacing import Pacer
 from segment_fetch.pool import Pool
 from segment_fetch.query import Window
 from segment_fetch.retry import RetryPolicy
@@ -92,6 +93,10 @@ def simulator(**options: Any) -> Simulator:
     return Simulator(DATASET, clock=lambda: NOW + loop.time() - start, **options)
 
 
+def _gate(rate: float | None) -> Gate:
+    return Gate(None if rate is None else Pacer(ceiling=rate))
+
+
 @asynccontextmanager
 async def pool(
     url: str,
@@ -102,7 +107,7 @@ async def pool(
     rate: float | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[Pool, Told]]:
-    gate, told, clock = Gate(rate), Told(), asyncio.get_running_loop().time
+    gate, told, clock = _gate(rate), Told(), asyncio.get_running_loop().time
     async with opened(url, gate=gate, connections=connections, retry=retry, **options) as api:
         run = Pool(api, gate, feed, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock)
         yield run, told

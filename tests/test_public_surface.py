@@ -31,6 +31,7 @@ PUBLIC = {
         "ManifestError",
         "MissingExtraError",
         "OAuth1Key",
+        "PaceStore",
         "Plan",
         "PlannedWindow",
         "RequestRefusedError",

@@ -20,13 +20,13 @@ _ACCOUNT = "demo"
 _SOURCE = "segment_fetch_demo"
 _DAYS = 20
 _FAULTS = ("too_many=0.02", "error_500=0.03", "drop=0.03", "truncated=0.03")
-_RATE = "30"
 _RETRY_DELAYS = "0.2,0.4,0.8,1,1,1"
 
 _INTRODUCTION = """\
 Demo: {segments:,} made-up segments of {days} days from a simulator on this machine, which acts like the real \
-API: OAuth 1.0, 30 to 120 ms an answer, a hidden limit of 40 requests a second, now and then a 429, a 500, a dropped \
-connection or half an answer. Waits before a repeat are shortened for the demo ({delays} s; else 5,10,15 s)."""
+API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction has to find out, now and \
+then a 429, a 500, a dropped connection or half an answer. Waits before a repeat are shortened for the demo ({delays} \
+s; else 5,10,15 s)."""
 
 
 def run(args: Namespace, shell: Shell) -> int:
@@ -67,14 +67,14 @@ def _simulation(args: Namespace, start: str, end: str) -> list[str]:
 def _extraction(args: Namespace, base_url: str, start: str, end: str) -> Namespace:
     """The options of `extract`, as a user would write them."""
     options = ["--base-url", base_url, "--from", start, "--to", end, f"--out={args.out}", "--source", _SOURCE]
-    options += ["--rate", _RATE, "--retry-delays", _RETRY_DELAYS, "--network-retry-delays", _RETRY_DELAYS]
+    options += ["--state", "none", "--retry-delays", _RETRY_DELAYS, "--network-retry-delays", _RETRY_DELAYS]
     return parser.parse(["extract", *options])
 
 
 def _concluded(args: Namespace, shell: Shell, report: Report) -> int:
     code = extract.exit_code(report, shell)
     told = summary.Run(args.out, shell.command)
-    value = summary.as_json(report, told, code, command="demo", source=_SOURCE)
+    value = summary.as_json(report, told, code, command="demo", source=_SOURCE, **shell.tally.final_pace)
     text = summary.as_text(report, told, width())
     if code == exits.OK and (table := destinations.table(args.out, shell)) is not None:
         rows = handled.by_skill(table)

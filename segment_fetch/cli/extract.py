@@ -16,7 +16,7 @@ def run(args: Namespace, shell: Shell) -> int:
     report = extracted(args, shell, shell.credentials())
     code = exit_code(report, shell)
     told = summary.Run(_place(args), shell.command, args.out != "-")
-    value = summary.as_json(report, told, code, command="extract", source=args.source)
+    value = summary.as_json(report, told, code, command="extract", source=args.source, **shell.tally.final_pace)
     shell.report(summary.as_text(report, told, width()), value)
     return code
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from segment_fetch.cli.progress import Display
 from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import lasting
+from segment_fetch.cli.words import lasting, pace
 
 _REDRAWS_PER_S = 8
 
@@ -48,8 +48,14 @@ class LiveDisplay(Display):
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
         bar = ProgressBar(total=1.0, completed=tally.fraction)
-        grid.add_row(bar, f"{int(tally.fraction * 100):3}% {counted(tally)}")
+        grid.add_row(bar, beside(tally))
         return Group(grid, Text(below(tally), no_wrap=True, overflow="ellipsis"))
+
+
+def beside(tally: Tally) -> str:
+    """What stands beside the bar; leaves some of 60 columns to it."""
+    paced = f" {pace(tally.pace, brief=True)}" if tally.pace else ""
+    return f"{int(tally.fraction * 100):3}% {counted(tally)}{paced}"
 
 
 def counted(tally: Tally) -> str:

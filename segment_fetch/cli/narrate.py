@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 
 from segment_fetch.cli.logs import say
-from segment_fetch.cli.words import lasting, plural
+from segment_fetch.cli.words import lasting, pace, plural
 from segment_fetch.events import (
     Event,
     NewFields,
+    PaceChanged,
     Paused,
     RangePlanned,
     Retrying,
@@ -28,6 +29,13 @@ _PROVEN = {
     "complete": "proven complete",
     "provisional": "proven as of now; late segments may still come",
     "unproven": "not proven, left out",
+}
+_REASONS = {
+    "started": "the pace begins",
+    "remembered": "the pace of an earlier run",
+    "too_fast": "the 429 is taken for too many a second",
+    "too_many_at_once": "the 429 is taken for too many at once",
+    "no_refusals": "no 429 for a while",
 }
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _MOST_REASONS = 8
@@ -52,8 +60,8 @@ class Narrator:
         match event:
             case Retrying():
                 return self._retrying(event)
-            case Paused():
-                return self._level("429", "info"), f"the API answered 429 (too many): a pause of {event.seconds:.1f} s"
+            case Paused() | PaceChanged():
+                return self._pace(event)
             case ServiceDown() | ServiceBack():
                 return self._service(event)
             case NewFields():
@@ -67,6 +75,12 @@ class Narrator:
         where = f"window {event.window}, offset {event.offset}"
         level = self._level(re.sub(r"\d+", "", event.reason), "info")
         return level, f"{event.reason}; asking again after {event.delay:.1f} s ({where})"
+
+    def _pace(self, event: Paused | PaceChanged) -> tuple[str, str]:
+        if isinstance(event, Paused):
+            return self._level("429", "info"), f"the API answered 429 (too many): a pause of {event.seconds:.1f} s"
+        level = "debug" if event.reason in ("started", "no_refusals") else self._level(event.reason, "info")
+        return level, f"{_REASONS[event.reason]}: now {pace(event)}"
 
     def _service(self, event: ServiceDown | ServiceBack) -> tuple[str, str]:
         if isinstance(event, ServiceBack):

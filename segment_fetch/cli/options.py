@@ -6,7 +6,6 @@ from argparse import ArgumentParser, _ArgumentGroup
 from datetime import timedelta
 
 from segment_fetch.cli import values
-from segment_fetch.client import DEFAULT_RATE
 from segment_fetch.plan import SPLIT_ABOVE
 from segment_fetch.retry import RetryPolicy
 
@@ -32,12 +31,18 @@ def add_connection(parser: ArgumentParser) -> None:
     group.add_argument(
         "--rate",
         type=values.rate,
-        default=DEFAULT_RATE,
-        metavar="N|auto|none",
-        help=f"requests a second at most, or auto: find the API's limit from its answers (default: {DEFAULT_RATE:g})",
+        default="auto",
+        metavar="auto|N|none",
+        help="auto: find the API's limit from its answers; N: the same, but at most N requests a second; none: no "
+        "limit (default: auto)",
     )
     group.add_argument(
         "--connections", type=values.positive, default=16, metavar="N", help="requests at once (default: 16)"
+    )
+    group.add_argument(
+        "--state",
+        metavar="DIR",
+        help="keep what was found about the API's limit here, or none: nowhere (default: the user's state folder)",
     )
     _add_patience(parser)
 

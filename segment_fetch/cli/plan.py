@@ -7,7 +7,7 @@ from typing import Any
 
 from segment_fetch.cli import exits, settings, stopping
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import lasting, plural, width, wrapped
+from segment_fetch.cli.words import lasting, per_second, plural, width, wrapped
 from segment_fetch.client import Rate
 from segment_fetch.plan import Plan
 from segment_fetch.query import format_time
@@ -23,7 +23,8 @@ def run(args: Namespace, shell: Shell) -> int:
 
     with shell.progress():
         plan = stopping.run(work(), shell.on_signal)
-    shell.report(as_text(plan, settings.rate(args), width()), as_json(plan, settings.rate(args)))
+    rate = settings.rate(args)
+    shell.report(as_text(plan, width()), as_json(plan, rate))
     return exits.OK
 
 
@@ -34,10 +35,15 @@ def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
         for at in plan.windows
     ]
     totals = {"windows": len(windows), "segments": plan.segments, "pages": plan.pages}
-    return {"command": "plan", "totals": totals, "rate": rate, "seconds": plan.seconds, "windows": windows}
+    return {"command": "plan", "totals": totals, **_estimate(plan, rate), "windows": windows}
 
 
-def as_text(plan: Plan, rate: Rate, columns: int) -> str:
+def _estimate(plan: Plan, rate: Rate) -> dict[str, Any]:
+    """What `--rate` said, the rate that the estimate reckons with, and the estimate."""
+    return {"rate": rate, "assumed_rate": plan.rate, "seconds": plan.seconds}
+
+
+def as_text(plan: Plan, columns: int) -> str:
     """The plan for people: a line for each window, and the totals."""
     rows = [("from (UTC)", "to (UTC)", "count", "pages")]
     rows += [(_short(at.window.start), _short(at.window.end), f"{at.count:,}", f"{at.pages:,}") for at in plan.windows]
@@ -46,14 +52,15 @@ def as_text(plan: Plan, rate: Rate, columns: int) -> str:
         f"{start:<{widths[0]}} {end:<{widths[1]}} {count:>{widths[2]}} {pages:>{widths[3]}}"
         for start, end, count, pages in rows
     ]
-    return "\n".join([*lines, wrapped(_totals(plan, rate), columns)])
+    return "\n".join([*lines, wrapped(_totals(plan), columns)])
 
 
-def _totals(plan: Plan, rate: Rate) -> str:
+def _totals(plan: Plan) -> str:
     totals = f"{plural(len(plan.windows), 'window')}, {plural(plan.segments, 'segment')}, {plural(plan.pages, 'page')}"
-    if plan.seconds is None:
-        return f"{totals}; without a fixed rate there is no estimate of the time."
-    return f"{totals}; about {lasting(plan.seconds)} at {rate:g} requests a second."
+    if plan.seconds is None or plan.rate is None:
+        return f"{totals}; without a rate there is no estimate of the time."
+    known = "" if plan.rate_known else ", which is a guess: the API's limit is not known yet"
+    return f"{totals}; about {lasting(plan.seconds)} at {per_second(plan.rate)} requests a second{known}."
 
 
 def _short(ms: int) -> str:

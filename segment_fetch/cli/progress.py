@@ -11,7 +11,7 @@ from typing import TextIO
 
 from segment_fetch.cli.logs import say
 from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import lasting
+from segment_fetch.cli.words import lasting, pace
 
 INTERVAL_S = 5.0
 
@@ -71,6 +71,7 @@ def sentence(tally: Tally) -> str:
     parts = [f"{tally.read:,} of {expected} segments", f"{tally.done:,} of {tally.windows:,} windows"]
     parts += [f"retries {tally.retries:,}"] if tally.retries else []
     parts += [f"pauses {tally.pauses:,}"] if tally.pauses else []
+    parts += [pace(tally.pace)] if tally.pace else []
     return ", ".join([*parts, lasting(tally.elapsed)])
 
 
@@ -84,6 +85,7 @@ def numbers(tally: Tally) -> dict[str, object]:
         "pages": tally.pages,
         "retries": tally.retries,
         "pauses": tally.pauses,
+        **({} if tally.pace is None else {"rate": round(tally.pace.rate, 3), "at_once": tally.pace.at_once}),
         "seconds": round(tally.elapsed, 3),
     }
 

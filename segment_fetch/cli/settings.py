@@ -6,7 +6,7 @@ from argparse import Namespace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from segment_fetch.cli import destinations
+from segment_fetch.cli import destinations, state
 from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.plan import SPLIT_ABOVE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def rate(args: Namespace) -> Rate:
-    """Requests a second, "auto", or None for no limit."""
+    """Requests a second at most, "auto", or None for no limit."""
     return None if args.rate == "none" else args.rate
 
 
@@ -58,6 +58,7 @@ def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentCl
         base_url=args.base_url,
         rate=rate(args),
         connections=args.connections,
+        pace=state.pace(args.state, shell.environ),
         window=getattr(args, "window", timedelta(days=7)),
         split_above=getattr(args, "split_above", SPLIT_ABOVE),
         retry=retry(args),

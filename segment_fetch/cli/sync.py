@@ -27,7 +27,7 @@ def run(args: Namespace, shell: Shell) -> int:
         report = stopping.run(work(), shell.on_signal)
     code = extract.exit_code(report, shell)
     told = summary.Run(shown(args.out), shell.command, syncs=True)
-    value = summary.as_json(report, told, code, command="sync", source=args.source)
+    value = summary.as_json(report, told, code, command="sync", source=args.source, **shell.tally.final_pace)
     shell.report(as_text(report, told, width()), value)
     return code
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from segment_fetch.events import (
     Event,
+    PaceChanged,
     PageRead,
     Paused,
     RangePlanned,
@@ -34,6 +36,8 @@ class Tally:
         self.pages = 0
         self.retries = 0
         self.pauses = 0
+        self.pace: PaceChanged | None = None
+        """How fast requests go out by now; None where nobody paces them."""
 
     def take(self, event: Event) -> None:
         """Adds an event."""
@@ -57,6 +61,8 @@ class Tally:
                 self.retries += 1
             case Paused():
                 self.pauses += 1
+            case PaceChanged():
+                self.pace = event
 
     def _split(self, event: WindowSplit) -> None:
         self.windows += len(event.parts) - 1
@@ -84,6 +90,13 @@ class Tally:
     def sure(self) -> bool:
         """Whether `expected` is known and no guess."""
         return len(self._counts) >= self._planned
+
+    @property
+    def final_pace(self) -> dict[str, Any]:
+        """The pace for programs; empty where nobody paces."""
+        if self.pace is None:
+            return {}
+        return {"pace": {"rate": round(self.pace.rate, 3), "at_once": self.pace.at_once}}
 
     @property
     def elapsed(self) -> float:

@@ -6,6 +6,8 @@ import os
 import shutil
 import textwrap
 
+from segment_fetch.events import PaceChanged
+
 _COMMAND = "  segment-fetch "
 
 
@@ -23,6 +25,17 @@ def lasting(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def per_second(rate: float) -> str:
+    """9.7, 120: as many digits as matter."""
+    return f"{rate:.1f}".removesuffix(".0") if rate < 100 else f"{rate:.0f}"
+
+
+def pace(changed: PaceChanged, *, brief: bool = False) -> str:
+    """9.7 requests a second, 5 at once; brief: 9.7/s, 5 at once."""
+    at_once = "" if changed.at_once is None else f", {changed.at_once} at once"
+    return f"{per_second(changed.rate)}{'/s' if brief else ' requests a second'}{at_once}"
 
 
 def shown(path: str) -> str:

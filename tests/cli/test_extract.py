@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from segment_fetch import PaceStore
+from segment_fetch.pacing import Learned
 from segment_fetch.simulator import Dataset, Fault, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
-from tests.cli.support import AT_ONCE, Result, lines_in, process, settled, spanning
+from tests.cli.support import ACCOUNT, AT_ONCE, Result, lines_in, process, settled, spanning
 
 
 def _extract(run: Run, api: Simulator, out: object, *more: str) -> Result:
@@ -258,7 +260,7 @@ def test_plan_is_a_table_that_fits_sixty_columns(run: Run, api: Simulator, monke
     assert head.split() == ["from", "(UTC)", "to", "(UTC)", "count", "pages"]
     assert len([row for row in rows if row.startswith("20")]) == 3
     assert re.search(r"3 windows, 2,9\d\d segments, \d pages; about", result.words)
-    assert re.search(r"about 0\.\d s at 40 requests a second", result.words)
+    assert re.search(r"about 0\.\d s at 39.2 requests a second\.", result.words)
     assert max(map(len, result.out.splitlines())) <= 60
 
 
@@ -272,7 +274,17 @@ def test_plan_as_json(run: Run, api: Simulator) -> None:
 
 def test_plan_without_a_rate_gives_no_estimate(run: Run, api: Simulator) -> None:
     result = run("plan", "--base-url", api.base_url, *spanning(api.dataset), *AT_ONCE)
-    assert "without a fixed rate there is no estimate" in result.words
+    assert "without a rate there is no estimate" in result.words
+
+
+def test_plan_says_which_rate_it_reckons_with(run: Run, api: Simulator, tmp_path: Path) -> None:
+    argv = ["plan", "--base-url", api.base_url, *spanning(api.dataset), "--state", str(tmp_path)]
+    guess = run(*argv)
+    assert "at 10 requests a second, which is a guess" in guess.words
+    PaceStore(tmp_path / "pace").save(ACCOUNT, api.base_url, Learned(32.0, limited=True, cap=None, at=time.time()))
+    assert "at 32 requests a second." in run(*argv).words
+    told = run(*argv, "--json").json
+    assert (told["rate"], told["assumed_rate"]) == ("auto", 32.0)
 
 
 def test_other_credentials(run: Run, segment_simulator: SimulatorFactory, tmp_path: Path) -> None:

@@ -10,7 +10,17 @@ import pytest
 from segment_fetch.cli.logs import logging_to
 from segment_fetch.cli.narrate import Narrator
 from segment_fetch.cli.words import lasting, plural, wrapped
-from segment_fetch.events import Event, PageRead, Paused, Retrying, ServiceBack, ServiceDown, WindowReread, WindowSplit
+from segment_fetch.events import (
+    Event,
+    PaceChanged,
+    PageRead,
+    Paused,
+    Retrying,
+    ServiceBack,
+    ServiceDown,
+    WindowReread,
+    WindowSplit,
+)
 from segment_fetch.query import Window
 
 DAY = 86_400_000
@@ -43,6 +53,16 @@ def test_the_first_retry_of_each_kind_is_told() -> None:
     told = _told(retrying("byte 17 is odd"), retrying("byte 923 is odd"), retrying("it was dropped"), Paused(1.0))
     assert [line["event"] for line in told] == ["retrying", "retrying", "paused"]
     assert len(_told(*(retrying(f"reason {chr(97 + at)}") for at in range(20)))) == 8
+
+
+def test_what_a_429_was_taken_for_is_told_once_of_each_kind() -> None:
+    fast, crowded = PaceChanged(9.7, None, "too_fast"), PaceChanged(20.0, 5, "too_many_at_once")
+    told = _told(PaceChanged(5.0, None, "started"), fast, crowded, fast, PaceChanged(11.0, 5, "no_refusals"))
+    assert [line["message"] for line in told] == [
+        "the 429 is taken for too many a second: now 9.7 requests a second",
+        "the 429 is taken for too many at once: now 20 requests a second, 5 at once",
+    ]
+    assert (told[1]["event"], told[1]["rate"], told[1]["at_once"]) == ("pace_changed", 20.0, 5)
 
 
 def test_windows_are_times_in_json() -> None:

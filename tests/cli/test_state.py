@@ -1,0 +1,110 @@
+"""What the command remembers of the pace, where, and how it shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segment_fetch.cli import live, progress, state
+from segment_fetch.cli.tally import Tally
+from segment_fetch.events import Event, PaceChanged, PageRead, RangePlanned, WindowOpened
+from segment_fetch.query import Window
+from segment_fetch.simulator import Simulator
+from tests.cli.conftest import Run
+from tests.cli.support import NO_DELAYS, SECRETS, spanning
+
+WEEK = Window(0, 604_800_000)
+
+
+@pytest.mark.parametrize(
+    ("named", "environ", "platform", "folder"),
+    [
+        (None, {"HOME": "/h", "XDG_STATE_HOME": "/x"}, "linux", "/x/segment_fetch"),
+        (None, {"HOME": "/h"}, "linux", "/h/.local/state/segment_fetch"),
+        (None, {"HOME": "/h", "XDG_STATE_HOME": ""}, "linux", "/h/.local/state/segment_fetch"),
+        (None, {"HOME": "/h", "XDG_STATE_HOME": "relative"}, "linux", "/h/.local/state/segment_fetch"),
+        (None, {"HOME": "/h"}, "darwin", "/h/Library/Application Support/segment_fetch"),
+        ("here", {"HOME": "/h", "XDG_STATE_HOME": "/x"}, "linux", "here"),
+    ],
+)
+def test_the_folder(named: str | None, environ: dict[str, str], platform: str, folder: str) -> None:
+    store = state.pace(named, environ, platform)
+    assert store is not None
+    assert store.folder == Path(folder) / "pace"
+
+
+@pytest.mark.parametrize(("named", "environ"), [("none", {"HOME": "/h"}), (None, {}), (None, {"HOME": ""})])
+def test_no_folder(named: str | None, environ: dict[str, str]) -> None:
+    assert state.pace(named, environ) is None
+
+
+def _argv(api: Simulator, out: Path, *more: str) -> list[str]:
+    argv = ["extract", "--base-url", api.base_url, *spanning(api.dataset), "--out", str(out), "--window", "3h"]
+    return [*argv, *NO_DELAYS, "--log-format", "json", "--log-level", "debug", "--json", *more]
+
+
+def test_the_next_run_begins_with_what_was_found(run: Run, api: Simulator, tmp_path: Path) -> None:
+    keep = ("--state", str(tmp_path / "state"))
+    first, second = (run(*_argv(api, tmp_path / name, *keep)) for name in "ab")
+    begins = [next(event for event in done.events if event["event"] == "pace_changed") for done in (first, second)]
+    assert [event["reason"] for event in begins] == ["started", "remembered"]
+    assert begins[1]["rate"] > begins[0]["rate"]
+    assert second.json["pace"]["rate"] >= begins[1]["rate"]
+    (file,) = (tmp_path / "state" / "pace").iterdir()
+    kept = file.name + file.read_text()
+    assert not [secret for secret in SECRETS.values() if secret in kept]
+
+
+def test_without_a_state_nothing_is_kept(
+    run: Run, api: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert run(*_argv(api, tmp_path / "a", "--state", "none")).code == 0
+    assert not (tmp_path / "state").exists()
+    assert run(*_argv(api, tmp_path / "b")).code == 0
+    assert len(list((tmp_path / "state" / "segment_fetch" / "pace").iterdir())) == 1
+
+
+def test_a_state_that_cannot_be_written_is_no_failure(run: Run, api: Simulator, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = run(*_argv(api, tmp_path / "a", "--state", str(tmp_path / "file" / "state")))
+    assert done.code == 0
+    assert not [event for event in done.events if event["level"] in ("warning", "error")]
+
+
+def _tally(*events: PaceChanged, segments: int = 60_000) -> Tally:
+    tally = Tally(clock=lambda: 0.0)
+    begun: list[Event] = [RangePlanned(2, 0), WindowOpened(WEEK, segments), PageRead(WEEK, 0, 500)]
+    for event in [*begun, *events]:
+        tally.take(event)
+    return tally
+
+
+@pytest.mark.parametrize(
+    ("changed", "brief", "words"),
+    [
+        (PaceChanged(9.7345, None, "too_fast"), "9.7/s", "9.7 requests a second"),
+        (PaceChanged(20.0, 5, "too_many_at_once"), "20/s, 5 at once", "20 requests a second, 5 at once"),
+        (PaceChanged(831.4, None, "no_refusals"), "831/s", "831 requests a second"),
+    ],
+)
+def test_progress_shows_the_pace(changed: PaceChanged, brief: str, words: str) -> None:
+    tally = _tally(changed)
+    assert live.beside(tally).endswith(f"500 of ~120,000 {brief}")
+    assert f", {words}, " in progress.sentence(tally)
+    told = progress.numbers(tally)
+    assert (told["rate"], told["at_once"]) == (round(changed.rate, 3), changed.at_once)
+
+
+def test_progress_without_a_pace() -> None:
+    tally = _tally()
+    assert live.beside(tally).endswith("~120,000")
+    assert "second" not in progress.sentence(tally)
+    assert "rate" not in progress.numbers(tally)
+    assert tally.final_pace == {}
+
+
+def test_the_largest_numbers_leave_the_bar_a_quarter_of_sixty_columns() -> None:
+    tally = _tally(PaceChanged(99.9, 16, "too_many_at_once"), segments=9_000_000)
+    assert len(live.beside(tally)) <= 45

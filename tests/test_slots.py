@@ -1,0 +1,57 @@
+"""Over real sockets, no slot of a limited server is left unused: at the start, between windows, at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segment_fetch.pace_store import PaceStore
+from segment_fetch.pacing import Learned
+from segment_fetch.simulator import RateLimit, Simulator, SlidingWindow
+from segment_fetch.simulator.limits import Limit
+from tests.support import without_waiting
+from tests.support_runs import END, NOW, START, client, settled
+
+LIMIT, WINDOWS, PAGE = 20.0, 4, 10
+EVERY_LIMIT = [RateLimit(LIMIT), RateLimit(LIMIT, burst=5), RateLimit(LIMIT, burst=20), SlidingWindow(20, 1.0)]
+
+
+async def _ratio(limit: Limit, **options: Any) -> tuple[float, int]:
+    """The time of reading about 400 pages as a share of pages / limit, and how many answers were 429."""
+    loop = asyncio.get_running_loop()
+    simulator = Simulator(settled(399 * PAGE), clock=lambda: NOW + loop.time(), limit=limit, latency_ms=150)
+    window = timedelta(milliseconds=(END - START) // WINDOWS)
+    async with simulator, client(simulator, window=window, limit=PAGE, **options) as opened:
+        began = loop.time()
+        assert sum([len(batch) async for batch in opened.stream(START, END)]) == 399 * PAGE
+        seconds = loop.time() - began
+    pages, throttled = simulator.stats.answers[200], simulator.stats.answers[429]
+    assert 395 <= pages <= 405
+    return seconds / (pages / LIMIT), throttled
+
+
+@pytest.mark.parametrize("limit", EVERY_LIMIT)
+@without_waiting
+async def test_a_rate_that_is_the_limit_uses_it(limit: Limit) -> None:
+    ratio, throttled = await _ratio(limit, rate=LIMIT)
+    assert ratio <= 1.05
+    assert throttled == 0
+
+
+class Remembering(PaceStore):
+    """Remembers the same of every service."""
+
+    def load(self, account: str, service: str, now: float) -> Learned:
+        return Learned(0.97 * LIMIT, limited=True, cap=None, at=now)
+
+
+@pytest.mark.parametrize("limit", EVERY_LIMIT)
+@without_waiting
+async def test_a_limit_that_was_found_before_is_used(limit: Limit, tmp_path: Path) -> None:
+    ratio, throttled = await _ratio(limit, rate="auto", pace=Remembering(tmp_path))
+    assert ratio <= 1.10
+    assert throttled <= 1

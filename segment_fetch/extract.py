@@ -64,7 +64,8 @@ class Committer:
         self._query = query
         self._thread = thread
         self._taken = False
-        self._ledger: Ledger | None = None
+        self._give_back = sink.close
+        self.ledger: Ledger
 
     async def open(self) -> None:
         """Takes the destination and reads its manifest."""
@@ -73,26 +74,20 @@ class Committer:
     def _open(self) -> None:
         stored = self._sink.open()
         self._taken = True
-        self._ledger = Ledger(self._sink, self._query, stored)
+        self.ledger = Ledger(self._sink, self._query, stored)
+        self._give_back = self._close
 
-    @property
-    def ledger(self) -> Ledger:
-        """What has been committed; there from `open` on."""
-        assert self._ledger is not None
-        return self._ledger
+    def _close(self) -> None:
+        try:
+            self.ledger.withdraw()
+        finally:
+            self._sink.close()
 
     async def close(self) -> None:
         """Gives the destination back, if it was taken."""
         if self._taken:
             self._taken = False
-            await self._run(self._close)
-
-    def _close(self) -> None:
-        try:
-            if self._ledger is not None:
-                self._ledger.withdraw()
-        finally:
-            self._sink.close()
+            await self._run(self._give_back)
 
     async def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()

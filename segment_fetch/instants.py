@@ -57,7 +57,7 @@ class InstantPass:
             kept = {segment_id for view in self._later for segment_id in view.ids}
             self.rows = {segment_id: row for segment_id, row in self.rows.items() if segment_id in kept}
             return True
-        if self._still and stitch.count_proof(self._all):
+        if self._still and stitch.count_proof(self._all) is not None:
             return True
         if self._passes == MOST_INSTANT_PASSES:
             return False

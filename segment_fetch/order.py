@@ -40,10 +40,17 @@ def in_order(rows: Iterable[Segment]) -> list[Segment]:
 
 
 def slice_page(
-    newest_first: Sequence[Segment], times: Sequence[int], encode: Callable[[Sequence[Segment]], Part]
+    newest_first: Sequence[Segment],
+    times: Sequence[int],
+    encode: Callable[[Sequence[Segment]], Part],
+    *,
+    falling: bool = False,
 ) -> Slice[Part]:
-    """A page's rows and their close times, newest first, made ready."""
-    rows, times = newest_first[::-1], times[::-1]
+    """A page's rows and their close times, newest first, made ready. `falling`: no two times are known to be equal."""
+    rows = newest_first[::-1]
+    if falling and len(rows) > 2:
+        return Slice(rows[:1], encode(rows[1:-1]), rows[-1:])
+    times = times[::-1]
     if not rows:
         return Slice((), None, ())
     if len(set(times)) != len(times):

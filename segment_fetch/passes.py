@@ -13,12 +13,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from operator import neg
 from typing import Generic
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 
 from segment_fetch import stitch
 from segment_fetch.errors import TransientError
@@ -60,6 +60,30 @@ class Pass(ABC, Generic[Part]):
         """What next, now that every page asked for is there."""
 
 
+_pack = msgpack.Encoder().encode
+_unpack = msgpack.Decoder(list[int]).decode
+
+
+class _Digest:
+    """What is held of a page until its window is proven: hashes for ids, packed, in 18 bytes a row.
+
+    Texts that outlive their page would scatter those of the next one over fresh memory, which costs as much as
+    decoding it. Two ids of one hash count as one: a proof by count may then fail, but never succeeds without ground.
+    """
+
+    def __init__(self, view: stitch.PageView) -> None:
+        self.offset = view.offset
+        self.rows = len(view.ids)
+        self.newest, self.oldest = view.times[:1], view.times[-1:]
+        self._view = view.to, view.offset, view.count
+        self._ids = _pack(list(map(hash, view.ids)))
+        self._times = _pack(view.times)
+
+    def view(self, *, times: bool = True) -> stitch.PageView:
+        """The page as a proof sees it."""
+        return stitch.PageView(*self._view, _unpack(self._ids), _unpack(self._times) if times else ())
+
+
 class StillPass(Pass[Part]):
     """Pages end to end. Where equal close times meet at a page boundary and the count does not come out, the server
     may have ordered them differently in the two answers; those instants are then read by themselves.
@@ -69,11 +93,11 @@ class StillPass(Pass[Part]):
         self._window = window
         self._limit = limit
         self._encode = encode
-        self._views: list[stitch.PageView] = []
+        self._pages: list[_Digest] = []
         self._slices: dict[int, Slice[Part]] = {}
         self._joiner = Joiner(encode)
         self._behind: deque[int] = deque()
-        self._foreign: set[str] = set()
+        self._foreign: set[Hashable] = set()
         self._count: int | None = None
         self._doubted: set[int] = set()
         self._instants = Instants()
@@ -85,14 +109,14 @@ class StillPass(Pass[Part]):
             return None
         if view.count is not None and self._count not in (None, view.count):
             return self._moved(view.count)
-        if self._count is None and self._views and self._views[0].times[-1:] not in ([], view.times[:1]):
+        if self._count is None and self._pages and self._pages[0].oldest not in ([], view.times[:1]):
             # The page behind a prefix repeats its last row: if a row had vanished, it would begin one too late.
             return "its newest segments changed while it was divided"
         self._count = view.count if self._count is None else self._count
         foreign = bisect_left(view.times, -self._window.end + 1, key=neg)
-        self._foreign.update(view.ids[:foreign])
-        self._slices[view.offset] = slice_page(rows[foreign:], view.times[foreign:], self._encode)
-        self._views.append(view)
+        self._foreign.update(map(hash, view.ids[:foreign]))
+        self._slices[view.offset] = slice_page(rows[foreign:], view.times[foreign:], self._encode, falling=view.falling)
+        self._pages.append(_Digest(view))
         return None
 
     def _moved(self, count: int) -> str:
@@ -106,15 +130,14 @@ class StillPass(Pass[Part]):
     def advance(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._asked:
             self._asked = self._count is not None
-            reached = max(view.offset + len(view.ids) for view in self._views)
+            reached = max(page.offset + page.rows for page in self._pages)
             offsets = self._offsets(reached)
             if self._asked:
                 self._behind.extend(offsets)
             if offsets:
                 return [Ask(self._window, at) for at in offsets]
-        if proof := stitch.count_proof(self._views):
-            return self._proven(proof.segments)
-        return self._mend()
+        unique = stitch.count_proof([page.view(times=False) for page in self._pages])
+        return self._mend() if unique is None else self._proven(unique)
 
     def _offsets(self, reached: int) -> Sequence[int]:
         """Where to go on behind the first page, oldest first; a prefix has no count, so one page must tell it first."""
@@ -136,22 +159,22 @@ class StillPass(Pass[Part]):
         step = self._instants.advance()
         if isinstance(step, list) and step:
             return step
-        ids = {segment_id for view in self._views for segment_id in view.ids}
+        ids = {key for page in self._pages for key in page.view().ids}
         for instant in self._instants.all.values():
-            ids.update(instant.rows)
+            keys = set(map(hash, instant.rows))
+            ids |= keys
             if instant.at >= self._window.end:
-                self._foreign.update(instant.rows)
+                self._foreign |= keys
         if isinstance(step, str) or len(ids) != self._count:
             return Failed(f"its pages did not hold each of its {self._count} segments once")
         return self._proven(len(ids))
 
     def _cut_ties(self) -> list[int]:
         """The instants that a page boundary cuts and of which a segment came twice: so another did not come at all."""
-        ordered = sorted(self._views, key=lambda view: view.offset)
-        cut = {upper.times[-1] for upper, lower in pairwise(ordered) if upper.times[-1:] == lower.times[:1]}
-        rows = Counter(
-            (at, name) for view in ordered for at, name in zip(view.times, view.ids, strict=True) if at in cut
-        )
+        ordered = sorted(self._pages, key=lambda page: page.offset)
+        cut = {at for upper, lower in pairwise(ordered) for at in upper.oldest if upper.oldest == lower.newest}
+        views = (page.view() for page in ordered)
+        rows = Counter((at, key) for view in views for at, key in zip(view.times, view.ids, strict=True) if at in cut)
         return sorted({at for (at, _), times in rows.items() if times > 1})
 
     def _proven(self, unique: int) -> Proven[Part]:

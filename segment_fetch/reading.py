@@ -65,7 +65,8 @@ def checked_view(
     """
     rows = answer.page.segments
     count = None if prefix else answer.page.pagination.count
-    view = stitch.PageView(window.end, offset, count, [row.segmentId for row in rows], [row.endTimeL for row in rows])
+    times = [row.endTimeL for row in rows]
+    view = stitch.PageView(window.end, offset, count, [row.segmentId for row in rows], times, stitch.falls(times))
     if fault := stitch.check_page(view, start=window.start, limit=limit):
         raise TransientError(fault, status=200)
     return view

@@ -27,7 +27,9 @@ holds, a row that vanishes and comes back.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import islice
+from operator import gt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -45,8 +47,9 @@ class PageView(msgspec.Struct, frozen=True, gc=False):
     to: int  # toMillis it was asked with: the window's end, or lower for a patch
     offset: int  # offset it was asked with, in the result that ends at that `to`
     count: int | None  # pagination.count that came with the page
-    ids: Sequence[str]  # segmentId of each row, as sent
+    ids: Sequence[Any]  # segmentId of each row, as sent, or its hash
     times: Sequence[int]  # endTimeL of each row, as sent
+    falling: bool = False  # whether these are known to be `falls`
 
     @property
     def is_last(self) -> bool:
@@ -58,7 +61,7 @@ class Instant(msgspec.Struct, frozen=True, gc=False):
     """Every row of one close time, by `instant_proof`. `stitch` takes it in place of a page."""
 
     at: int
-    ids: Sequence[str]
+    ids: Sequence[Any]
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +108,11 @@ class Broken(msgspec.Struct, frozen=True, gc=False):
     ties: tuple[Tie, ...]
 
 
+def falls(times: Sequence[int]) -> bool:
+    """Whether each close time is strictly older than the one before it."""
+    return all(map(gt, times, islice(times, 1, None)))
+
+
 def check_page(page: PageView, *, start: int, limit: int) -> str | None:
     """A sentence that says what is wrong with the page, or None. A faulty page is read again, never used.
 
@@ -125,7 +133,7 @@ def check_page(page: PageView, *, start: int, limit: int) -> str | None:
 
 def _check_times(page: PageView, start: int) -> str | None:
     times, name = page.times, f"the page at offset {page.offset}"
-    if sorted(times, reverse=True) != list(times):
+    if not page.falling and sorted(times, reverse=True) != list(times):
         return f"{name} has close times that rise, so it is not sorted newest first"
     if times[0] > page.to:
         return f"{name} begins at close time {times[0]}, but was asked for none after {page.to}"
@@ -153,8 +161,9 @@ def offsets(count: int, limit: int, k: int = 0) -> range:
     return range(0, max(1, count - limit + step), step)
 
 
-def count_proof(pages: Sequence[PageView]) -> Proof | None:
-    """The proof for a window where nothing changes: all pages report one count, and there are as many ids.
+def count_proof(pages: Sequence[PageView]) -> int | None:
+    """How many segments a window holds, if it is proven that nothing changes in it: all pages report one count, and
+    there are as many ids. None if it is not.
 
     `pages` are of one query, a prefix included, and at least one has a count. The ids are a subset of the
     rows, as large as the set of rows, so none is missing. Equal counts alone would not do: where two answers
@@ -163,26 +172,18 @@ def count_proof(pages: Sequence[PageView]) -> Proof | None:
     """
     counts = {page.count for page in pages if page.count is not None}
     unique = len(_ids(pages))
-    if len(counts) != 1 or unique not in counts:
-        return None
-    order = sorted(range(len(pages)), key=lambda index: pages[index].offset)
-    if unique != sum(len(page.ids) for page in pages):
-        return _keep(pages, order)
-    return Proof(tuple(Kept(index, range(len(pages[index].ids))) for index in order), unique, 0)
+    return unique if counts == {unique} else None
 
 
-def instant_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> Proof | None:
-    """The proof for an instant, whatever changes: it fits one answer, or all of it had been seen before.
+def instant_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> bool:
+    """Whether an instant is proven, whatever changes: it fits one answer, or all of it had been seen before.
 
     Every page of `later`, a whole pass, was asked for after the last page of `earlier` had come, which may be any
     pages that hold rows of the instant. Were a row missing that was present throughout, the first answer of the pass
     had counted it, so one of the others was not there at that moment. It had been seen before and is seen in the pass:
-    it vanished and came back, which is excluded. The proof's indices are those of `later`.
+    it vanished and came back, which is excluded.
     """
-    proof = count_proof(later)
-    if proof is None or len(later) == 1 or _ids(later) <= _ids(earlier):
-        return proof
-    return None
+    return count_proof(later) is not None and (len(later) == 1 or _ids(later) <= _ids(earlier))
 
 
 def stitch(pages: Sequence[PageView | Instant], *, start: int, end: int, k: int = OVERLAP) -> Proof | Broken:
@@ -273,7 +274,7 @@ def _missing(pages: Sequence[PageView | Instant], broken: _Break, end: int, incl
 
 
 def _keep(pages: Sequence[PageView | Instant], order: Iterable[int]) -> Proof:
-    seen: set[str] = set()
+    seen: set[Any] = set()
     chain: list[Kept] = []
     rows = 0
     for index in order:
@@ -284,7 +285,7 @@ def _keep(pages: Sequence[PageView | Instant], order: Iterable[int]) -> Proof:
     return Proof(tuple(chain), segments=len(seen), duplicates=rows - len(seen))
 
 
-def _fresh(ids: Sequence[str], seen: set[str]) -> Sequence[int]:
+def _fresh(ids: Sequence[Any], seen: set[Any]) -> Sequence[int]:
     """The rows whose id is neither among those seen nor in an earlier row of the same page."""
     new = set(ids) - seen
     if len(new) == len(ids):
@@ -293,5 +294,5 @@ def _fresh(ids: Sequence[str], seen: set[str]) -> Sequence[int]:
     return sorted(first[segment_id] for segment_id in new)
 
 
-def _ids(pages: Sequence[PageView]) -> set[str]:
+def _ids(pages: Sequence[PageView]) -> set[Any]:
     return set().union(*(page.ids for page in pages))

@@ -194,13 +194,14 @@ class Transport:
 
     def _joined(self, pieces: Sequence[bytes]) -> memoryview:
         """The body, in memory that serves each answer in turn: fresh memory costs as much as decoding it."""
-        if len(self._scratch) > _MOST_SCRATCH:
-            self._scratch = bytearray()
-        end = 0
+        size = sum(map(len, pieces))
+        if not size <= len(self._scratch) <= max(size, _MOST_SCRATCH):
+            self._scratch = bytearray(size + size // 8)
+        body, end = memoryview(self._scratch), 0
         for piece in pieces:
             begin, end = end, end + len(piece)
-            self._scratch[begin:end] = piece
-        return memoryview(self._scratch)[:end]
+            body[begin:end] = piece
+        return body[:size]
 
     def _context(self) -> ssl.SSLContext:
         """Certificates are checked even where the caller's session would not."""

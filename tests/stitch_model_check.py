@@ -157,15 +157,13 @@ def read_window(world: World) -> list[str] | None:
     """The ids of a window that was proven, or None if an instant could not be."""
     setting = world.setting
     views = _planned(world)
-    proof = stitch.count_proof(views) if setting.mode == "settled" else None
+    if setting.mode == "settled" and stitch.count_proof(views) is not None:
+        return _ids(views)
     pages: list[PageView | Instant] = list(views)
     for _ in range(ROUNDS):
-        if proof is not None:
-            return [pages[kept.page].ids[row] for kept in proof.chain for row in kept.rows]
         outcome = stitch.stitch(pages, start=world.start, end=world.end, k=setting.k)
         if isinstance(outcome, Proof):
-            proof = outcome
-            continue
+            return [pages[kept.page].ids[row] for kept in outcome.chain for row in kept.rows]
         gaps, ties = list(outcome.gaps), list(outcome.ties)
         while gaps:
             pages.append(world.page(world.start, gaps.pop(world.choose(len(gaps))).to, 0))
@@ -203,13 +201,15 @@ def _prefix(world: World) -> PageView:
 def _instant(world: World, tie: Tie) -> Instant | None:
     """The rows of one instant, by one answer or two passes; given up at once where these cannot prove it."""
     read = _pass(world, tie)
-    proof = stitch.instant_proof(read)
-    if proof is None and stitch.count_proof(read) is not None:
+    proven = stitch.instant_proof(read)
+    if not proven and stitch.count_proof(read) is not None:
         earlier, read = read, _pass(world, tie)
-        proof = stitch.instant_proof(read, earlier)
-    if proof is None:
-        return None
-    return Instant(tie.at, [read[kept.page].ids[row] for kept in proof.chain for row in kept.rows])
+        proven = stitch.instant_proof(read, earlier)
+    return Instant(tie.at, _ids(read)) if proven else None
+
+
+def _ids(pages: list[PageView]) -> list[str]:
+    return sorted({segment_id for page in pages for segment_id in page.ids})
 
 
 def _pass(world: World, tie: Tie) -> list[PageView]:

@@ -139,18 +139,14 @@ def test_count_proof(pages: list[PageView], proven: bool) -> None:
     assert (count_proof(pages) is not None) is proven
 
 
-def test_a_count_proof_keeps_each_id_once_and_newest_first() -> None:
-    pages = page("c7 d6", 4, 2), PREFIX, page("b8 c7", 4, 1)
-    proof = count_proof(pages)
-    assert kept(proof, *pages) == "a9 b8 c7 d6"
-    assert proof is not None
-    assert proof.duplicates == 2
+def test_a_count_proof_counts_each_id_once() -> None:
+    assert count_proof([page("c7 d6", 4, 2), PREFIX, page("b8 c7", 4, 1)]) == 4
 
 
 def test_one_row_that_came_and_one_that_went_deceive_the_count_but_not_the_chain() -> None:
     """Of `a9 b8 c7 d6`, `a9` goes after the first page, and `e5` comes after that."""
     pages = page("a9 b8", 4), page("d6 e5", 4, 2)
-    assert kept(count_proof(pages), *pages) == "a9 b8 d6 e5"
+    assert count_proof(pages) == 4
     assert missing(stitched(*pages)) == [Gap(to=9, newest=8, oldest=6)]
 
 
@@ -170,7 +166,7 @@ OTHER = [page("a5 b5", 3, to=6), page("d5", 3, 2, to=6)]
     ],
 )
 def test_instant_proof(later: list[PageView], earlier: list[PageView], proven: bool) -> None:
-    assert (instant_proof(later, earlier) is not None) is proven
+    assert instant_proof(later, earlier) is proven
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,9 @@ from benchmarks.report import middle, publish, table
 Round = dict[Program, Outcome | None]
 """What each program did; None for one that gave up."""
 
+_CLEARLY = 0.97
+"""A figure counts as better than this client's from here on."""
+
 _LATE_SHARE = 4
 """The setting in which rows come and go has so many times fewer segments: it counts rows, not time."""
 
@@ -71,29 +74,39 @@ def ratios(rounds: Sequence[Round], program: Program, of: Callable[[Outcome], fl
     return [of(other) / of(own) for other, own in pairs if other and own]
 
 
-def cells(rounds: Sequence[Round], program: Program, *, drifting: bool) -> list[str]:
-    """A program's line of the table."""
+def figures(rounds: Sequence[Round], program: Program, *, drifting: bool) -> list[tuple[Sequence[float], int]]:
+    """A program's line of the table: each figure of all rounds, and with how many digits it is shown."""
     found = [outcome for one in rounds if (outcome := one[program])]
-    rows = [outcome.missing for outcome in found], [outcome.doubled for outcome in found]
+    counts: list[tuple[Sequence[float], int]] = [
+        ([outcome.requests for outcome in found], 0),
+        ([outcome.refused for outcome in found], 0),
+        ([outcome.missing for outcome in found], 0),
+        ([outcome.doubled for outcome in found], 0),
+    ]
     return [
-        program.title,
-        middle(ratios(rounds, program, lambda outcome: outcome.cost.seconds), 2),
-        middle(ratios(rounds, program, lambda outcome: outcome.cost.cpu), 2),
-        middle([outcome.cost.seconds for outcome in found], 2),
-        middle([outcome.cost.cpu for outcome in found], 2),
-        middle([outcome.cost.peak_mb for outcome in found], 0),
-        middle([outcome.requests for outcome in found], 0),
-        middle([outcome.refused for outcome in found], 0),
-        *([middle(counts, 0) for counts in rows] if drifting else []),
+        (ratios(rounds, program, lambda outcome: outcome.cost.seconds), 2),
+        (ratios(rounds, program, lambda outcome: outcome.cost.cpu), 2),
+        ([outcome.cost.seconds for outcome in found], 2),
+        ([outcome.cost.cpu for outcome in found], 2),
+        ([outcome.cost.peak_mb for outcome in found], 0),
+        *(counts if drifting else counts[:2]),
     ]
 
 
 def shown(setting: Setting, rounds: Sequence[Round], segments: int) -> str:
-    """The table of a setting."""
+    """The table of a setting; what is better than this client's is bold."""
+    drifting = setting.drift is not None
     header = ["program", "time, x this client's", "CPU, x", "s", "CPU s", "peak MB", "requests", "429"]
-    header += ["missing", "doubled"] if setting.drift else []
-    lines = [cells(rounds, program, drifting=setting.drift is not None) for program in rounds[0]]
-    return f"**{setting.title}**: {segments:,} segments\n\n{table(header, lines)}"
+    header += ["missing", "doubled"] if drifting else []
+    own = figures(rounds, OWN, drifting=drifting)
+    lines = []
+    for program in rounds[0]:
+        line = [program.title]
+        for (values, digits), (others, _) in zip(figures(rounds, program, drifting=drifting), own, strict=True):
+            wins = values and others and median(values) < _CLEARLY * median(others)
+            line.append(f"**{middle(values, digits)}**" if wins else middle(values, digits))
+        lines.append(line)
+    return f"### {setting.title.capitalize()}\n\n{segments:,} segments.\n\n{table(header, lines)}"
 
 
 def bar(rounds: Sequence[Round], program: Program) -> tuple[str, float]:

@@ -86,6 +86,7 @@ def run_or_die(sql, *values):
     run(sql, *values)
 
 sink._db.run = run_or_die
+sink.held = 1
 put(ledger, sink, ONE, rows(ONE, "b", "c"))
 """
 
@@ -93,7 +94,7 @@ put(ledger, sink, ONE, rows(ONE, "b", "c"))
 @pytest.mark.parametrize(
     ("end", "left"),
     [
-        ("CREATE TEMPORARY", ["a", "b"]),
+        ("BEGIN", ["a", "b"]),
         ('INSERT INTO "agent_segments"', ["a", "b"]),
         ("COMMIT", ["a", "b"]),
         ("DROP", ["b", "c"]),

@@ -97,6 +97,7 @@ def test_a_window_is_complete_or_absent_whenever_the_connection_ends(
     run, beginning = sink._db.run, statement.format(table.removeprefix("table_"))
     ended: list[str] = []
     [(pid,)] = sink.ask("SELECT pg_backend_pid()")
+    sink.held = 1
 
     def run_without_connection(sql: str, *values: str | int) -> None:
         if sql.startswith(beginning) and not ended:

@@ -36,8 +36,8 @@ class Database(ABC):
         """Executes a query, and returns its rows."""
 
     @abstractmethod
-    def load(self, table: str, rows: pa.Table) -> None:
-        """Appends rows to a temporary table that has columns of these names."""
+    def load(self, table: str, rows: pa.Table, *, temporary: bool) -> None:
+        """Appends rows to a table, which may be a temporary one, with columns of these names, as fast as it goes."""
 
     @abstractmethod
     def read(self, sql: str) -> Iterator[pa.RecordBatch]:

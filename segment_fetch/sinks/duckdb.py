@@ -21,7 +21,7 @@ try:
 except ImportError:
     raise MissingExtraError("DuckDB needs an extra: pip install 'segment-fetch[duckdb]'") from None
 
-from segment_fetch.sinks.database import ConflictError, Database
+from segment_fetch.sinks.database import ConflictError, Database, quoted
 from segment_fetch.sinks.locks import locked
 from segment_fetch.sinks.tables import TABLE, TableSink
 
@@ -83,13 +83,11 @@ class _DuckDb(Database):
             found: Sequence[tuple[object, ...]] = self._connection.execute(sql, list(values)).fetchall()
             return found
 
-    def load(self, table: str, rows: pa.Table) -> None:
+    def load(self, table: str, rows: pa.Table, *, temporary: bool) -> None:
         with self._translated():
             self._connection.register(_SOURCE, rows)
-            try:
-                self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM {_SOURCE}")  # noqa: S608
-            finally:
-                self._connection.unregister(_SOURCE)
+            self._connection.execute(f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM {_SOURCE}")  # noqa: S608
+            self._connection.unregister(_SOURCE)  # after an error this would be another; the next rows replace these
 
     def read(self, sql: str) -> Iterator[pa.RecordBatch]:
         with self._translated():

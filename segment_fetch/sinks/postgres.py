@@ -139,9 +139,21 @@ class _Postgres(Database):
             self._cursor.execute(sql, values or None)
             return [tuple(row) for row in self._cursor.fetchall()]
 
-    def load(self, table: str, rows: pa.Table) -> None:
+    def load(self, table: str, rows: pa.Table, *, temporary: bool) -> None:
         with self._translated():
-            self._cursor.adbc_ingest(table, rows, mode="append", temporary=True)
+            if temporary:
+                self._cursor.adbc_ingest(table, rows, mode="append", temporary=True)
+            else:
+                self._cursor.adbc_ingest(table, rows, mode="append", db_schema_name=self._schema_of(table))
+
+    def _schema_of(self, table: str) -> str:
+        """Where the search path finds a table."""
+        [(schema,)] = self.rows(
+            "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+            "WHERE pg_class.oid = to_regclass(quote_ident($1))",
+            table,
+        )
+        return str(schema)
 
     def read(self, sql: str) -> Iterator[pa.RecordBatch]:
         with self._translated():

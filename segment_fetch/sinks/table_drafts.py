@@ -1,4 +1,4 @@
-"""A window's rows on their way into a table: in a temporary one, which ends with the connection."""
+"""A window's rows on their way into a table: in memory, and beyond some number in a temporary table."""
 
 from __future__ import annotations
 
@@ -9,55 +9,76 @@ import pyarrow as pa
 from segment_fetch import arrow
 from segment_fetch.errors import DestinationError
 from segment_fetch.sinks.base import Draft, Written
-from segment_fetch.sinks.database import Database
+from segment_fetch.sinks.database import Database, quoted
 from segment_fetch.sinks.digest import RowsDigest
-
-_AT_ONCE = 10_000  # rows: fewer make many small statements, more take memory and gain nothing
 
 
 class TableDraft(Draft["pa.RecordBatch"]):
-    """A window's rows on their way into the table."""
+    """A window's rows. What is in a temporary table ends with the connection, so nothing can be left of it."""
 
-    def __init__(self, database: Database, table: str, name: str) -> None:
-        self.table = table
+    def __init__(self, database: Database, name: str, like: str, temporary: str, held: int) -> None:
         self._database = database
         self._name = name
+        self._like = like
+        self._temporary = temporary
+        self._most = held
+        self._spilled = False
         self._written: Written | None = None
         self._digest = RowsDigest()
         self._held: list[pa.RecordBatch] = []
         self._rows = 0
-        self._dropped = False
-
-    @property
-    def finished(self) -> bool:
-        """Whether all of the window's rows are in the temporary table."""
-        return self._written is not None
 
     def has(self, sha256: str | None) -> bool:
         """Whether these are the rows with this checksum, all of them."""
         return self._written is not None and self._written.sha256 == sha256
 
+    @property
+    def finished(self) -> bool:
+        """Whether all of the window's rows are here."""
+        return self._written is not None
+
     def add(self, part: pa.RecordBatch) -> None:
         self._held.append(part)
         self._rows += len(part)
-        if self._rows >= _AT_ONCE:
-            self._flush()
+        if self._rows >= self._most:
+            self._digest.add(self._joined())
+            self._spill()
 
-    def _flush(self) -> None:
+    def _joined(self) -> pa.Table:
         rows = pa.Table.from_batches(self._held, arrow.schema()).combine_chunks()
-        self._held, self._rows = [], 0
-        self._digest.add(rows)
-        self._database.load(self.table, rows)
+        self._held = rows.to_batches()
+        return rows
+
+    def _spill(self) -> None:
+        if not self._spilled:
+            like = f"SELECT * FROM {quoted(self._like)} LIMIT 0"  # noqa: S608
+            self._database.run(f"CREATE TEMPORARY TABLE {self._temporary} AS {like}")
+            self._spilled = True
+        if self._held:
+            self._database.load(self._temporary, self._joined(), temporary=True)
+            self._held, self._rows = [], 0
 
     def finish(self) -> Written:
-        if self._held:
-            self._flush()
+        self._digest.add(self._joined())
         self._written = Written(file=self._name, sha256=self._digest.hexdigest())
         return self._written
 
+    def temporary(self) -> str:
+        """The name of a temporary table with all of the rows."""
+        self._spill()
+        return self._temporary
+
+    def insert(self, columns: str) -> None:
+        """Inserts the rows into the table. ConflictError where one of them is there."""
+        if self._spilled:
+            into = f"INSERT INTO {quoted(self._like)} ({columns})"
+            self._database.run(f"{into} SELECT {columns} FROM {self._temporary}")  # noqa: S608
+        if self._held:
+            self._database.load(self._like, self._joined(), temporary=False)
+
     def drop(self) -> None:
-        if not self._dropped:
-            self._dropped, self._written = True, None
-            self._held.clear()
+        self._held, self._rows, self._written = [], 0, None
+        if self._spilled:
+            self._spilled = False
             with suppress(DestinationError):  # a table that cannot be dropped ends with the connection
-                self._database.run(f"DROP TABLE {self.table}")
+                self._database.run(f"DROP TABLE {self._temporary}")

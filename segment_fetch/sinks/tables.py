@@ -1,7 +1,7 @@
 """Segments in a table of a database, and the manifest in another one beside it.
 
-A window's rows are those whose close time is in the window. They are loaded into a temporary table, which ends with the
-connection; one transaction then removes the older rows, inserts the new ones and stores the manifest.
+A window's rows are those whose close time is in the window. They wait in memory, or many of them in a temporary table,
+which ends with the connection; one transaction then removes the older rows, adds the new ones and stores the manifest.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class _Windows(msgspec.Struct):
 
 class TableSink(Sink["pa.RecordBatch"]):
     """A table of one database; `connect` is what the kinds of databases differ in."""
+
+    held = 65_536
+    """How many rows of a window are kept in memory until it is proven; more than these go into a temporary table."""
 
     def __init__(self, table: str) -> None:
         if not table.strip() or "\0" in table:
@@ -138,11 +141,10 @@ class TableSink(Sink["pa.RecordBatch"]):
             raise
 
     def begin(self, window: Window) -> TableDraft:
-        """A temporary table for the window."""
-        self._forget(self.name(window))
-        table = f"segment_fetch_{next(self._numbers)}"
-        self._db.run(f"CREATE TEMPORARY TABLE {table} AS SELECT * FROM {quoted(self._table)} LIMIT 0")  # noqa: S608
-        self._drafts[self.name(window)] = draft = TableDraft(self._db, table, self.name(window))
+        name = self.name(window)
+        self._forget(name)
+        temporary = f"segment_fetch_{next(self._numbers)}"
+        self._drafts[name] = draft = TableDraft(self._db, name, self._table, temporary, self.held)
         return draft
 
     def _forget(self, name: str) -> None:
@@ -153,7 +155,7 @@ class TableSink(Sink["pa.RecordBatch"]):
         if written.file is None:
             return
         draft = self._drafts.get(written.file)
-        source = draft.table if draft is not None and draft.finished else self._stored(written.file)
+        source = draft.temporary() if draft is not None and draft.finished else self._stored(written.file)
         for rows in list(self._read(source, "end_time, segment_id")):  # while this waits, others may use the connection
             closes = rows.column(0).cast(pa.timestamp("ms", "UTC")).view(pa.int64())
             yield from zip(closes.to_pylist(), rows.column(1).to_pylist(), strict=True)
@@ -173,6 +175,8 @@ class TableSink(Sink["pa.RecordBatch"]):
         try:
             self._replace(ready, obsolete, manifest, taken=False)
         except ConflictError:
+            for draft in ready.values():
+                draft.temporary()
             self._replace(ready, obsolete, manifest, taken=True)
         self._entries = entries
         for name in ready:
@@ -182,14 +186,15 @@ class TableSink(Sink["pa.RecordBatch"]):
         """One transaction. With `taken`, other windows have ids of these, whose close times have changed since: the
         newer reading has it, and the window that lost a row is read again by the next run, as it lacks one.
         """
-        db, table, columns = self._db, quoted(self._table), self._columns
+        db, table = self._db, quoted(self._table)
         with db.transaction():
             for name in {*obsolete, *ready}:
                 db.run(f"DELETE FROM {self._stored(name)}")  # noqa: S608
             for draft in ready.values():
                 if taken:
-                    db.run(f"DELETE FROM {table} WHERE segment_id IN (SELECT segment_id FROM {draft.table})")  # noqa: S608
-                db.run(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {draft.table}")  # noqa: S608
+                    ids = f"SELECT segment_id FROM {draft.temporary()}"  # noqa: S608
+                    db.run(f"DELETE FROM {table} WHERE segment_id IN ({ids})")  # noqa: S608
+                draft.insert(self._columns)
             stored = f"INSERT INTO {quoted(self._manifest)} VALUES (1, $1)"  # noqa: S608
             db.run(f"{stored} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest", manifest.decode())
 

@@ -29,7 +29,9 @@ class DuckDbFile(Medium):
         self._path = path
 
     def sink(self) -> Sink[Any]:
-        return DuckDbSink(self._path)
+        sink = DuckDbSink(self._path)
+        sink.held = 500  # so that windows of many pages go both ways
+        return sink
 
     def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
         return [record for entry in entries for record in self._records(entry)]

@@ -34,7 +34,9 @@ class PostgresTable(Medium):
         self._table = f"table_{uuid4().hex}"
 
     def sink(self) -> Sink[Any]:
-        return PostgresSink(self._server.url(), self._table)
+        sink = PostgresSink(self._server.url(), self._table)
+        sink.held = 500  # so that windows of many pages go both ways
+        return sink
 
     def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
         return [record for entry in entries for record in self._records(entry)]
@@ -72,9 +74,9 @@ class Killed(PostgresSink):
         [(pid,)] = database.rows("SELECT pg_backend_pid()")
         load = database.load
 
-        def kill_and_load(table: str, rows: pa.Table) -> None:
+        def kill_and_load(table: str, rows: pa.Table, *, temporary: bool) -> None:
             self._server.ask(f"SELECT pg_terminate_backend({pid}, 5000)")
-            load(table, rows)
+            load(table, rows, temporary=temporary)
 
         database.load = kill_and_load  # type: ignore[method-assign]
         return database

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.contenders import CONTENDERS
@@ -17,6 +18,8 @@ from benchmarks.harness import closed
 from benchmarks.peers.running import PROGRAMS, written
 from benchmarks.plot import bars, lines
 from benchmarks.report import replaced, table
+from benchmarks.segments import pages
+from benchmarks.sinks import fill, opened
 
 _FOLDER = Path(__file__).parents[1]
 
@@ -31,7 +34,7 @@ def _run(module: str, *arguments: str) -> str:
 def _rows(printed: str) -> list[str]:
     """The first cells of the rows of all tables."""
     cells = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]
-    return [cell for cell in cells if cell not in ("", "program", "segments")]
+    return [cell for cell in cells if cell not in ("", "program", "segments", "way", "destination")]
 
 
 def test_all_contenders_extract_the_same_segments() -> None:
@@ -50,6 +53,26 @@ def test_every_peer_that_is_installed_extracts_all_segments() -> None:
     here = [program.title for program in PROGRAMS if find_spec(program.needs)]
     assert len(here) >= 3  # this client, requests, dlt
     assert _rows(_run("peers", "--smoke", "--settings", "limited", "late")) == 2 * here
+
+
+def test_ways_to_arrow_are_compared() -> None:
+    assert _rows(_run("arrow", "--smoke"))[0] == "segment_fetch.arrow"
+
+
+def test_destinations_are_compared_and_their_memory_is_told() -> None:
+    assert _rows(_run("sinks", "jsonl", "parquet", "--smoke")) == ["jsonl", "parquet"]
+    assert [line.split()[4] for line in _run("sinks", "parquet", "--peak", "--smoke").splitlines()] == ["2,000"] * 2
+
+
+def test_both_sides_of_the_parquet_contest_store_the_same_rows(tmp_path: Path) -> None:
+    rows = list(pages(1_234))
+    (tmp_path / "plain").mkdir()
+    with opened("parquet") as contest:
+        fill(contest.sink(tmp_path / "ours"), rows)
+        contest.plain(tmp_path / "plain", rows)
+    ours, theirs = (pq.read_table(next((tmp_path / name).glob("*.parquet"))) for name in ("ours", "plain"))
+    assert ours.num_rows == 1_234
+    assert ours.to_pylist() == theirs.to_pylist()
 
 
 def test_processes_are_compared() -> None:

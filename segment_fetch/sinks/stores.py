@@ -151,7 +151,7 @@ def _certificates(file: str) -> bytes:
 
 
 def _s3_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {"conditional_put": "etag"}
+    options: dict[str, Any] = {"conditional_put": "etag", "disable_bulk_delete": True}  # not every store has that
     if endpoint:
         options["endpoint"] = endpoint
     if attempts := env.get("AWS_MAX_ATTEMPTS"):

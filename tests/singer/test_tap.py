@@ -63,7 +63,16 @@ def test_everything_is_emitted_in_order_between_schema_and_state(world: World) -
     assert (schema["key_properties"], schema["bookmark_properties"]) == (["segmentId"], ["endTimeL"])
     assert result.records == sorted(dataset(null_share=0.3).rows(), key=lambda row: (row["endTimeL"], row["segmentId"]))
     assert {message["time_extracted"] for message in result.of("RECORD")} == {"2026-11-06T21:20:00Z"}
-    assert bookmark(result.state) == NOW_MS - SETTLED_AFTER_MS
+    assert [bookmark(message["value"]) for message in result.of("STATE")] == [
+        *(FIRST + 7 * DAY_MS, FIRST + 14 * DAY_MS),
+        NOW_MS - SETTLED_AFTER_MS,
+    ]
+    emitted: dict[str, Any] = {}
+    for message in result.messages[1:]:
+        if message["type"] == "STATE":
+            assert_behind(message["value"], FIRST, emitted, world)
+        else:
+            emitted[message["record"]["segmentId"]] = message["record"]
 
 
 def test_the_discovered_catalog_selects_all_that_no_catalog_does(world: World) -> None:

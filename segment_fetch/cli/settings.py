@@ -6,7 +6,7 @@ from argparse import Namespace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from segment_fetch.cli import destinations, state
+from segment_fetch.cli import destinations, speed, state
 from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.plan import SPLIT_ABOVE
@@ -50,6 +50,7 @@ def filters(args: Namespace) -> Filters:
 
 def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentClient:
     """The client, which tells the shell what happens."""
+    speed.quicken_gzip()
     return SegmentClient(
         credentials.account,
         auth=credentials.auth,

@@ -23,14 +23,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from benchmarks import measure
 from benchmarks.segments import PAGE, WINDOW, pages
 from segment_fetch.models import Segment
-from segment_fetch.sinks import Sink
+from segment_fetch.sinks import Sink, Written
 
 Pages = Iterable[list[Segment]]
 GOAL = 0.8
-_MANIFEST = b'{"format_version": 1, "query": {}, "windows": []}\n'
 _FEW = 50_000
 
 
@@ -44,6 +45,9 @@ class Contest(NamedTuple):
 DESTINATIONS = {
     "jsonl": "benchmarks.sink_jsonl",
     "parquet": "benchmarks.sink_parquet",
+    "objects": "benchmarks.sink_objects",
+    "duckdb": "benchmarks.sink_duckdb",
+    "postgres": "benchmarks.sink_postgres",
 }
 """Modules that have `contest()`: a context manager, as some need a server, that gives a `Contest`."""
 
@@ -59,12 +63,19 @@ def fill(sink: Sink[Any], rows: Pages) -> None:
     sink.open()
     try:
         draft = sink.begin(WINDOW)
+        count = 0
         for page in rows:
             draft.add(sink.encode(page))
-        draft.finish()
-        sink.publish(_MANIFEST, [])
+            count += len(page)
+        sink.publish(_manifest(draft.finish(), count), [])
     finally:
         sink.close()
+
+
+def _manifest(written: Written, segments: int) -> bytes:
+    """As much of one as makes a window count."""
+    entry = {"file": written.file, "sha256": written.sha256, "segments": segments}
+    return msgspec.json.encode({"format_version": 1, "query": {}, "windows": [entry]})
 
 
 def timed(work: Callable[[], None]) -> float:

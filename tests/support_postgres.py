@@ -13,6 +13,7 @@ from typing import Any
 from adbc_driver_postgresql.dbapi import connect
 
 PASSWORD = "s3cret-of-the-database"
+_QUICK = "-c fsync=off -c scram_iterations=1 -c shared_buffers=64MB"
 
 
 class Postgres:
@@ -44,7 +45,7 @@ class Postgres:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[Postgres]:
+def postgres(folder: Path, settings: str = _QUICK) -> Iterator[Postgres]:
     """A server for the length of the block. `folder` is for its data; who it runs as must be able to reach it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it complains of a variable of the desktop
@@ -55,7 +56,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     (folder / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
     asked: dict[str, Any] = {"bin_path": cluster.bin_path, "user": cluster.system_user}
     port = _free_port()
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c scram_iterations=1 -c shared_buffers=64MB"
+    options = f"-h 127.0.0.1 -p {port} -k {folder} {settings}"
     pgexec("pg_ctl", ("-w", "-o", options, "-l", str(folder / "log"), "-D", str(folder), "start"), **asked)
     try:
         secret = f"ALTER USER postgres PASSWORD '{PASSWORD}'"

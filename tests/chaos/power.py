@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.sinks import CsvSink, FolderSink, JsonlSink
+from segment_fetch.sinks import CsvSink, FolderSink, JsonlSink, ParquetSink
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.verify import audit
 
@@ -39,7 +39,13 @@ SINKS: dict[str, Callable[[Path, Disk], FolderSink[Any]]] = {
     "jsonl": lambda folder, disk: JsonlSink(folder, disk=disk),
     "jsonl, zstd": lambda folder, disk: JsonlSink(folder, "zstd", disk=disk),
     "csv, gzip": lambda folder, disk: CsvSink(folder, "gzip", disk=disk),
+    "parquet, days": lambda folder, disk: ParquetSink(folder, partition="day", disk=disk),
 }
+
+
+def files(folder: Path) -> list[Path]:
+    """All files of a folder, and of the folders in it."""
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 class PowerLossError(BaseException):
@@ -70,7 +76,10 @@ class FrailDisk(QuickDisk):
         self.dead = False
 
     def _contents(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self._folder.glob("*")} if self._folder.exists() else {}
+        return {self._name(path): path.read_bytes() for path in files(self._folder)}
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
 
     def _tick(self) -> None:
         if self.dead:
@@ -86,8 +95,8 @@ class FrailDisk(QuickDisk):
 
     def create(self, path: Path) -> BinaryIO:
         self._tick()
-        self._names.append(("put", path.name, ""))
-        self._safe[path.name] = b""
+        self._names.append(("put", self._name(path), ""))
+        self._safe[self._name(path)] = b""
         return super().create(path)
 
     def write(self, file: BinaryIO, data: bytes) -> None:
@@ -97,12 +106,12 @@ class FrailDisk(QuickDisk):
     def sync(self, file: BinaryIO) -> None:
         self._tick()
         path = Path(str(file.name))
-        self._safe[path.name] = path.read_bytes()
+        self._safe[self._name(path)] = path.read_bytes()
 
     def replace(self, source: Path, target: Path) -> None:
         self._tick()
         super().replace(source, target)
-        self._names.append(("move", source.name, target.name))
+        self._names.append(("move", self._name(source), self._name(target)))
 
     def sync_folder(self, folder: Path) -> None:
         self._tick()
@@ -112,7 +121,7 @@ class FrailDisk(QuickDisk):
     def remove(self, path: Path) -> None:
         self._tick()
         super().remove(path)
-        self._names.append(("drop", path.name, ""))
+        self._names.append(("drop", self._name(path), ""))
 
     def _apply(self, count: int, *, torn: bool) -> dict[str, bytes]:
         """What the folder holds after the first `count` changes of names since it was last synced."""
@@ -137,9 +146,10 @@ class FrailDisk(QuickDisk):
     def lose(self) -> None:
         """Leaves the folder as a restarted machine would find it."""
         state = self._apply(self._chance.randrange(len(self._names) + 1), torn=True)
-        for path in self._folder.glob("*"):
+        for path in files(self._folder):
             path.unlink()
         for name, data in state.items():
+            (self._folder / name).parent.mkdir(exist_ok=True)
             (self._folder / name).write_bytes(data)
 
 
@@ -181,13 +191,13 @@ class World:
 
 def digest(folder: Path) -> dict[str, str]:
     """Every file's contents; of the manifest all but when it was read and by how many requests."""
-    files = {path.name: path.read_bytes() for path in folder.glob("*") if path.name not in (".lock", "manifest.json")}
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files(folder) if path.name != ".lock"}
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for window in manifest["windows"]:
         for name in ("read_at", "requests", "pages", "duplicates"):
             del window[name]
-    files["manifest.json"] = json.dumps(manifest, sort_keys=True).encode()
-    return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(files.items())}
+    found["manifest.json"] = json.dumps(manifest, sort_keys=True).encode()
+    return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.items())}
 
 
 class Outcome(Struct):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from obstore import PutResult, UpdateVersion
     from obstore.store import ObjectStore
 
-_NO_VERSION = '"00000000000000000000000000000000"'
+_NO_VERSION = {"e_tag": '"00000000000000000000000000000000"'}
 
 
 class ObjectSink(FileSink[Part]):
@@ -60,7 +60,7 @@ class ObjectSink(FileSink[Part]):
         self._own: set[str] = set()
         self._manifest: bytes | None = None
         self._version: UpdateVersion | None = None
-        self._conditional = self.place.scheme != "s3"
+        self._heeded = set() if self.place.scheme == "s3" else {"create", "update"}
 
     def open(self) -> bytes | None:
         self._forget()
@@ -146,6 +146,7 @@ class ObjectSink(FileSink[Part]):
 
     def _replace_manifest(self, manifest: bytes) -> None:
         """Stores the manifest if the one that is there is still the one that this run knows."""
+        condition = "update" if self._version else "create"
         try:
             put = self._store.put(MANIFEST, manifest, mode=self._version or "create")
             self._manifest, self._version = manifest, _version(put)
@@ -153,8 +154,7 @@ class ObjectSink(FileSink[Part]):
             self._read_manifest()
             if self._manifest != manifest:  # else it was stored, and the answer got lost: the repeat found itself
                 raise self._overtaken() from None
-        if not self._conditional:
-            self._try_conditions()
+        self._try(condition)
 
     def _overtaken(self) -> DestinationBusyError:
         """Another run has published. What this one wrote goes, unless the other has come to know it."""
@@ -165,13 +165,16 @@ class ObjectSink(FileSink[Part]):
             "to end, and run again"
         )
 
-    def _try_conditions(self) -> None:
-        """Not every store that speaks S3 heeds conditions; one that does not would store the same manifest again."""
-        for mode in ("create", {"e_tag": _NO_VERSION}):
+    def _try(self, condition: str) -> None:
+        """Not every store that speaks S3 heeds conditions: once a run, one is set that does not hold.
+
+        A store that does not heed it stores the same manifest again, and is refused.
+        """
+        if condition not in self._heeded:
             with suppress(*_conflicts()):
-                self._store.put(MANIFEST, self._manifest, mode=mode)
+                self._store.put(MANIFEST, self._manifest, mode="create" if condition == "create" else _NO_VERSION)
                 raise unsafe(self.place)
-        self._conditional = True
+            self._heeded.add(condition)
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         dead = self._left_over({*self._sizes, *self._own}, keep, window)

@@ -18,8 +18,9 @@ from collections.abc import Iterator
 
 from msgspec import Struct, structs
 
-from segment_fetch import BearerToken, IncompleteError, SegmentClient
+from segment_fetch import BearerToken, SegmentClient
 from segment_fetch.simulator import Dataset, Drift, Simulator
+from tests.chaos.ways import read
 
 NOW = 1_795_000_000.0
 DAY_MS = 86_400_000
@@ -57,6 +58,8 @@ KINDS = (
     Kind("unstable ties, settled", Drift(shuffle_ties=True), ties=0.1, settled=True),
     Kind("unstable ties, provisional", Drift(shuffle_ties=True), ties=0.1),
     Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.0),
+    Kind("late rows +1/s, settled", Drift(inserts_per_s=1), settled=True, bound=2.2),
+    Kind("rows vanish 1/s, settled", Drift(removals_per_s=1), settled=True, bound=2.2),
     Kind("2,000 on one ms, unstable", Drift(shuffle_ties=True), burst=2000, settled=True, bound=2.5),
     Kind("2,000 on one ms, provisional", Drift(), burst=2000, bound=1.16),
     Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000, bound=1.16),
@@ -99,8 +102,6 @@ async def run(kind: Kind, seed: int, segments: int, outcome: Outcome) -> None:
     dataset = Dataset(segments=segments, start=end - DAY_MS, end=end, seed=seed, ties=kind.ties, burst=kind.burst)
     drift = structs.replace(kind.drift, seed=seed)
     simulator = Simulator(dataset, drift=drift, clock=_Clock(), latency_ms=(0, 2), to_inclusive=bool(seed % 2))
-    rows: list[tuple[int, str]] = []
-    proven = True
     async with simulator:
         since = simulator.mark()
         client = SegmentClient(
@@ -114,12 +115,7 @@ async def run(kind: Kind, seed: int, segments: int, outcome: Outcome) -> None:
             clock=lambda: NOW,
         )
         async with client:
-            try:
-                async for batch in client.stream(end - DAY_MS, end):
-                    rows += [(row.endTimeL, row.segmentId) for row in batch]
-            except IncompleteError:
-                proven = False
-                outcome.unproven += 1
+            rows, proven = await read(client, end - DAY_MS, end, stored=seed % 4 > 1)
         there = simulator.ids_throughout(end - DAY_MS, end, since=since)
         count = max(len(there), len(simulator.ids(end - DAY_MS, end)))
     _add(outcome, rows, there, simulator.stats.requests, count, proven=proven)
@@ -131,6 +127,7 @@ def _add(
     came = {segment_id for _, segment_id in rows}
     outcome.unordered += rows != sorted(rows)
     outcome.runs += 1
+    outcome.unproven += not proven
     outcome.missed += len(there - came) if proven else 0
     outcome.doubled += len(rows) - len(came)
     outcome.requests += requests

@@ -17,9 +17,10 @@ from unittest import mock
 
 from msgspec import Struct, structs
 
-from segment_fetch import BearerToken, IncompleteError, RetryPolicy, SegmentClient
+from segment_fetch import BearerToken, RetryPolicy, SegmentClient
 from segment_fetch.simulator import Dataset, Fault, Faults, Simulator
 from segment_fetch.transport import Timeouts
+from tests.chaos import ways
 
 NOW = 1_795_000_000.0
 DAY_MS = 86_400_000
@@ -54,7 +55,6 @@ async def run(faults: Faults, seed: int, segments: int, outcome: Outcome, *, set
     """One reading of one day."""
     end = int(NOW * 1000) - (3 * DAY_MS if settled else 0)
     dataset = Dataset(segments=segments, start=end - DAY_MS, end=end, seed=seed)
-    rows: list[str] = []
     async with Simulator(
         dataset, faults=structs.replace(faults, seed=seed), clock=lambda: NOW, to_inclusive=bool(seed % 2)
     ) as simulator:
@@ -69,13 +69,11 @@ async def run(faults: Faults, seed: int, segments: int, outcome: Outcome, *, set
             timeouts=Timeouts(connect=5, read=0.15, total=5),
             clock=lambda: NOW,
         ) as client:
-            try:
-                async for batch in client.stream(end - DAY_MS, end):
-                    rows += [row.segmentId for row in batch]
-            except IncompleteError:
-                outcome.unproven += 1
+            read, proven = await ways.read(client, end - DAY_MS, end, stored=seed % 4 > 1)
         truth = set(simulator.ids(end - DAY_MS, end))
+    rows = [segment_id for _, segment_id in read]
     outcome.runs += 1
+    outcome.unproven += not proven
     outcome.lost += len(truth - set(rows)) if rows else 0
     outcome.doubled += len(rows) - len(set(rows))
     outcome.requests += simulator.stats.requests

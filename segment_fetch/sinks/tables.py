@@ -42,7 +42,7 @@ class _Windows(msgspec.Struct):
 class TableSink(Sink["pa.RecordBatch"]):
     """A table of one database; `connect` is what the kinds of databases differ in."""
 
-    held = 65_536
+    held = 250_000
     """How many rows of a window are kept in memory until it is proven; more than these go into a temporary table."""
 
     def __init__(self, table: str) -> None:

@@ -168,8 +168,7 @@ class Bucket:
 
     def names(self) -> list[str]:
         """What is below the prefix."""
-        found: Any = self._direct.list_with_delimiter()["objects"]
-        return sorted(each["path"] for each in found)
+        return sorted(each["path"] for batch in self._direct.list() for each in batch)
 
     def contents(self) -> dict[str, bytes]:
         """All that is below the prefix."""

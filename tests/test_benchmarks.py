@@ -60,7 +60,7 @@ def test_ways_to_arrow_are_compared() -> None:
 
 
 def test_destinations_are_compared_and_their_memory_is_told() -> None:
-    assert _rows(_run("sinks", "jsonl", "parquet", "--smoke")) == ["jsonl", "parquet"]
+    assert _rows(_run("sinks", "jsonl", "parquet", "objects", "--smoke")) == ["jsonl", "parquet", "objects"]
     assert [line.split()[4] for line in _run("sinks", "parquet", "--peak", "--smoke").splitlines()] == ["2,000"] * 2
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from typing import Any
 import pytest
 
 from segment_fetch import Segment
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_json
+from segment_fetch.conformance import Medium, Record, SinkConformance, as_columns, as_json
 from segment_fetch.manifest import WindowEntry
-from segment_fetch.sinks import Csv, JsonLines, ObjectSink, Sink
-from tests.conformance.test_folders import CsvFolder
+from segment_fetch.sinks import JsonLines, ObjectSink, Sink
+from segment_fetch.sinks.parquet import Parquet
+from tests.conformance.test_parquet import ParquetFolder, rows_of
 from tests.support_objects import Answer, Asked, Bucket
 from tests.support_runs import unpacked
 
@@ -57,19 +57,21 @@ class Objects(Medium):
         return as_json(segment)
 
 
-class CsvObjects(Objects):
+class ParquetDays(Objects):
+    refuses = ParquetFolder.refuses
+
     def sink(self) -> Sink[Any]:
-        return ObjectSink(self.bucket.url, Csv(), self.compress, store=self.bucket.store())
+        store = self.bucket.store()
+        return ObjectSink(self.bucket.url, Parquet(), self.compress, partition="day", store=store)
 
     def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
-        texts = [io.StringIO(self.bytes(entry).decode(), newline="") for entry in entries]
-        return [row for text in texts for row in csv.DictReader(text, strict=True)]
+        return [row for entry in entries for row in rows_of(io.BytesIO(self.bucket.read(str(entry.file))))]
 
-    record = CsvFolder.record
-    cell = CsvFolder.cell
+    def record(self, segment: Segment) -> Record:
+        return as_columns(segment)
 
 
-@pytest.mark.parametrize(("stored", "compress"), [(Objects, "none"), (CsvObjects, "gzip")])
+@pytest.mark.parametrize(("stored", "compress"), [(Objects, "gzip"), (ParquetDays, "zstd")])
 class TestObjects(SinkConformance):
     @pytest.fixture
     def medium(self, bucket: Bucket, stored: type[Objects], compress: str) -> Medium:

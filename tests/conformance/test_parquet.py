@@ -21,6 +21,15 @@ from tests.conformance.test_folders import Folder
 from tests.support_runs import manifest
 
 
+def rows_of(file: Any) -> list[Record]:
+    """What pyarrow reads, times as epoch milliseconds and extras decoded."""
+    table = pq.ParquetFile(file).read()
+    for name in ("start_time", "end_time"):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, table.column(name).cast(pa.int64()))
+    return [row | {"extras": row["extras"] and json.loads(row["extras"])} for row in table.to_pylist()]
+
+
 class ParquetFolder(Folder):
     refuses = frozenset({"numbers beyond 64 bits"})
     partition = "none"
@@ -29,14 +38,7 @@ class ParquetFolder(Folder):
         return ParquetSink(self.folder, self.compress, partition=self.partition, disk=disk)
 
     def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
-        return [row for entry in entries for row in self.rows(self.folder / str(entry.file))]
-
-    def rows(self, path: Path) -> list[Record]:
-        table = pq.ParquetFile(path).read()
-        for name in ("start_time", "end_time"):
-            at = table.schema.get_field_index(name)
-            table = table.set_column(at, name, table.column(name).cast(pa.int64()))
-        return [row | {"extras": row["extras"] and json.loads(row["extras"])} for row in table.to_pylist()]
+        return [row for entry in entries for row in rows_of(self.folder / str(entry.file))]
 
     def record(self, segment: Segment) -> Record:
         return as_columns(segment)

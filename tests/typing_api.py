@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import aiohttp
 from msgspec import UnsetType
@@ -31,7 +31,7 @@ from segment_fetch import (
 from segment_fetch.extract import Report
 from segment_fetch.manifest import WindowEntry
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonlSink, Sink, StreamSink, Written
+from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonlSink, Parquet, ParquetSink, Sink, StreamSink, Written
 
 
 def heard(event: Event) -> None:
@@ -101,9 +101,14 @@ def destinations() -> list[Sink[bytes]]:
         JsonlSink(Path("out"), "gzip"),
         CsvSink("out", compress="zstd", safe=True),
         FolderSink("out", Csv(safe=True), "none"),
+        JsonlSink("out", partition="day"),
         StreamSink(sys.stdout.buffer),
         Own(),
     ]
+
+
+def with_columns() -> list[Sink[Any]]:
+    return [ParquetSink("out"), ParquetSink(Path("out"), "gzip", partition="day"), FolderSink("out", Parquet(), "zstd")]
 
 
 class Own(Sink[bytes]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -58,14 +59,27 @@ def postgres(folder: Path, settings: str = _QUICK) -> Iterator[Postgres]:
     port = _free_port()
     options = f"-h 127.0.0.1 -p {port} -k {folder} {settings}"
     pgexec("pg_ctl", ("-w", "-o", options, "-l", str(folder / "log"), "-D", str(folder), "start"), **asked)
-    try:
+    stop = [str(cluster.bin_path / "pg_ctl"), "-w", "-m", "immediate", "-D", str(folder), "stop"]
+    with _at_the_end(stop, cluster.system_user):
         secret = f"ALTER USER postgres PASSWORD '{PASSWORD}'"
         pgexec("psql", ("-h", str(folder), "-p", str(port), "-U", "postgres", "-c", secret), **asked)
         server = Postgres(port)
         with server.connection:
             yield server
-    finally:
-        pgexec("pg_ctl", ("-w", "-m", "immediate", "-D", str(folder), "stop"), **asked)
+
+
+@contextmanager
+def _at_the_end(command: list[str], user: str | None) -> Iterator[None]:
+    """Runs a command at the end of the block, or of this process, however that ends."""
+    waiting = ["sh", "-c", 'cat; exec "$@"', "sh", *command]
+    with subprocess.Popen(
+        waiting, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd="/", user=user, start_new_session=True
+    ) as waiter:
+        assert waiter.stdin is not None
+        try:
+            yield
+        finally:
+            waiter.stdin.close()
 
 
 def _free_port() -> int:

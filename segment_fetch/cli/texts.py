@@ -50,7 +50,8 @@ EXTRACT_EXAMPLES = """\
 SYNC_EXAMPLES = """\
   segment-fetch sync --from now-28d --out segments
   segment-fetch sync --out segments
-  segment-fetch sync --out segments --timezone Europe/Berlin"""
+  segment-fetch sync --out segments --timezone Europe/Berlin
+  segment-fetch sync --out duckdb:///segments.duckdb"""
 
 VERIFY_EXAMPLES = """\
   segment-fetch verify --out segments
@@ -72,6 +73,7 @@ SIMULATE_EXAMPLES = """\
 
 DEMO_EXAMPLES = """\
   segment-fetch demo
+  segment-fetch demo --out duckdb:///demo.duckdb
   segment-fetch demo --out /tmp/demo --quiet --json"""
 
 _ENVIRONMENT = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -138,6 +139,21 @@ def test_no_output_shows_the_password(
     assert done.code == 0
     for result in (failed, done):
         assert not any(secret in result.out + result.err for secret in ("wr0ng-word", PASSWORD))
+
+
+def test_the_commands_of_the_documentation(
+    run: Run, api: Simulator, postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "databases.md").read_text(encoding="utf-8")
+    found = re.findall(r"^segment-fetch (.*postgresql://loader@db.example.com/wfm.*)$", page, re.MULTILINE)
+    assert [line.split()[0] for line in found] == ["extract", "sync", "verify"]
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    address = f"{postgres_server.url(password=None)}?table=table_{uuid4().hex}"
+    for line in found:
+        argv = shlex.split(line.replace("postgresql://loader@db.example.com/wfm", address))
+        result = run(*argv, "--base-url", api.base_url, *AT_ONCE)
+        assert result.code == 0, result.err
+    assert "is sound" in result.words
 
 
 @pytest.mark.parametrize(("scheme", "extra"), [("duckdb", "duckdb"), ("postgresql", "postgres")])

@@ -71,6 +71,7 @@ _TYPES = {
     "total_handle_time_millis": pa.int64(),
     EXTRAS: pa.string(),
 }
+_NUMBERS = frozenset(name for name, column in COLUMNS.items() if _TYPES[column] in (_INTEGER, _TIME))
 _ALWAYS = frozenset({"segment_id", "end_time"})
 _TEXTS = {"startTime": "startTimeL", "endTime": "endTimeL"}
 _SCHEMA = pa.schema(
@@ -129,9 +130,9 @@ def _is_at_end(fields: Iterator[Any]) -> bool:
 def _column(segments: Sequence[Segment], field: str, values: Sequence[Any]) -> pa.Array:
     kind = _TYPES[COLUMNS[field]]
     try:
-        return _integers(values).view(kind) if kind in (_INTEGER, _TIME) else _array(values, kind)
+        return _integers(values, kind) if field in _NUMBERS else _array(values, kind)
     except _MISFIT:
-        raise _misfit(segments, field, values, _INTEGER if kind == _TIME else kind) from None
+        raise _misfit(segments, field, values) from None
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
@@ -142,16 +143,17 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
         return pa.array([None if value is UNSET else value for value in values], kind)
 
 
-def _integers(values: Sequence[Any]) -> pa.Array:
-    """The quick way where none is missing, in two thirds of the time."""
+def _integers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Where none is missing, in half of the time."""
     try:
         data = struct.pack(f"={len(values)}q", *values)
     except struct.error:
-        return _array(values, _INTEGER)
-    return pa.Array.from_buffers(_INTEGER, len(values), [None, pa.py_buffer(data)])
+        return _array(values, _INTEGER).view(kind)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
-def _misfit(segments: Sequence[Segment], field: str, values: Sequence[Any], kind: pa.DataType) -> DestinationError:
+def _misfit(segments: Sequence[Segment], field: str, values: Sequence[Any]) -> DestinationError:
+    kind = _INTEGER if field in _NUMBERS else _TYPES[COLUMNS[field]]
     for segment, value in zip(segments, values, strict=True):
         try:
             _array([value], kind)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
@@ -62,6 +63,23 @@ def test_ways_to_arrow_are_compared() -> None:
 def test_destinations_are_compared_and_their_memory_is_told() -> None:
     assert _rows(_run("sinks", "jsonl", "parquet", "objects", "--smoke")) == ["jsonl", "parquet", "objects"]
     assert [line.split()[4] for line in _run("sinks", "parquet", "--peak", "--smoke").splitlines()] == ["2,000"] * 2
+
+
+def test_databases_are_compared() -> None:
+    assert _rows(_run("sinks", "duckdb", "postgres", "--smoke")) == ["duckdb", "postgres"]
+
+
+def test_both_sides_of_the_contests_of_databases_store_the_same_rows(tmp_path: Path) -> None:
+    rows = [list(page) for page in pages(1_000)]
+    with opened("duckdb") as contest:
+        fill(contest.sink(tmp_path / "ours"), rows)
+        contest.plain(tmp_path, rows)
+    found = []
+    for name in ("ours.duckdb", "segments.duckdb"):
+        with duckdb.connect(str(tmp_path / name)) as db:
+            found.append(db.execute("SELECT * FROM agent_segments ORDER BY end_time, segment_id").fetchall())
+    assert found[0] == found[1]
+    assert len(found[0]) == 1_000
 
 
 def test_both_sides_of_the_parquet_contest_store_the_same_rows(tmp_path: Path) -> None:

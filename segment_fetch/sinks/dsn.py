@@ -9,7 +9,14 @@ from segment_fetch.errors import InputError
 SCHEMES = ("postgresql", "postgres")
 _OWN = ("table", "schema")
 _SECRETIVE = ("password", "secret", "token")
-_DEFAULTS = {"connect_timeout": "10", "fallback_application_name": "segment-fetch"}
+_DEFAULTS = {
+    "fallback_application_name": "segment-fetch",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",  # a network that swallows everything is noticed in a minute, not in hours
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
+}
 _FORM = "write postgresql://USER@HOST:PORT/DATABASE?schema=SCHEMA&table=TABLE; each part may be left out"
 
 

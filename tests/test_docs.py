@@ -352,6 +352,9 @@ def test_what_is_named_in_the_project_is_there(page: Path) -> None:
     for module, options in re.findall(r"^python -m ((?:tests|benchmarks)\.[\w.]+)(.*)$", code, re.MULTILINE):
         found = find_spec(module)
         assert found is not None, module
+        if found.submodule_search_locations:
+            found = find_spec(f"{module}.__main__")
+            assert found is not None, module
         assert found.origin is not None
         source = Path(found.origin).read_text(encoding="utf-8")
         assert all(f'"{option}"' in source for option in re.findall(r"--\w+", options)), options

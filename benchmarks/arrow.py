@@ -79,11 +79,10 @@ def measured(segments: int) -> dict[str, float]:
     waiting = iter(bodies(segments))
     while block := list(islice(waiting, _BLOCK)):
         for name, way in WAYS.items():
-            decoded_pages = list(map(decoded, block))
-            began = time.thread_time()
-            for page in decoded_pages:
+            for page in map(decoded, block):
+                began = time.thread_time()
                 way(page)
-            spent[name] += time.thread_time() - began
+                spent[name] += time.thread_time() - began
     return {name: segments / seconds for name, seconds in spent.items()}
 
 

@@ -122,7 +122,8 @@ RULES: dict[str, dict[str, float]] = {
     "deepest cut": {PACING + "DEEPEST_CUT": 0.0},
     "growing a cap": {PACING + "FULL": 1.0},
     "trust in a cap": {CONCURRENCY + "TRUST": 10**9},
-    "brisk ramp": {PACING + "BRISK": 1.5},
+    "brisk ramp": {PACING + "BRISK": 2.0},
+    "more than the ramp gave": {PACING + "RAMPED": 1.0},
 }
 
 

@@ -10,10 +10,11 @@ GROW_EVERY: Final = 0.5  # seconds
 
 
 class Ticket(NamedTuple):
-    """One request: when it was sent, and how many were then in flight, itself among them."""
+    """One request: when it was sent, how many were then in flight, itself among them, and at how many a second."""
 
     sent_at: float
     level: int
+    rate: float = 0.0
 
 
 class ConcurrencyCap:

@@ -19,13 +19,15 @@ from segment_fetch.meter import AcceptedMeter
 Blame = Literal["rate", "concurrency"]
 Phase = Literal["ramping", "holding", "probing", "paused"]
 
-START: Final = 5.0  # requests a second, before anything is known
-RAMP: Final = 1.5  # growth in a second until the first refusal
+START: Final = 10.0  # requests a second, before anything is known
+RAMP: Final = 2.0  # growth in a second until the first refusal
 BRISK: Final = 2.5  # the same above BRISK_ABOVE a second, where overshooting costs a small share
 BRISK_ABOVE: Final = 50.0
 RISE: Final = 1.15  # growth in a second where a limit is thought to be gone, or not to be the rate
 LEAD: Final = 2.0  # the rate grows to at most so many times what is being accepted
 RECENT: Final = 10.0  # seconds over which the accepted rate is taken for what the server gives
+RAMPED: Final = 1.5  # what was accepted while the rate still grew, times this, is what a server may well give
+RAMP_KEEP: Final = 0.95  # the share of the first refused rate that is worth holding: a growing one has overshot
 CUT: Final = 0.98  # a refused rate falls at least to this share of itself
 DEEPEST_CUT: Final = 0.7  # and at most to this one, once the ramp is over
 KEEP: Final = 0.97  # the share of a refused rate that is worth holding
@@ -72,6 +74,21 @@ class Snapshot(msgspec.Struct, frozen=True):
     in_flight: int
     phase: Phase
     blame: Blame | None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A 429 that has begun a pause: how many were in flight with it, the rate at which it was sent, when it came.
+
+    `given` a second were accepted in the 10 s before it. `lasted` seconds have passed since the last such event, after
+    which `again` says that hardly anything was accepted.
+    """
+
+    level: int
+    rate: float
+    at: float
+    given: float
+    again: bool
+    lasted: float
 
 
 def grain(rate: float) -> float:
@@ -136,41 +153,35 @@ class _Rate:
             self._retry_at, self._proved_at, self._quiet_since = math.inf, now + PROVE, now
             self.refused, self.aim = max(self.refused, best / KEEP), best
 
-    def lower(self, now: float, given: float, again: bool, lasted: float) -> None:
-        """After a refusal, `lasted` seconds after the last one; lately, `given` a second were accepted."""
+    def lower(self, refusal: Refusal) -> None:
+        """Takes a refusal that is not about the number at once."""
         if self._before is not None:
             self.value, self.refused, self.aim = self._before
             self._wait = min(2 * self._wait, LONGEST_RETRY)
-            self._before, self._proved_at, self._retry_at = None, math.inf, now + self._wait
-        elif again:
-            self.value = min(self.value, max(self._slowest, given))
+            self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
+        elif refusal.again:
+            self.value = min(self.value, max(self._slowest, refusal.given))
+        elif self.ramping:
+            self.refused = refusal.rate
+            self.aim = (KEEP if self.refused >= self._ceiling else RAMP_KEEP) * self.refused
+            self.value = max(self._slowest, min(self.aim, RAMPED * refusal.given))
         else:
-            self.refused = self.value
-            self.aim = KEEP * self.refused
-            if lasted > RECENT and not self.ramping:
-                self.aim = (self.aim + min(given, self.refused)) / 2
-            least = 0.0 if self.ramping else DEEPEST_CUT * self.value
-            self.value = max(self._slowest, least, min(CUT * self.value, given))
+            self._cut(refusal.given, long=refusal.lasted > RECENT)
+
+    def _cut(self, given: float, long: bool) -> None:
+        """To what the server gave; where that is much less, and was measured across a pause, not all of the way."""
+        self.refused = self.value
+        self.aim = KEEP * self.refused
+        if long:
+            self.aim = (self.aim + min(given, self.refused)) / 2
+        least = min(DEEPEST_CUT * self.value, math.sqrt(given * self.value))
+        self.value = max(self._slowest, least, min(CUT * self.value, given))
 
     def pause(self, now: float, resume: float, best: float) -> None:
         self.ramping = False
         self._step_at, self._quiet_since = resume + STEP, resume
         if self.value < WORTH * best and self._retry_at == math.inf:
             self._retry_at = now + self._wait
-
-
-class _Refusal(msgspec.Struct, frozen=True):
-    """A 429 that has begun a pause: requests in flight with it, when it came, and what was accepted before it.
-
-    `given` is accepted a second lately, `lasted` seconds since the last such event, after which `again` says that
-    hardly anything was accepted.
-    """
-
-    level: int
-    at: float
-    given: float
-    again: bool
-    lasted: float
 
 
 class Pacer:
@@ -197,7 +208,7 @@ class Pacer:
         self._full = False  # whether an answer had to come before the next request
         self._fullness = 0.0  # how much of the recent sending that is true of
         self._blame: Blame | None = None
-        self._event: _Refusal | None = None
+        self._event: Refusal | None = None
         self._refused_at = math.inf
         self._accepted = self._streak = self._answers = 0
 
@@ -218,7 +229,7 @@ class Pacer:
         self._next = max(self._next, now - grain(rate)) + 1 / rate + first
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
-        return Ticket(now, self._in_flight)
+        return Ticket(now, self._in_flight, rate)
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
@@ -248,10 +259,10 @@ class Pacer:
         self._streak = self._streak + 1 if again else 0
         self._resume = self._next = self._tick = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
         self._refused_at = ticket.sent_at
-        self._event = _Refusal(ticket.level, now, self._meter.rate(now, RECENT), again, now - self._since)
+        self._event = Refusal(ticket.level, ticket.rate, now, self._meter.rate(now, RECENT), again, now - self._since)
         self._since, self._accepted = now, 0
 
-    def _find_fault(self, event: _Refusal) -> None:
+    def _find_fault(self, event: Refusal) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
         self._event = None
         if self._answers >= FEW and self._cap.is_to_blame(event.level, self._meter.level()):
@@ -259,7 +270,7 @@ class Pacer:
             self._cap.lower(event.level, event.at, self._resume)
         else:
             self._blame = "rate"
-            self._rate.lower(event.at, event.given, event.again, event.lasted)
+            self._rate.lower(event)
         self._rate.pause(event.at, self._resume, self._meter.best)
 
     def _adjust(self, now: float) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -49,7 +48,7 @@ class Pool:
         retry: RetryPolicy,
         tell: Callable[[Event], None],
         chance: Callable[[], float] = random.random,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._api = api
         self._gate = gate
@@ -57,7 +56,7 @@ class Pool:
         self._connections = connections
         self._patience = retry.patience
         self._tell = tell
-        self._clock = clock
+        self._clock = clock or asyncio.get_running_loop().time
         self._schedule = Schedule(retry, chance, feed.wants)
         self._idle: set[asyncio.Future[None]] = set()
         self._in_flight = 0

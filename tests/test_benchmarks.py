@@ -162,3 +162,9 @@ def test_figures_replace_only_their_own_place_in_a_page() -> None:
     assert replaced(page, "one", "new") == new
     with pytest.raises(SystemExit, match="no place for three"):
         replaced(page, "three", "new")
+
+
+def test_slots_are_counted_for_each_way_to_find_a_limit() -> None:
+    lines = _run("slots", "--smoke", "--rounds", "1", "--limit", "20/s:20").splitlines()
+    assert [cell.strip() for cell in lines[0].split("|")[3:6]] == ["--rate 20", "auto", "auto, again"]
+    assert len(lines[2].split("|")) == 7

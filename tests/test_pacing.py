@@ -13,7 +13,7 @@ from benchmarks import pacing as benchmark
 from benchmarks.pacing_world import AtOnce, Conditions, Limit, SlidingWindow, TokenBucket, Unlimited, World
 from segment_fetch.concurrency import ConcurrencyCap, Ticket
 from segment_fetch.meter import AcceptedMeter
-from segment_fetch.pacing import Learned, Pacer, _Rate
+from segment_fetch.pacing import Learned, Pacer, Refusal, _Rate
 
 
 class Meter(AcceptedMeter):
@@ -30,11 +30,15 @@ class Meter(AcceptedMeter):
 LIMITED = Learned(10.0, limited=True, cap=None, at=0.0)
 
 
+def refusal(rate: _Rate, at: float, given: float, *, again: bool = False, lasted: float = 5.0) -> Refusal:
+    return Refusal(level=1, rate=rate.value, at=at, given=given, again=again, lasted=lasted)
+
+
 def holding(rate: float = 10.0, ceiling: float = math.inf) -> _Rate:
     """A rate at which the server has just refused, and which is back at what is worth holding."""
     limited = _Rate(ceiling, Learned(rate, limited=True, cap=None, at=0.0))
     limited.value = limited.refused = rate
-    limited.lower(100.0, given=rate, again=False, lasted=1.0)
+    limited.lower(refusal(limited, 100.0, rate, again=False, lasted=1.0))
     limited.pause(100.0, resume=101.0, best=0.0)
     limited.value = limited.aim
     return limited
@@ -64,10 +68,10 @@ def refuse_next(pacer: Pacer, now: float, retry_after: float | None = None) -> f
 
 
 class TestSpacing:
-    def test_starts_at_five_a_second_evenly(self) -> None:
+    def test_starts_at_ten_a_second_evenly(self) -> None:
         pacer = Pacer()
         first = send(pacer, 50.0)
-        assert pacer.next_send(50.0) == pytest.approx(0.2 + 0.005), "the first one takes longer to get under way"
+        assert pacer.next_send(50.0) == pytest.approx(0.1 + 0.005), "the first one takes longer to get under way"
         pacer.accepted(first, 50.1)
         send(pacer, 51.0)
         assert pacer.next_send(51.0) == pytest.approx(1 / pacer.snapshot(51.0).rate)
@@ -76,7 +80,7 @@ class TestSpacing:
         pacer = Pacer()
         send(pacer, 0.0)
         send(pacer, 10.0)
-        assert pacer.next_send(10.0) == pytest.approx(0.2)
+        assert pacer.next_send(10.0) == pytest.approx(0.1)
 
     @pytest.mark.parametrize("ceiling", [0.5, 20.0, 49.0])
     def test_a_slow_rate_never_brings_two_requests_closer_than_the_ceiling_says(self, ceiling: float) -> None:
@@ -161,7 +165,7 @@ class TestPause:
 
 
 class TestRamp:
-    @pytest.mark.parametrize(("value", "factor"), [(5.0, 1.5), (60.0, 2.5)])
+    @pytest.mark.parametrize(("value", "factor"), [(10.0, 2.0), (60.0, 2.5)])
     def test_grows_until_the_first_refusal(self, value: float, factor: float) -> None:
         rate = _Rate(math.inf, None)
         rate.value = value
@@ -174,39 +178,57 @@ class TestRamp:
             rate.adjust(now, 1.0, Meter(rate=6.0), capped=False)
         assert rate.value == 12.0
 
-    def test_falls_to_what_was_accepted(self) -> None:
+    @pytest.mark.parametrize(("given", "value"), [(9.0, 13.5), (39.0, 38.0)])
+    def test_falls_to_half_as_much_again_as_was_accepted(self, given: float, value: float) -> None:
         rate = _Rate(math.inf, None)
         rate.value = 40.0
-        rate.lower(10.0, given=9.0, again=False, lasted=5.0)
+        rate.lower(refusal(rate, 10.0, given, again=False, lasted=5.0))
         rate.pause(10.0, 11.0, 0.0)
-        assert (rate.value, rate.ramping) == (9.0, False)
-        assert rate.aim == pytest.approx(0.97 * 40)
+        assert rate.value == pytest.approx(value)
+        assert not rate.ramping
+        assert rate.aim == pytest.approx(0.95 * 40)
+
+    def test_what_a_ramp_has_grown_since_the_request_was_sent_is_not_what_was_refused(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 1.0)
+        now += pacer.next_send(now)
+        sent_at = pacer.snapshot(now).rate
+        ticket = send(pacer, now)
+        now = accept_for(pacer, now, now + 0.5)
+        assert pacer.snapshot(now).rate > 1.2 * sent_at
+        pacer.refused(ticket, now)
+        assert pacer.learned(0.0).rate == pytest.approx(0.95 * sent_at)
+
+    def test_at_a_ceiling_nothing_was_overshot(self) -> None:
+        rate = _Rate(20.0, None)
+        rate.lower(refusal(rate, 10.0, 19.0))
+        assert rate.value == rate.aim == pytest.approx(0.97 * 19.6)
 
 
 class TestRate:
     @pytest.mark.parametrize(
         ("given", "value"),
-        [(20.0, 9.8), (10.0, 9.8), (9.0, 9.0), (1.0, 7.0)],
-        ids=["least", "same", "to it", "most"],
+        [(20.0, 9.8), (10.0, 9.8), (9.0, 9.0), (6.0, 7.0), (2.5, 5.0)],
+        ids=["least", "same", "to it", "most", "half of the way"],
     )
     def test_a_refused_rate_falls_to_what_was_accepted_within_bounds(self, given: float, value: float) -> None:
         rate = _Rate(math.inf, LIMITED)
         rate.value = 10.0
-        rate.lower(50.0, given=given, again=False, lasted=5.0)
+        rate.lower(refusal(rate, 50.0, given, again=False, lasted=5.0))
         assert rate.value == pytest.approx(value)
 
     @pytest.mark.parametrize(("lasted", "aim"), [(5.0, 9.7), (20.0, (9.7 + 9.0) / 2)])
     def test_a_long_measurement_lowers_the_aim_too(self, lasted: float, aim: float) -> None:
         rate = _Rate(math.inf, LIMITED)
         rate.value = 10.0
-        rate.lower(50.0, given=9.0, again=False, lasted=lasted)
+        rate.lower(refusal(rate, 50.0, 9.0, again=False, lasted=lasted))
         assert rate.aim == pytest.approx(aim)
 
     @pytest.mark.parametrize(("given", "value"), [(4.0, 4.0), (12.0, 10.0), (0.0, 0.1)])
     def test_the_same_congestion_is_no_new_measurement(self, given: float, value: float) -> None:
         rate = _Rate(math.inf, LIMITED)
         rate.value, rate.aim = 10.0, 9.9
-        rate.lower(50.0, given=given, again=True, lasted=1.0)
+        rate.lower(refusal(rate, 50.0, given, again=True, lasted=1.0))
         assert (rate.value, rate.aim) == (value, 9.9)
 
     @pytest.mark.parametrize(("ceiling", "slowest"), [(math.inf, 0.1), (0.05, 0.049)])
@@ -214,7 +236,7 @@ class TestRate:
     def test_never_stops_and_never_passes_a_low_ceiling(self, ceiling: float, slowest: float, again: bool) -> None:
         rate = _Rate(ceiling, None)
         for now in range(50):
-            rate.lower(now, given=0.0, again=again, lasted=5.0)
+            rate.lower(refusal(rate, now, 0.0, again=again, lasted=5.0))
             rate.pause(now, now + 1, best=0.0)
         assert rate.value == slowest
 
@@ -298,7 +320,7 @@ class TestBackToTheBest:
     def test_is_undone_and_tried_later_if_refused(self) -> None:
         rate = self.lowered()
         self.climb(rate, 102, 123)
-        rate.lower(123.0, given=6.0, again=False, lasted=20.0)
+        rate.lower(refusal(rate, 123.0, 6.0, again=False, lasted=20.0))
         rate.pause(123.0, 124.0, best=10.0)
         assert rate.value < 5.1
         assert max(self.climb(rate, 125, 162)) < 5.4
@@ -307,13 +329,13 @@ class TestBackToTheBest:
     def test_a_refusal_soon_after_arriving_undoes_it_too(self) -> None:
         rate = self.lowered()
         self.climb(rate, 102, 130)
-        rate.lower(130.0, given=6.0, again=False, lasted=20.0)
+        rate.lower(refusal(rate, 130.0, 6.0, again=False, lasted=20.0))
         assert rate.value < 5.1
 
     def test_a_refusal_once_it_held_is_an_ordinary_one(self) -> None:
         rate = self.lowered()
         self.climb(rate, 102, 140)
-        rate.lower(140.0, given=9.5, again=False, lasted=20.0)
+        rate.lower(refusal(rate, 140.0, 9.5, again=False, lasted=20.0))
         assert rate.value == 9.5
 
     def test_is_not_tried_for_a_small_difference(self) -> None:

@@ -55,3 +55,14 @@ async def test_a_limit_that_was_found_before_is_used(limit: Limit, tmp_path: Pat
     ratio, throttled = await _ratio(limit, rate="auto", pace=Remembering(tmp_path))
     assert ratio <= 1.10
     assert throttled <= 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), list(zip(EVERY_LIMIT, (1.10, 1.25, 1.10, 1.45), strict=True)), ids=lambda value: str(value)[:40]
+)
+@without_waiting
+async def test_a_limit_that_has_to_be_found_costs_little(limit: Limit, most: float) -> None:
+    """The goal is 1.10; a burst of a quarter of a second, and a window of one, take more refusals to tell apart."""
+    ratio, throttled = await _ratio(limit, rate="auto")
+    assert ratio <= most
+    assert throttled <= 12

@@ -19,13 +19,13 @@ from segment_fetch.extract import Report
 _ACCOUNT = "demo"
 _SOURCE = "segment_fetch_demo"
 _DAYS = 20
-_FAULTS = ("too_many=0.02", "error_500=0.03", "drop=0.03", "truncated=0.03")
+_FAULTS = ("error_500=0.03", "drop=0.03", "truncated=0.03")
 _RETRY_DELAYS = "0.2,0.4,0.8,1,1,1"
 
 _INTRODUCTION = """\
 Demo: {segments:,} made-up segments of {days} days from a simulator on this machine, which acts like the real \
-API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction has to find out, now and \
-then a 429, a 500, a dropped connection or half an answer. Waits before a repeat are shortened for the demo ({delays} \
+API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction finds out from its \
+429s, now and then a 500, a dropped connection or half an answer. Waits before a repeat are shortened for the demo ({delays} \
 s; else 5,10,15 s)."""
 
 

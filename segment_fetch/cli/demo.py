@@ -25,8 +25,8 @@ _RETRY_DELAYS = "0.2,0.4,0.8,1,1,1"
 _INTRODUCTION = """\
 Demo: {segments:,} made-up segments of {days} days from a simulator on this machine, which acts like the real \
 API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction finds out from its \
-429s, now and then a 500, a dropped connection or half an answer. Waits before a repeat are shortened for the demo ({delays} \
-s; else 5,10,15 s)."""
+429s, now and then a 500, a dropped connection or half an answer. Waits before a repeat are shortened for the demo \
+({delays} s; else 5,10,15 s)."""
 
 
 def run(args: Namespace, shell: Shell) -> int:

@@ -27,7 +27,7 @@ demo: $(VENV)/.installed
 test: check
 
 check: lint types contracts
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
 
 bench: install
 	$(BIN)/python -m benchmarks.extract

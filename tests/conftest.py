@@ -9,8 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 import trustme
+from aiohttp.compression_utils import ZLibBackend
 from hypothesis import HealthCheck, settings
 from msgspec import Struct
 
@@ -37,6 +39,14 @@ def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _zlib() -> Iterator[None]:
+    """A command that runs inside the tests may choose another decompressor; the next test has the usual one."""
+    before = ZLibBackend._zlib_backend
+    yield
+    aiohttp.set_zlib_backend(before)
 
 
 @pytest.fixture(scope="session")

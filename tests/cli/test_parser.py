@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
@@ -133,10 +133,13 @@ def test_examples_can_be_parsed() -> None:
 
 
 def test_help_starts_fast() -> None:
+    """In the processor's time, which other work of the machine lengthens less."""
+
     def took(argv: list[str]) -> float:
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(argv, check=True, capture_output=True)
-        return time.perf_counter() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     bare = min(took([sys.executable, "-c", "pass"]) for _ in range(5))
     helped = min(took(command("--help")) for _ in range(5))

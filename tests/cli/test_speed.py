@@ -6,22 +6,13 @@ import asyncio
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterator
 
-import aiohttp
 import pytest
 import uvloop
 from aiohttp.compression_utils import ZLibBackend, ZLibDecompressor
 from isal import isal_zlib
 
 from segment_fetch.cli import speed, stopping
-
-
-@pytest.fixture
-def zlib_again() -> Iterator[None]:
-    before = ZLibBackend._zlib_backend
-    yield
-    aiohttp.set_zlib_backend(before)
 
 
 def absent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -42,7 +33,6 @@ def test_the_command_runs_on_uvloop_where_it_is_installed(monkeypatch: pytest.Mo
     assert stopping.run(loop_in_use(), ignore) is not uvloop.Loop
 
 
-@pytest.mark.usefixtures("zlib_again")
 def test_answers_are_decompressed_with_isal_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     absent(monkeypatch, "isal")
     assert not speed.quicken_gzip()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from segment_fetch.api import SegmentApi
-    from segment_fetch.extract import Committer, Report
+    from segment_fetch.extract import Committer, Report, Source
     from segment_fetch.feed import Feed
     from segment_fetch.pace_store import PaceStore
     from segment_fetch.pool import Pool
@@ -62,7 +62,8 @@ class SegmentClient:
     narrow what is asked. A given `session` is used and never closed; certificates are checked whatever it says.
     `base_url` replaces the look-up of the account's domain. `rate` "auto" finds the API's limit from its
     answers; a number does too, but never sends more requests a second than that; None sends as fast as answers come.
-    `connections` is the most requests in flight. `pace` keeps what was found for the next client. `window` is the
+    `connections` is the most requests in flight. With `processes`, which need a rate of None, so many read and write
+    what `extract` and `sync` put into a folder. `pace` keeps what was found for the next client. `window` is the
     widest time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
     divided. `on_event` is called in the event loop with each `Event`; it must not block. `clock` gives the time
     as seconds since the epoch.
@@ -81,6 +82,7 @@ class SegmentClient:
         base_url: str | None = None,
         rate: Rate = "auto",
         connections: int = 16,
+        processes: int = 1,
         pace: PaceStore | None = None,
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
         limit: int = MAX_LIMIT,
@@ -96,6 +98,7 @@ class SegmentClient:
         self._base_url = base_url
         self._rate = _checked_rate(rate)
         self._connections = _at_least_one("connections", connections)
+        self._processes = _checked_processes(processes, self._rate, session)
         self._pace = pace
         self._width = planning.check_width(window // timedelta(milliseconds=1))
         self._split_above = _at_least_one("split_above", split_above)
@@ -258,6 +261,7 @@ class SegmentClient:
 
         started = time.monotonic()
         asked = Window(*self._range(start, end, clamp))
+        self._check_destination(sink)
         async with committing(sink, self._query) as committer:
             return await self._fill(committer, asked, self._days if sink.utc_days else self._weeks, started)
 
@@ -277,6 +281,7 @@ class SegmentClient:
         started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
+        self._check_destination(sink)
 
         def cut(whole: Window) -> list[Window]:
             return planning.days(whole.start, whole.end, zone, self._width)
@@ -319,16 +324,57 @@ class SegmentClient:
 
         ranges, skipped = await committer.resume(whole.start, whole.end, self._oldest(), keep)
         windows = [window for part in ranges for window in cut(part)]
-        self._tell(RangePlanned(len(windows), skipped))
         gone = committer.ledger.out_of_reach(whole.start, whole.end, self._oldest())
-        for entry in gone:
-            self._tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
-        outlet = None if committer.ordered else committer
-        async with self._reads(windows, committer.encode, outlet) as reads:
+        source = self._here if self._processes == 1 or not windows else self._side_by_side
+        async with source(windows, committer, skipped) as reads:
+            for entry in gone:
+                self._tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
             entries = await commit_all(committer, reads, ranges)
-        made = report(entries, skipped, reads.pool.tally, started, committer.ledger.change)
+        made = report(entries, skipped, reads.tally, started, committer.ledger.change)
         lost = tuple(str(entry.window) for entry in gone if entry.status == "unproven")
         return structs.replace(made, lost=lost, complete=made.complete and not lost)
+
+    @asynccontextmanager
+    async def _here(self, windows: Sequence[Window], committer: Committer, skipped: int) -> AsyncIterator[Source]:
+        """The windows as they end, read by this process."""
+        self._tell(RangePlanned(len(windows), skipped))
+        outlet = None if committer.ordered else committer
+        async with self._reads(windows, committer.encode, outlet) as reads:
+            yield reads
+
+    @asynccontextmanager
+    async def _side_by_side(
+        self, windows: Sequence[Window], committer: Committer, skipped: int
+    ) -> AsyncIterator[Source]:
+        """The windows as they end, read and written by several processes, which start while windows are divided."""
+        from segment_fetch.processes import Job, are_few, crew, helper  # noqa: PLC0415
+        from segment_fetch.reader import Settings  # noqa: PLC0415
+
+        divide = are_few(windows, self._processes)
+        settings = Settings(self._query.limit, self._split_above, splits=not divide)
+        job = Job(
+            query=self._query,
+            auth=self._auth,
+            base_url=self._base_url,
+            connections=self._connections,
+            retry=self._retry,
+            timeouts=self._timeouts,
+            settings=settings,
+            clock=self._clock,
+            sink=helper(committer.sink),
+        )
+        async with crew(job, self._processes, committer.sink.handles, self._tell) as members:
+            if divide:
+                windows = await members.divided(windows, self._pool)
+            self._tell(RangePlanned(len(windows), skipped))
+            members.deal(windows)
+            yield members
+
+    def _check_destination(self, sink: Sink[Any]) -> None:
+        if self._processes > 1:
+            from segment_fetch.processes import helper  # noqa: PLC0415
+
+            helper(sink)
 
     def _oldest(self) -> int:
         return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS
@@ -382,6 +428,14 @@ def _nobody(event: Event) -> None:
 def _at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise InputError(f"{name}: must be at least 1")
+    return value
+
+
+def _checked_processes(value: int, rate: Rate, session: object) -> int:
+    if _at_least_one("processes", value) > 1 and rate is not None:
+        raise InputError("processes: several need rate None (--rate none): they would fight over one limit")
+    if value > 1 and session is not None:
+        raise InputError("processes: several cannot share the session that was given; leave out the one or the other")
     return value
 
 

@@ -25,6 +25,9 @@ class SegmentFetchError(Exception):
         self.window = window
         self.offset = offset
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (type(self), self.args), self.__dict__
+
     def at(self, window: Any, offset: int) -> SegmentFetchError:
         """The same error, now knowing where it happened."""
         self.window, self.offset = window, offset
@@ -35,6 +38,13 @@ class SegmentFetchError(Exception):
             return self.message
         where = f"window {self.window}" + (f", offset {self.offset}" if self.offset is not None else "")
         return f"{self.message} ({where})"
+
+
+def _made_again(kind: type[SegmentFetchError], args: tuple[Any, ...]) -> SegmentFetchError:
+    """An error that comes from another process, before its attributes are set."""
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class InputError(SegmentFetchError):

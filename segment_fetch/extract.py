@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -20,7 +20,6 @@ from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.pool import Tally
 from segment_fetch.query import Query, Window
-from segment_fetch.reader import Reads
 from segment_fetch.reading import WindowRead
 from segment_fetch.sinks.base import Sink
 
@@ -60,7 +59,7 @@ class Committer:
     """An open sink and its ledger, in a thread of their own, so that no disk makes the event loop wait."""
 
     def __init__(self, sink: Sink[Any], query: Query, thread: Executor) -> None:
-        self._sink = sink
+        self.sink = sink
         self._query = query
         self._thread = thread
         self._taken = False
@@ -72,16 +71,16 @@ class Committer:
         await self._run(self._open)
 
     def _open(self) -> None:
-        stored = self._sink.open()
+        stored = self.sink.open()
         self._taken = True
-        self.ledger = Ledger(self._sink, self._query, stored)
+        self.ledger = Ledger(self.sink, self._query, stored)
         self._give_back = self._close
 
     def _close(self) -> None:
         try:
             self.ledger.withdraw()
         finally:
-            self._sink.close()
+            self.sink.close()
 
     async def close(self) -> None:
         """Gives the destination back, if it was taken."""
@@ -105,12 +104,12 @@ class Committer:
 
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Segments as the sink wants them held."""
-        return self._sink.encode(segments)
+        return self.sink.encode(segments)
 
     @property
     def ordered(self) -> bool:
         """Whether the sink wants windows oldest first."""
-        return self._sink.ordered
+        return self.sink.ordered
 
     def put(self, window: Window, parts: Sequence[Any]) -> None:
         """Has the thread write what is ready of a window, before it is proven."""
@@ -155,7 +154,21 @@ async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
         await committer.close()
 
 
-async def commit_all(committer: Committer, reads: Reads[Any], ranges: Sequence[Window]) -> list[WindowEntry]:
+class Source(Protocol):
+    """Windows as they are proven or given up, in any order, and what that took."""
+
+    @property
+    def tally(self) -> Tally:
+        """What was asked so far."""
+
+    def __aiter__(self) -> AsyncIterator[WindowRead[Any]]:
+        """The windows; raises what ended the run."""
+
+    def release(self, window: Window) -> None:
+        """The window is committed: nothing of it need be held any more."""
+
+
+async def commit_all(committer: Committer, reads: Source, ranges: Sequence[Window]) -> list[WindowEntry]:
     """Commits each window of `ranges` as it comes, oldest first where the sink wants it so."""
     entries: dict[Window, WindowEntry] = {}
     queue = OldestFirst[Any](ranges)

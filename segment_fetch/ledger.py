@@ -29,7 +29,8 @@ from segment_fetch.manifest import (
 from segment_fetch.order import Part
 from segment_fetch.query import Query, Window, format_time
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks.base import Draft, Key, Sink, Written
+from segment_fetch.sinks.base import Key, Sink, Written
+from segment_fetch.writing import Drafts
 
 _HALF_REPLACED = "proven, but not all of the older window that it would replace; that one stays"
 _LOST = "its file is missing or was changed, and this part was not asked for again"
@@ -63,8 +64,7 @@ class Ledger:
         self._staged: dict[Window, WindowEntry] = {}
         self._begun = stored is not None
         self._before: dict[Window, list[Key]] = {}
-        self._drafts: dict[Window, Draft[Any]] = {}
-        self._failed: Exception | None = None
+        self._drafts = Drafts(sink, self._begin)
         self.change = Change()
         if stored is not None:
             manifest = parse_manifest(stored)
@@ -148,22 +148,11 @@ class Ledger:
 
     def add(self, window: Window, parts: Iterable[Any]) -> None:
         """Writes what is ready of a window that is still being read. Its errors are those of the next `commit`."""
-        if self._failed is not None:
-            return
-        try:
-            if window not in self._drafts:
-                self._begin()
-                self._drafts[window] = self._sink.begin(window)
-            for part in parts:
-                self._drafts[window].add(part)
-        except Exception as error:  # noqa: BLE001 - nobody waits for this call; `commit` raises it
-            self._failed = error
+        self._drafts.add(window, parts)
 
     def withdraw(self, windows: Iterable[Window] | None = None) -> None:
         """Drops what was written of windows that are not committed; of all of them if none are named."""
-        for window in list(self._drafts if windows is None else windows):
-            if (draft := self._drafts.pop(window, None)) is not None:
-                draft.drop()
+        self._drafts.withdraw(windows)
 
     def _begin(self) -> None:
         """A run that is killed after its first file can then be told from a folder of strangers."""
@@ -172,8 +161,7 @@ class Ledger:
 
     def commit(self, read: WindowRead[Part]) -> WindowEntry:
         """Writes a window, or the rest of it, and makes it count; an unproven one is only noted."""
-        if self._failed is not None:
-            raise self._failed
+        self._drafts.check()
         if read.status == "unproven":
             entry = entry_of(read, Written())
             if not any(
@@ -183,23 +171,10 @@ class Ledger:
             return entry
         self._begin()
         self._remember(read.window)
-        entry = entry_of(read, self._written(read))
+        entry = entry_of(read, self._drafts.written(read))
         self._staged[read.window] = entry
         self._publish_ready(read.window)
         return entry
-
-    def _written(self, read: WindowRead[Part]) -> Written:
-        if read.window not in self._drafts:
-            return self._sink.write(read.window, read.parts)
-        try:
-            for part in read.parts:
-                self._drafts[read.window].add(part)
-            written = self._drafts[read.window].finish()
-        except BaseException:
-            self.withdraw([read.window])
-            raise
-        del self._drafts[read.window]
-        return written
 
     def abandon(self) -> list[WindowEntry]:
         """At the end of a run, the windows that could not replace an older one; their files go."""

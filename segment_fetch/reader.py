@@ -28,7 +28,7 @@ from segment_fetch.feed import Feed, PageAnswer, PageRequest
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.passes import Failed
-from segment_fetch.pool import Pool
+from segment_fetch.pool import Pool, Tally
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 from segment_fetch.reading import Outlet, WindowRead, WindowReading
@@ -39,16 +39,18 @@ WINDOWS_AHEAD = 3
 
 
 class Settings(Struct, frozen=True):
-    """How windows are read: segments a page, segments a window before it is split."""
+    """How windows are read: segments a page, segments a window before it is split, if they are split at all."""
 
     limit: int
     split_above: int
+    splits: bool = True
 
 
 class Reader(Generic[Part]):
     """The feed of a pool. `done` takes each window at its end; `release` says that it is no longer held.
 
-    An `outlet` takes what is ready of a window before that, if there is one.
+    An `outlet` takes what is ready of a window before that, if there is one. `more` is called when another window could
+    be begun and none is left: `give` answers it, later.
     """
 
     def __init__(
@@ -60,7 +62,10 @@ class Reader(Generic[Part]):
         tell: Callable[[Event], None],
         done: Callable[[WindowRead[Part]], None],
         outlet: Outlet[Part] | None = None,
+        more: Callable[[], None] | None = None,
     ) -> None:
+        self._more = more
+        self._asked = False
         self._unopened = deque(windows)
         self._open: list[WindowReading[Part] | Splitting] = []
         self._settings = settings
@@ -76,10 +81,24 @@ class Reader(Generic[Part]):
         for item in self._open:
             if item.has_next:
                 return item.next() if self._may_fill(item) else None
-        if not self._unopened or self._full(1):
+        if self._full(1) or not (self._unopened or self._ask_for_more()):
             return None
         self._open.append(self._reading(self._unopened.popleft()))
         return self._open[-1].next()
+
+    def _ask_for_more(self) -> bool:
+        if self._more is not None and not self._asked:
+            self._asked = True
+            self._more()
+        return False
+
+    def give(self, window: Window | None) -> None:
+        """The answer to `more`: another window, or None where there is none left."""
+        self._asked = False
+        if window is None:
+            self._more = None
+        else:
+            self._unopened.append(window)
 
     def _may_fill(self, item: WindowReading[Part] | Splitting) -> bool:
         if isinstance(item, Splitting) or item.count is None or item.window in self._held:
@@ -98,7 +117,7 @@ class Reader(Generic[Part]):
 
     def finished(self) -> bool:
         """Whether every window is at its end."""
-        return not self._open and not self._unopened
+        return not self._open and not self._unopened and self._more is None
 
     def wants(self, request: PageRequest) -> bool:
         """Whether a delayed page is still of use."""
@@ -138,7 +157,7 @@ class Reader(Generic[Part]):
             self._finish(owner, read)
 
     def _too_large(self, owner: WindowReading[Part]) -> bool:
-        divisible = not owner.divided and owner.window.end - owner.window.start > 1
+        divisible = self._settings.splits and not owner.divided and owner.window.end - owner.window.start > 1
         return divisible and (owner.count or 0) > self._settings.split_above
 
     def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReading[Part]:
@@ -176,7 +195,7 @@ class Reads(Generic[Part]):
     def __init__(self, results: asyncio.Queue[WindowRead[Part] | None], reader: Reader[Part], pool: Pool) -> None:
         self._results = results
         self._reader = reader
-        self.pool = pool
+        self._pool = pool
         self._running = asyncio.create_task(pool.run())
         self._running.add_done_callback(lambda _: results.put_nowait(None))
 
@@ -188,7 +207,17 @@ class Reads(Generic[Part]):
     def release(self, window: Window) -> None:
         """The consumer no longer holds the window."""
         self._reader.release(window)
-        self.pool.wake()
+        self._pool.wake()
+
+    def give(self, window: Window | None) -> None:
+        """Another window to read, where `more` asked for one; None where there is none left."""
+        self._reader.give(window)
+        self._pool.wake()
+
+    @property
+    def tally(self) -> Tally:
+        """What was asked so far."""
+        return self._pool.tally
 
     async def stop(self) -> None:
         """Ends everything that is in flight."""
@@ -205,10 +234,11 @@ async def read(
     tell: Callable[[Event], None],
     pool_of: Callable[[Feed], Pool],
     outlet: Outlet[Part] | None = None,
+    more: Callable[[], None] | None = None,
 ) -> AsyncIterator[Reads[Part]]:
     """Reads windows side by side for the length of the block; leaving it stops everything that is in flight."""
     results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
-    reader = Reader(windows, settings, encode, tell=tell, done=results.put_nowait, outlet=outlet)
+    reader = Reader(windows, settings, encode, tell=tell, done=results.put_nowait, outlet=outlet, more=more)
     reads = Reads(results, reader, pool_of(reader))
     try:
         yield reads

@@ -178,6 +178,13 @@ def _destination(parser: Parser, out: str) -> None:
     group.add_argument(
         "--csv-safe", action="store_true", help="with csv: keep spreadsheets from running a text as a formula"
     )
+    group.add_argument(
+        "--processes",
+        type=values.positive,
+        default=1,
+        metavar="N",
+        help="read and write with so many processes; with --rate none, into a folder (default: 1)",
+    )
 
 
 def _plan(parser: Parser) -> None:

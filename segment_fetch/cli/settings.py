@@ -59,6 +59,7 @@ def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentCl
         base_url=args.base_url,
         rate=rate(args),
         connections=args.connections,
+        processes=getattr(args, "processes", 1),
         pace=state.pace(args.state, shell.environ),
         window=getattr(args, "window", timedelta(days=7)),
         split_above=getattr(args, "split_above", SPLIT_ABOVE),

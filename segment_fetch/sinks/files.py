@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 
 from segment_fetch.errors import DestinationError
@@ -50,6 +51,7 @@ class FolderSink(FileSink[Part]):
         self.folder = Path(folder)
         self._disk = disk or Disk()
         self._lock: int | None = None
+        self._helped = False
 
     def names(self) -> list[str]:
         days = [path for path in self.folder.glob("date=*") if path.is_dir()]
@@ -103,6 +105,22 @@ class FolderSink(FileSink[Part]):
             self._disk.make_folder(place)
             self._disk.sync_folder(self.folder)
 
+    @property
+    def handles(self) -> tuple[int, ...]:
+        return () if self._lock is None else (self._lock,)
+
+    def helper(self) -> FolderSink[Part]:
+        """Writes whole files under their temporary names. Its process has to hold the lock: two runs share those."""
+        self._helped, helper = True, copy(self)
+        helper._disk, helper._lock = _Nameless(), None  # noqa: SLF001 - of this very class
+        return helper
+
+    def adopt(self, written: Written) -> None:
+        name = written.file or ""
+        with self._translated():
+            self._make_day(name)
+            _give_name(self._disk, self.folder, name)
+
     def intact(self, written: Written) -> bool:
         if written.file is None or not self.holds(written):
             return False
@@ -142,7 +160,13 @@ class FolderSink(FileSink[Part]):
             return None
 
     def close(self) -> None:
-        if self._lock is not None:
+        if self._lock is None:
+            return
+        try:
+            if self._helped:
+                with self._translated():
+                    self._remove_partial()
+        finally:
             os.close(self._lock)
             self._lock = None
 
@@ -160,8 +184,8 @@ class Replacement:
     def __init__(self, disk: Disk, folder: Path, name: str) -> None:
         self.name = name
         self._disk = disk
-        self._target = folder / name
-        self._partial = folder / f".{self._target.name}{_PARTIAL}"
+        self._folder = folder
+        self._partial = _partial(folder, name)
         self._file = disk.create(self._partial)
 
     def write(self, data: bytes) -> None:
@@ -172,13 +196,37 @@ class Replacement:
         """Gives it its name, in a way that survives a loss of power."""
         with self._file:
             self._disk.sync(self._file)
-        self._disk.replace(self._partial, self._target)
-        self._disk.sync_folder(self._target.parent)
+        _give_name(self._disk, self._folder, self.name)
 
     def drop(self) -> None:
         """Deletes what there is of it."""
         self._file.close()
         self._disk.remove(self._partial)
+
+
+def _partial(folder: Path, name: str) -> Path:
+    """Where a file is while it is written."""
+    return folder / f".{Path(name).name}{_PARTIAL}"
+
+
+def _give_name(disk: Disk, folder: Path, name: str) -> None:
+    """Gives a file its name when all of it is on the disk, in a way that survives a loss of power."""
+    target = folder / name
+    disk.replace(_partial(folder, name), target)
+    disk.sync_folder(target.parent)
+
+
+class _Nameless(Disk):
+    """Writes and syncs files, and leaves naming them to another process."""
+
+    def make_folder(self, folder: Path) -> None:
+        """It is there, or will be when it is needed."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """The file stays where it is."""
+
+    def sync_folder(self, folder: Path) -> None:
+        """There is no new name in it to keep."""
 
 
 def _advice(error: OSError, folder: Path) -> str:

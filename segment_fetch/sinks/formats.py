@@ -92,13 +92,10 @@ class JsonLines(Format):
 
     name = "jsonl"
 
-    def __init__(self) -> None:
-        self._encoder = msgspec.json.Encoder()
-
     def encode(self, segments: Sequence[Segment]) -> bytes:
         if ExtendedSegment in set(map(type, segments)):
-            return self._encoder.encode_lines([_plain(segment) for segment in segments])
-        return self._encoder.encode_lines(segments)
+            return _encoder.encode_lines([_plain(segment) for segment in segments])
+        return _encoder.encode_lines(segments)
 
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(file, 1):
@@ -115,6 +112,7 @@ class _Key(msgspec.Struct, rename={"segment_id": "segmentId", "close": "endTimeL
 
 
 _keys = msgspec.json.Decoder(_Key)
+_encoder = msgspec.json.Encoder()
 
 
 def _plain(segment: Segment) -> Segment | dict[str, object]:

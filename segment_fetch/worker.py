@@ -69,6 +69,7 @@ class Worker:
         self._send = send
         self._untold: list[Event] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._pause = 0.0
         self._drafts = Drafts(job.sink)
         self._done = Flag()
 
@@ -125,14 +126,14 @@ class Worker:
 
     def _tell(self, event: Event) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TOLD_EVERY_S, self.tell_all)
+            self._timer = asyncio.get_running_loop().call_later(self._pause, self.tell_all)
         self._untold.append(event)
 
     def tell_all(self) -> None:
         """Sends the events of the last moment."""
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._pause = None, _TOLD_EVERY_S
             self._send(self._untold)
             self._untold = []
 

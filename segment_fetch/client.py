@@ -98,7 +98,7 @@ class SegmentClient:
         self._base_url = base_url
         self._rate = _checked_rate(rate)
         self._connections = _at_least_one("connections", connections)
-        self._processes = _checked_processes(processes, self._rate, session)
+        self._processes = _checked_processes(processes, self._rate, session, self._connections)
         self._pace = pace
         self._width = planning.check_width(window // timedelta(milliseconds=1))
         self._split_above = _at_least_one("split_above", split_above)
@@ -431,11 +431,13 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-def _checked_processes(value: int, rate: Rate, session: object) -> int:
+def _checked_processes(value: int, rate: Rate, session: object, connections: int) -> int:
     if _at_least_one("processes", value) > 1 and rate is not None:
         raise InputError("processes: several need rate None (--rate none): they would fight over one limit")
     if value > 1 and session is not None:
         raise InputError("processes: several cannot share the session that was given; leave out the one or the other")
+    if value > connections:
+        raise InputError(f"processes: each needs a connection of its own, and there are {connections}")
     return value
 
 

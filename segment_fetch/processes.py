@@ -15,7 +15,6 @@ from asyncio.subprocess import PIPE, Process
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from math import ceil
 from typing import Any
 
 from msgspec import Struct, structs
@@ -63,7 +62,7 @@ class Job(Struct, frozen=True):
 
     def shared(self, processes: int) -> Job:
         """The same for each of so many processes: all of them together send no more requests at once."""
-        return structs.replace(self, connections=ceil(self.connections / processes))
+        return structs.replace(self, connections=self.connections // processes)
 
 
 def helper(sink: Sink[Any]) -> Sink[Any]:

@@ -41,8 +41,11 @@ def main() -> None:
     os.dup2(2, 1)  # whatever prints something disturbs nobody
 
     def send(message: object) -> None:
-        out.write(packed(message))
-        out.flush()
+        try:
+            out.write(packed(message))
+            out.flush()
+        except OSError:
+            os._exit(1)  # nobody is there any more
 
     try:
         job: Job = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the process that started this one

@@ -34,13 +34,16 @@ from segment_fetch import (
     SegmentClient,
     SegmentFetchError,
 )
+from segment_fetch.cli.app import main
 from segment_fetch.events import NewFields, PageRead, RangePlanned, WindowDone
 from segment_fetch.extract import Report
-from segment_fetch.query import format_time
+from segment_fetch.processes import Dividing
+from segment_fetch.query import Window, format_time
 from segment_fetch.simulator import Bearer, Dataset, Fault, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from segment_fetch.sinks import CsvSink, JsonlSink, ParquetSink, Sink, StreamSink
 from segment_fetch.verify import audit
+from tests.support import page
 from tests.support_runs import END, NOW, START, client, manifest, names, now, rows, settled, until
 
 DAY = timedelta(days=1)
@@ -318,6 +321,37 @@ def test_settings_that_cannot_work() -> None:
     for rate in ("auto", 5.0):
         with pytest.raises(InputError, match=r"processes: several need rate None \(--rate none\)"):
             settings(processes=2, rate=rate)
+
+    with pytest.raises(InputError, match="each needs a connection of its own, and there are 3"):
+        settings(processes=4, rate=None, connections=3)
+
+
+def test_a_command_with_settings_that_cannot_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.write_text(f"LIVEPERSON_ACCOUNT=111111\nLIVEPERSON_BEARER={SECRET}\n")
+    credentials.chmod(0o600)
+    argv = ["extract", "--from", "now-1d", "--credentials", str(credentials), "--processes", "2", "--out"]
+    assert main([*argv, str(tmp_path / "out")]) == 2
+    assert "several need rate None (--rate none)" in " ".join(capsys.readouterr().err.split())
+    assert main([*argv, "-", "--rate", "none"]) == 2
+    assert "only into a folder" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_window_that_cannot_be_divided_stays_as_it_is() -> None:
+    window = Window(0, 1_000)
+    dividing = Dividing([window], 2, 2)
+    first = dividing.next()
+    assert first is not None
+    dividing.answered(first, page([900, 800], 6))
+    cuts = [dividing.next(), dividing.next()]
+    for _ in range(2):
+        assert cuts[0] is not None
+        dividing.failed(cuts[0], SchemaError("no number", "$"))
+    assert cuts[1] is not None
+    dividing.answered(cuts[1], page([300, 200], 6))
+    assert dividing.finished()
+    assert [planned.window for planned in dividing.planned()] == [window]
 
 
 async def test_a_session_cannot_be_shared() -> None:

@@ -50,6 +50,7 @@ async def every_setting(session: aiohttp.ClientSession) -> None:
         rate=None,
         pace=PaceStore("state"),
         connections=4,
+        processes=1,
         window=timedelta(days=1),
         limit=100,
         split_above=10_000,

@@ -19,7 +19,7 @@ from sysconfig import get_path
 
 from benchmarks.report import publish, table
 
-HEAVY = ("pyarrow", "duckdb", "rich", "aiohttp", "dlt", "numpy", "uvloop")
+HEAVY = ("pyarrow", "duckdb", "rich", "aiohttp", "dlt", "numpy")
 """What `import segment_fetch` must not bring."""
 
 HELP_FACTOR, ALLOWED_MS = 1.5, 150.0

@@ -2,18 +2,6 @@
 
 from __future__ import annotations
 
-from asyncio import AbstractEventLoop
-from collections.abc import Callable
-
-
-def loop_factory() -> Callable[[], AbstractEventLoop] | None:
-    """uvloop's event loop where it is installed, else None for the one that Python brings."""
-    try:
-        import uvloop  # noqa: PLC0415
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
 
 def quicken_gzip() -> bool:
     """Has aiohttp decompress with ISA-L where it is installed, which takes a third of the time; says whether it is."""

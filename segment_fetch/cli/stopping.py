@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from segment_fetch.cli import speed
 from segment_fetch.cli.exits import InterruptedRunError
 
 T = TypeVar("T")
@@ -23,8 +22,7 @@ def run(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
 
     A second signal ends the process.
     """
-    with asyncio.Runner(loop_factory=speed.loop_factory()) as runner:
-        return runner.run(_supervised(main, on_signal))
+    return asyncio.run(_supervised(main, on_signal))
 
 
 async def _supervised(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:

@@ -59,14 +59,15 @@ async def extract(simulator: Simulator, sink: Sink[Any], processes: int = 2, **o
 
 
 def children(of: int) -> list[int]:
-    """The processes that a process has started, and that are still there."""
+    """The processes that a run has started, and that are still there; other tests have some of their own."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            own = b"segment_fetch.worker" in stat.with_name("cmdline").read_bytes()
         except OSError:
             continue  # it has just ended
-        if int(parent) == of and state != "Z":
+        if own and int(parent) == of and state != "Z":
             found.append(int(stat.parent.name))
     return found
 

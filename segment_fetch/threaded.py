@@ -23,9 +23,11 @@ def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None,
         while (found := steps.next()) is not None:
             yield from found
     finally:
-        steps.end()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        try:
+            steps.end()
+        finally:  # also where the clean-up fails
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

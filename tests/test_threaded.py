@@ -86,6 +86,20 @@ def test_leaving_early_ends_it() -> None:
     assert source.over()
 
 
+def test_a_clean_up_that_fails_leaves_no_thread() -> None:
+    async def items() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+        finally:
+            raise LookupError("not cleaned up")
+
+    found = in_thread(items)
+    next(found)
+    with pytest.raises(LookupError, match="not cleaned up"):
+        found.close()
+    assert [thread for thread in threading.enumerate() if thread.name == "segment_fetch"] == []
+
+
 def test_what_is_not_begun_starts_nothing() -> None:
     threads = threading.active_count()
     in_thread(Source().items).close()

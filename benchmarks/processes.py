@@ -25,7 +25,6 @@ from benchmarks.measure import CONNECTIONS, SOURCE, TOKEN, Cost, Job, peak_mb
 from benchmarks.replay import Replayed
 from benchmarks.report import publish, table
 from segment_fetch import Event, SegmentClient
-from segment_fetch.cli import speed
 from segment_fetch.events import PageRead
 from segment_fetch.sinks import JsonlSink
 
@@ -124,8 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.run:
         job, recording, processes = options.run
-        with asyncio.Runner(loop_factory=speed.loop_factory()) as runner:  # as the processes have it
-            runner.run(extract(Job.decode(job), recording, int(processes)))
+        asyncio.run(extract(Job.decode(job), recording, int(processes)))
         return
     text = compared(2_000, 1) if options.smoke else compared(options.segments, options.rounds)
     publish("processes", text, write=options.write and not options.smoke)

@@ -55,8 +55,7 @@ def main() -> None:
     worker = Worker(job, send)
     speed.quicken_gzip()
     try:
-        with asyncio.Runner(loop_factory=speed.loop_factory()) as runner:
-            tally = runner.run(worker.work())
+        tally = asyncio.run(worker.work())
     except Exception as error:  # noqa: BLE001 - whatever it is, the one who started this raises it
         worker.tell_all()
         send(error)

@@ -316,6 +316,23 @@ def test_upload_is_aborted_when_its_window_fails(bucket: Bucket) -> None:
     assert (bucket.names(), bucket.uploads()) == ([], 0)
 
 
+@pytest.mark.parametrize(("status", "code"), [(403, "AccessDenied"), (400, "BadRequest"), (503, "SlowDown")])
+def test_an_abort_that_fails_does_not_hide_why(bucket: Bucket, status: int, code: str) -> None:
+    refused: list[Asked] = []
+
+    def fault(asked: Asked) -> Answer | None:
+        if asked.method != "DELETE":
+            return None
+        refused.append(asked)
+        return Answer(status, code)
+
+    bucket.proxy.fault = fault
+    with pytest.raises(RuntimeError, match="in the middle"):
+        ObjectSink(bucket.url, JsonLines(), store=bucket.store()).write(ONE, failing(8))
+    assert refused
+    assert bucket.names() == []
+
+
 @pytest.mark.parametrize("part", ["uploads", "partNumber=1", "partNumber=2", "complete"])
 def test_upload_that_fails_leaves_nothing(bucket: Bucket, part: str) -> None:
     def fault(asked: Asked) -> Answer | None:

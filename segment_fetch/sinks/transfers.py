@@ -39,7 +39,9 @@ class Upload:
 
     def drop(self) -> None:
         """Aborts the upload. An abort that fails leaves parts that the store shows to nobody."""
-        with suppress(OSError, _DroppedError), self._writer:
+        from obstore.exceptions import BaseError  # noqa: PLC0415 - an optional extra
+
+        with suppress(OSError, BaseError, _DroppedError), self._writer:
             raise _DroppedError
 
 

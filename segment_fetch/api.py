@@ -23,6 +23,7 @@ from segment_fetch.errors import (
     TransientError,
     UnauthorizedError,
 )
+from segment_fetch.events import Event, Paused
 from segment_fetch.feed import PageAnswer
 from segment_fetch.gate import Gate, Outcome
 from segment_fetch.protocol import decode_page, raise_for_status, server_time
@@ -58,6 +59,7 @@ class SegmentApi:
         retry: RetryPolicy,
         base_url: str | None = None,
         domain_url: str = DOMAIN_URL,
+        tell: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -71,6 +73,7 @@ class SegmentApi:
         self._gate = gate
         self._retry = retry
         self._domain_url = domain_url
+        self._tell = tell or (lambda _: None)
         self._clock = clock
         self._chance = chance
         self._sleep = sleep
@@ -187,7 +190,16 @@ class SegmentApi:
                     raise ServiceError(f"{error.message}, {failures} times", status=error.status) from error
                 if isinstance(error, ThrottledError):
                     self._gate.pause(error.retry_after)
+                    self._pauses(self._gate.closed_for())
                 await self._sleep(delay)
+
+    def _pauses(self, seconds: float) -> None:
+        """ServiceError for a pause that is longer than a run waits for the service."""
+        self._tell(Paused(seconds))
+        if seconds > self._retry.patience:
+            raise ServiceError(
+                f"the service asks for a pause of {seconds / 60:.0f} minutes (429): try again then", status=429
+            )
 
     def _refuse(self, reply: Reply, sent: Sequence[str] = ()) -> None:
         """Raises for an answer that is not 200; the error shows nothing of what was sent, should the body repeat it."""

@@ -123,7 +123,14 @@ class SegmentClient:
         transport = Transport(session=self._session, connections=self._connections, timeouts=self._timeouts)
         self._gate = Gate(self._pacer(), tell=self._tell)
         self._api = SegmentApi(
-            self._query, self._auth, transport, self._gate, retry=self._retry, base_url=base_url, clock=self._clock
+            self._query,
+            self._auth,
+            transport,
+            self._gate,
+            retry=self._retry,
+            base_url=base_url,
+            tell=self._tell,
+            clock=self._clock,
         )
         self._close = transport.close
         return self

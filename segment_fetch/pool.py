@@ -131,6 +131,8 @@ class Pool:
         """Takes an error that asking again does not mend: of one page, of one window, or of the whole run."""
         request: PageRequest = attempt.request
         match error:
+            case ServiceError() if self._gate.closed_for() > self._patience:
+                raise error.at(request.window, request.offset)
             case ServiceError() if self._schedule.has_succeeded and not isinstance(error, TooLargeError):
                 # Not of the page: the login service, or the way to it, which may come back.
                 self._failed(attempt, TransientError(error.message, "server", status=error.status))

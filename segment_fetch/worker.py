@@ -109,7 +109,16 @@ class Worker:
         job = self._job
         transport = Transport(connections=job.connections, timeouts=job.timeouts)
         gate = Gate(None, tell=self._tell)
-        api = SegmentApi(job.query, job.auth, transport, gate, retry=job.retry, base_url=job.base_url, clock=job.clock)
+        api = SegmentApi(
+            job.query,
+            job.auth,
+            transport,
+            gate,
+            retry=job.retry,
+            base_url=job.base_url,
+            tell=self._tell,
+            clock=job.clock,
+        )
 
         def pool(feed: Feed) -> Pool:
             return Pool(api, gate, feed, connections=job.connections, retry=job.retry, tell=self._tell)

@@ -22,6 +22,7 @@ from segment_fetch.errors import (
     ThrottledError,
     TransientError,
 )
+from segment_fetch.events import Event, Paused
 from segment_fetch.gate import Gate
 from segment_fetch.query import Filters, Query, Window
 from segment_fetch.retry import RetryPolicy
@@ -280,6 +281,31 @@ async def test_a_429_of_the_login_service_pauses_all_requests() -> None:
             await api.page(ANY_WINDOW, 0, 5)
     assert clock.now == NOW + 7.0
     assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("of", ["token", "domain"])
+async def test_a_pause_longer_than_the_patience_is_told_and_not_waited_for(of: str) -> None:
+    clock = ManualClock(NOW)
+    gate = Gate(None, clock=clock, sleep=clock.sleep)
+    told: list[Event] = []
+    async with (
+        raw_server(lambda _: http(429, Retry_After="999999")) as server,
+        opened(
+            server.url if of == "token" else None,
+            ClientCredentials("id", "secret", clock=clock),
+            domain_url=server.url,
+            gate=gate,
+            retry=RetryPolicy(patience=999_998),
+            tell=told.append,
+            sleep=clock.sleep,
+        ) as api,
+    ):
+        with pytest.raises(ServiceError, match="a pause of 16667 minutes") as caught:
+            await _looked_up(api, of)
+    assert caught.value.status == 429
+    assert told == [Paused(999_999.0)]
+    assert clock.slept == []
+    assert len(server.asked) == 1
 
 
 async def test_tokens_and_domains_pass_the_gate() -> None:

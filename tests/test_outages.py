@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segment_fetch import BearerToken, ClientCredentials, InputError, RetryPolicy, ServiceError
-from segment_fetch.events import Event, PageRead, ServiceBack, ServiceDown
+from segment_fetch.events import Event, PageRead, Paused, ServiceBack, ServiceDown
 from segment_fetch.simulator import ClientCredentials as Login
 from segment_fetch.simulator import Fault, Faults, Simulator
 from tests.support_runs import END, START, client, now, settled
@@ -51,6 +51,23 @@ async def test_a_pause_longer_than_the_patience_is_not_waited_for() -> None:
     async with simulator, client(simulator, auth=BearerToken("x"), retry=QUICK) as one:
         with pytest.raises(ServiceError, match="1440 minutes"):
             await one.count(START, END)
+
+
+async def test_a_login_that_asks_for_a_longer_pause_ends_a_run_that_has_begun() -> None:
+    told: list[Event] = []
+
+    def refuse_login(event: Event) -> None:
+        told.append(event)
+        if isinstance(event, PageRead) and sum(isinstance(one, PageRead) for one in told) == 1:
+            simulator.fail_next(Fault.TOO_MANY, 40, of="token")
+            simulator.revoke_tokens()
+
+    simulator = Simulator(settled(6_000), auth=LOGIN, token_faults=Faults(retry_after_s=86_400), clock=now)
+    async with simulator, client(simulator, auth=credentials(), retry=QUICK, on_event=refuse_login) as one:
+        with pytest.raises(ServiceError, match="1440 minutes"):
+            assert [row async for batch in one.stream(START, END) for row in batch] == []
+        assert simulator.stats.token_requests == 2
+    assert [86_399 < event.seconds <= 86_400 for event in told if isinstance(event, Paused)] == [True]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])

@@ -27,11 +27,15 @@ close_order = attrgetter("endTimeL", "segmentId")
 
 
 class Slice(Struct, Generic[Part], frozen=True):
-    """A page in the written order: `middle` is encoded, the edges wait for their neighbours."""
+    """A page in the written order: `middle` is encoded, the edges wait for their neighbours.
+
+    `between` is how many rows the middle holds.
+    """
 
     oldest: Sequence[Segment]
     middle: Part | None
     newest: Sequence[Segment]
+    between: int = 0
 
 
 def in_order(rows: Iterable[Segment]) -> list[Segment]:
@@ -49,7 +53,7 @@ def slice_page(
     """A page's rows and their close times, newest first, made ready. `falling`: no two times are known to be equal."""
     rows = newest_first[::-1]
     if falling and len(rows) > 2:
-        return Slice(rows[:1], encode(rows[1:-1]), rows[-1:])
+        return Slice(rows[:1], encode(rows[1:-1]), rows[-1:], len(rows) - 2)
     times = times[::-1]
     if not rows:
         return Slice((), None, ())
@@ -58,7 +62,8 @@ def slice_page(
     low, high = bisect_right(times, times[0]), bisect_left(times, times[-1])
     if low > high:  # all of one millisecond
         return Slice(rows, None, ())
-    return Slice(rows[:low], encode(rows[low:high]) if low < high else None, rows[high:])
+    middle = encode(rows[low:high]) if low < high else None
+    return Slice(rows[:low], middle, rows[high:], high - low)
 
 
 class Joiner(Generic[Part]):
@@ -69,6 +74,8 @@ class Joiner(Generic[Part]):
     """
 
     def __init__(self, encode: Callable[[Sequence[Segment]], Part]) -> None:
+        self.rows = 0
+        """How many segments the parts hold that were given."""
         self._encode = encode
         self._edge: dict[str, Segment] = {}
         self._at = 0
@@ -86,10 +93,13 @@ class Joiner(Generic[Part]):
             self._edge.update((row.segmentId, row) for row in rows)
             if behind is not None:
                 yield from self.end(more)
+                self.rows += piece.between
                 yield behind
 
     def end(self, more: _More = _NONE) -> Iterator[Part]:
         """What waited for a next slice, as there is none."""
         if self._edge:
-            yield self._encode(in_order({**self._edge, **more.get(self._at, {})}.values()))
+            rows = {**self._edge, **more.get(self._at, {})}
             self._edge.clear()
+            self.rows += len(rows)
+            yield self._encode(in_order(rows.values()))

@@ -84,6 +84,26 @@ class _Digest:
         return stitch.PageView(*self._view, _unpack(self._ids), _unpack(self._times) if times else ())
 
 
+_PREFIX = -1
+"""Where a prefix stands among the pages: before that of offset 0, which may be asked for behind it."""
+
+
+def _whole_instants(view: stitch.PageView, rows: Sequence[Segment]) -> tuple[stitch.PageView, Sequence[Segment]]:
+    """A prefix without its oldest instant, of which more rows may lie behind it."""
+    whole = bisect_left(view.times, -view.times[-1], key=neg) if view.times else 0
+    ids, times = view.ids[:whole], view.times[:whole]
+    return stitch.PageView(view.to, view.offset, None, ids, times, view.falling), rows[:whole]
+
+
+def _goes_on(oldest: Sequence[int], times: Sequence[int]) -> bool:
+    """Whether the page behind a prefix, asked to repeat its last row alone, does so.
+
+    If a row of the prefix had vanished, the page would begin with an older instant; if one had come, it would begin
+    with more rows than that of the last instant, or with a newer one.
+    """
+    return not oldest or (times[:1] == oldest and times[1:2] != oldest)
+
+
 class StillPass(Pass[Part]):
     """Pages end to end. Where equal close times meet at a page boundary and the count does not come out, the server
     may have ordered them differently in the two answers; those instants are then read by themselves.
@@ -107,15 +127,17 @@ class StillPass(Pass[Part]):
         if ask.instant is not None:
             ask.instant.take(view, rows)
             return None
+        if view.count is None:
+            view, rows = _whole_instants(view, rows)
         if view.count is not None and self._count not in (None, view.count):
             return self._moved(view.count)
-        if self._count is None and self._pages and self._pages[0].oldest not in ([], view.times[:1]):
-            # The page behind a prefix repeats its last row: if a row had vanished, it would begin one too late.
+        if self._count is None and self._pages and not _goes_on(self._pages[0].oldest, view.times):
             return "its newest segments changed while it was divided"
         self._count = view.count if self._count is None else self._count
         foreign = bisect_left(view.times, -self._window.end + 1, key=neg)
         self._foreign.update(map(hash, view.ids[:foreign]))
-        self._slices[view.offset] = slice_page(rows[foreign:], view.times[foreign:], self._encode, falling=view.falling)
+        at = _PREFIX if view.count is None else view.offset
+        self._slices[at] = slice_page(rows[foreign:], view.times[foreign:], self._encode, falling=view.falling)
         self._pages.append(_Digest(view))
         return None
 
@@ -177,11 +199,15 @@ class StillPass(Pass[Part]):
         rows = Counter((at, key) for view in views for at, key in zip(view.times, view.ids, strict=True) if at in cut)
         return sorted({at for (at, _), times in rows.items() if times > 1})
 
-    def _proven(self, unique: int) -> Proven[Part]:
+    def _proven(self, unique: int) -> Proven[Part] | Failed:
         more = {at: instant.rows for at, instant in self._instants.all.items()}
         slices = (self._slices[offset] for offset in sorted(self._slices, reverse=True))
         parts = [part for piece in slices for part in self._joiner.add(piece, more)]
-        return Proven([*parts, *self._joiner.end(more)], unique - len(self._foreign))
+        parts += self._joiner.end(more)
+        owned = unique - len(self._foreign)
+        if self._joiner.rows != owned:
+            return Failed(f"its pages held {self._joiner.rows} segments in order, but {owned} in all")
+        return Proven(parts, owned)
 
 
 class MovingPass(Pass[Part]):

@@ -7,7 +7,10 @@ from typing import Any
 
 from segment_fetch.query import Window
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks.base import Draft, Sink, Written
+from segment_fetch.sinks.base import Draft, Held, Sink, Written
+
+MOST_BEGUN = 32
+"""Windows that are written at once, each with a file of its own open; the parts of others are held until their turn."""
 
 
 def _nothing() -> None:
@@ -30,11 +33,15 @@ class Drafts:
         try:
             if window not in self._drafts:
                 self._begin()
-                self._drafts[window] = self._sink.begin(window)
+                self._drafts[window] = self._draft(window)
             for part in parts:
                 self._drafts[window].add(part)
         except Exception as error:  # noqa: BLE001 - nobody waits for this call; `check` raises it
             self._failed = error
+
+    def _draft(self, window: Window) -> Draft[Any]:
+        begun = sum(not isinstance(draft, Held) for draft in self._drafts.values())
+        return self._sink.begin(window) if begun < MOST_BEGUN else Held(self._sink, window)
 
     def check(self) -> None:
         """Raises what an `add` before could not do."""

@@ -12,6 +12,9 @@ import duckdb
 import pytest
 
 from segment_fetch import BearerToken, Filters, IncompleteError, InputError
+from segment_fetch.events import Event, PaceChanged
+from segment_fetch.pace_store import PaceStore
+from segment_fetch.pacing import Learned
 from segment_fetch.reading import SETTLED_AFTER_MS
 from segment_fetch.simulator import Dataset, Drift, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
@@ -41,15 +44,16 @@ class Warehouse:
     def clock(self) -> float:
         return self.now_ms / 1000
 
-    def load(self, start: Any = FIRST, **options: Any) -> dict[str, Any]:
-        """Runs the pipeline; returns the state of the resource."""
+    def load(self, start: Any = FIRST, *, unset: tuple[str, ...] = (), **options: Any) -> dict[str, Any]:
+        """Runs the pipeline, with `unset` settings left to their defaults; returns the state of the resource."""
         import dlt
 
         from segment_fetch.dlt_source import agent_segments
 
-        settings: dict[str, Any] = {"base_url": self.simulator.base_url, "rate": None, "retry": AT_ONCE}
+        settings: dict[str, Any] = {"base_url": self.simulator.base_url, "rate": None, "retry": AT_ONCE} | options
+        settings = {setting: value for setting, value in settings.items() if setting not in unset}
         resource = agent_segments(
-            "111111", start, auth=BearerToken(TOKEN), source="tests", clock=self.clock, **(settings | options)
+            "111111", start, auth=BearerToken(TOKEN), source="tests", clock=self.clock, **settings
         )
         pipeline = dlt.pipeline(
             "segments",
@@ -149,6 +153,17 @@ def test_settings_that_cannot_work_are_refused_before_anything_runs(warehouse: W
         with pytest.raises(InputError, match=says):
             warehouse.load(**options)
     assert warehouse.simulator.stats.requests == 0
+
+
+def test_no_rate_is_set_unless_it_is_given(warehouse: Warehouse, tmp_path: Path) -> None:
+    warehouse.serve(dataset(20))
+    store = PaceStore(tmp_path / "pace")
+    found = Learned(500.0, limited=True, cap=None, at=warehouse.clock())
+    store.save("111111", warehouse.simulator.base_url, found)
+    told: list[Event] = []
+    warehouse.load(unset=("rate",), pace=store, on_event=told.append)
+    assert len(warehouse.ids()) == 20
+    assert [event.rate for event in told if isinstance(event, PaceChanged)] == [pytest.approx(485.0)]
 
 
 @pytest.mark.parametrize("missing", ["dlt", "pyarrow"])

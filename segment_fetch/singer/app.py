@@ -43,7 +43,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(NAME, description="Singer tap: LivePerson agent segments (Actual Handle Time API)")
     parser.add_argument("--config", metavar="FILE", help="settings, a JSON object (`--about` lists them)")
     parser.add_argument("--catalog", "--properties", metavar="FILE", help="what is selected; else everything is")
-    parser.add_argument("--state", metavar="FILE", help="where the last run ended")
+    parser.add_argument("--state", metavar="FILE", help="where the last run ended; leave it out in the first")
     parser.add_argument("--discover", action="store_true", help="print the catalog")
     parser.add_argument("--about", action="store_true", help="print what this tap is and its settings")
     parser.add_argument("--format", choices=("json", "text"), default="text", help="of --about (default: text)")
@@ -77,7 +77,7 @@ def _sync(args: Namespace, shell: Shell, options: dict[str, Any]) -> int:
         shell.say("warning", "unselected", f"the catalog does not select {catalog.STREAM}: there is nothing to do")
         return exits.OK
     who = config.who(settings, shell.environ, f"--config {args.config}")
-    stored = b"" if args.state is None else _content("--state", args.state)
+    stored = None if args.state is None else _content("--state", args.state)
     state = State(who.account, settings.filters, stored, f"--state {args.state}")
     return tap.run(tap.Job(settings, who, chosen, state), shell, tap.output(sys.stdout.fileno()), **options)
 

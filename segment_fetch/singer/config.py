@@ -48,8 +48,8 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     employee_id: Annotated[str | int | None, _says("Only segments of this employee")] = None
     conversation_id: Annotated[str | int | None, _says("Only segments of this conversation")] = None
     rate: Annotated[
-        str | float, _says("Requests a second at most; auto finds the API's limit, none means no limit")
-    ] = 10.0
+        str | float, _says("Requests a second at most; auto (the default) finds the API's limit, none means no limit")
+    ] = "auto"
     base_url: Annotated[str | None, _says("Ask this address, not the account's domain; http only to this machine")] = (
         None
     )

@@ -24,25 +24,28 @@ class _Bookmarks(Struct):
 
 
 class _State(Struct):
-    bookmarks: _Bookmarks | None = None
+    bookmarks: _Bookmarks
 
 
 class State:
     """What an account with its filters has behind it. What others keep in the same state is passed on as it is.
 
     `bookmark` is in epoch milliseconds: everything that closed before it is proven and was emitted. None at the
-    beginning. Raises InputError for a state that cannot be used, and never begins anew by itself.
+    beginning, where `stored` is None or `{}`. A whole STATE message is taken for its value. Raises InputError for a
+    state that cannot be used, and never begins anew by itself.
     """
 
-    def __init__(self, account: str, filters: Filters, stored: bytes = b"", where: str = "the state") -> None:
+    def __init__(self, account: str, filters: Filters, stored: bytes | None = None, where: str = "the state") -> None:
         self._account = account
         self._filters = filters
         try:
-            self._stored = msgspec.json.decode(stored or b"{}", type=dict[str, Any] | None) or {}
-            found = msgspec.convert(self._stored, _State)
+            self._stored = {} if stored is None else _value(stored)
+            found = msgspec.convert(self._stored, _State) if self._stored else None
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InputError(f"{where}: is not a state of this tap: {error}; {_ANEW}") from None
-        own = found.bookmarks.agent_segments if found.bookmarks else None
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        own = None if found is None else found.bookmarks.agent_segments
         try:
             self.bookmark = None if own is None else self._checked(own)
         except InputError as error:
@@ -65,4 +68,19 @@ class State:
             "complete_before": format_time(bookmark),
             **kept(self._account, self._filters),
         }
-        return self._stored | {"bookmarks": (self._stored.get("bookmarks") or {}) | {STREAM: own}}
+        return self._stored | {"bookmarks": self._stored.get("bookmarks", {}) | {STREAM: own}}
+
+
+def _value(stored: bytes) -> dict[str, Any]:
+    """The state in a file: an object, bare as targets write it, or in the message that the tap printed."""
+    if not stored.strip():
+        raise InputError(
+            "is empty, which does not say where the last run ended: put the last state there; in the first run leave "
+            "the option out, or write {} into the file"
+        )
+    found = msgspec.json.decode(stored, type=dict[str, Any])
+    if found.get("type") != "STATE":
+        return found
+    if "bookmarks" in found:
+        raise InputError(f"is a STATE message with bookmarks beside its value, so which hold is not clear; {_ANEW}")
+    return msgspec.convert(found.get("value"), dict[str, Any])

@@ -95,19 +95,19 @@ class World:
         path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
         return str(path)
 
-    def tap(self, *argv: str, state: Any = None, catalog: Any = None, **changes: Any) -> Result:
+    def tap(self, *argv: str, state: Any = None, catalog: Any = None, pace: Any = None, **changes: Any) -> Result:
         """Runs the tap in this process, at the world's moment."""
         argv = ("--config", self.file("config.json", self.config(**changes)), *argv)
         if state is not None:
             argv += ("--state", self.file("state.json", state))
         if catalog is not None:
             argv += ("--catalog", self.file("catalog.json", catalog))
-        return self.call(*argv)
+        return self.call(*argv, pace=pace)
 
-    def call(self, *argv: str) -> Result:
+    def call(self, *argv: str, **options: Any) -> Result:
         """Runs the tap with these arguments only."""
         self.capture.readouterr()
-        code = app.main(argv, clock=self.clock, retry=IMPATIENT)
+        code = app.main(argv, clock=self.clock, retry=IMPATIENT, **options)
         return Result(code, *self.capture.readouterr())
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from segment_fetch.pace_store import PaceStore
+from segment_fetch.pacing import Learned
 from segment_fetch.query import Filters
 from segment_fetch.simulator import Bearer, ClientCredentials, Dataset, OAuth1, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
@@ -119,6 +121,24 @@ FILES: dict[str, tuple[str, str, str]] = {
     ),
     "state that is no JSON": ("--state", "{", "is not a state of this tap"),
     "state that is a list": ("--state", "[1]", "is not a state of this tap"),
+    "state that is null": ("--state", "null", "is not a state of this tap: Expected `object`, got `null`"),
+    "state of no bytes": ("--state", "", "is empty, which does not say where the last run ended"),
+    "state of white space": ("--state", " \n", "in the first run leave the option out, or write {} into the file"),
+    "state without bookmarks": ("--state", '{"singer_state": {}}', "missing required field `bookmarks`; begin anew"),
+    "state with bookmarks of null": ("--state", '{"bookmarks": null}', "`$.bookmarks`; begin anew without it"),
+    "state messages, all of a run": ("--state", '{"type":"STATE","value":{}}\n' * 2, "is not a state of this tap"),
+    "state message without a value": ("--state", '{"type": "STATE"}', "is not a state of this tap"),
+    "state message that is a state, too": (
+        "--state",
+        '{"type": "STATE", "value": {"bookmarks": {}}, "bookmarks": {}}',
+        "is a STATE message with bookmarks beside its value",
+    ),
+    "state message in another": (
+        "--state",
+        '{"type": "STATE", "value": {"type": "STATE", "value": {"bookmarks": {}}}}',
+        "missing required field `bookmarks`",
+    ),
+    "another message": ("--state", '{"type": "RECORD", "record": {}}', "missing required field `bookmarks`"),
     "bookmark that is a list": ("--state", '{"bookmarks": {"agent_segments": []}}', "`$.bookmarks.agent_segments`"),
     "bookmark that is no time": (
         "--state",
@@ -183,6 +203,19 @@ def test_about_lists_every_setting_and_marks_the_secrets(world: World) -> None:
     assert [name for name in settings if f"  {name} " not in text] == []
     assert world.call("--version").out.startswith("tap-liveperson-segments 0.")
     assert world.call("--nonsense").code == 2
+
+
+def test_no_rate_is_set_unless_the_config_does(world: World, tmp_path: Path) -> None:
+    about = json.loads(world.call("--about", "--format", "json").out)["settings"]["properties"]["rate"]
+    assert about["default"] == "auto"
+    assert "auto (the default) finds the API's limit" in world.call("--about").out
+    world.serve(dataset(20))
+    store = PaceStore(tmp_path / "pace")
+    store.save("111111", world.simulator.base_url, Learned(500.0, limited=True, cap=None, at=world.clock()))
+    for rate, says in ((None, "485 requests a second"), ("10", "9.8 requests a second")):
+        result = world.tap("--log-level", "debug", pace=store, rate=rate)
+        assert result.code == 0
+        assert says in result.err
 
 
 def test_nothing_that_holds_a_secret_shows_it() -> None:

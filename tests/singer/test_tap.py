@@ -253,8 +253,7 @@ def test_a_state_is_of_one_account_and_its_filters(world: World) -> None:
 
 STATES: dict[str, Any] = {
     "nothing": {},
-    "null": None,
-    "an empty file": "",
+    "a message of nothing": {"type": "STATE", "value": {}},
     "other streams only": {"bookmarks": {"users": {"since": 1}}},
     "a bookmark without a value": {"bookmarks": {"agent_segments": {}}},
     "written by hand": {"bookmarks": {"agent_segments": {"replication_key_value": "2026-11-01T00:00:00Z"}}},
@@ -276,11 +275,23 @@ STATES: dict[str, Any] = {
 @pytest.mark.parametrize("name", STATES)
 def test_states_of_every_kind_are_understood(world: World, name: str) -> None:
     world.serve(dataset(50))
-    text = STATES[name] if name == "an empty file" else json.dumps(STATES[name])
-    result = world.tap(state=text)
+    result = world.tap(state=STATES[name])
     assert result.code == 0, result.err
     begun = 1793491200000 if name in ("written by hand", "of release 0.2") else FIRST
     assert sorted(result.ids) == sorted(dataset(50).ids(begun, NOW_MS))
+
+
+def test_the_whole_state_message_is_as_good_as_its_value(world: World) -> None:
+    world.serve(dataset(200))
+    first = world.tap()
+    world.now_ms += 2 * DAY_MS
+    line = first.out.splitlines()[-1]
+    assert json.loads(line) == {"type": "STATE", "value": first.state}
+    world.simulator.stats.log.clear()
+    by_line = world.tap(state=line)
+    assert min(record.query.start for record in world.simulator.stats.log if record.query) == bookmark(first.state)
+    assert by_line.out == world.tap(state=first.state).out
+    assert [set(message["value"]) for message in by_line.of("STATE")] == [{"bookmarks"}]
 
 
 def test_what_others_keep_in_the_state_is_passed_on(world: World) -> None:

@@ -60,7 +60,7 @@ class Learned(msgspec.Struct, frozen=True):
     elsewhere has to be within these bounds.
     """
 
-    rate: Annotated[float, msgspec.Meta(gt=0, le=1e6)]
+    rate: Annotated[float, msgspec.Meta(ge=SLOWEST, le=1e6)]
     limited: bool
     cap: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None
     at: float
@@ -108,6 +108,7 @@ class _Rate:
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
+        self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
         """Somebody who sets a ceiling expects that much to be served."""
@@ -155,6 +156,7 @@ class _Rate:
 
     def lower(self, refusal: Refusal) -> None:
         """Takes a refusal that is not about the number at once."""
+        self._lowered += not refusal.again
         if self._before is not None:
             self.value, self.refused, self.aim = self._before
             self._wait = min(2 * self._wait, LONGEST_RETRY)
@@ -176,6 +178,19 @@ class _Rate:
             self.aim = (self.aim + min(given, self.refused)) / 2
         least = min(DEEPEST_CUT * self.value, math.sqrt(given * self.value))
         self.value = max(self._slowest, least, min(CUT * self.value, given))
+
+    def found(self, before: Learned | None) -> tuple[float, bool]:
+        """A rate, and whether it is a limit; where a run could not find out, because it went slower, what was known.
+
+        One refusal below a ceiling where probing is slow is no limit yet: it may have been somebody else's doing, and
+        the next run, without that ceiling, would be long at so slow a rate.
+        """
+        doubtful = self._lowered == 1 and self._ceiling < START
+        if doubtful and before is not None:
+            return before.rate, before.limited
+        if self.aim and not doubtful:
+            return self.aim, True
+        return max(self.value, before.rate if before and not before.limited else 0.0), False
 
     def pause(self, now: float, resume: float, best: float) -> None:
         self.ramping = False
@@ -201,6 +216,7 @@ class Pacer:
         self.ceiling = ceiling
         self._before = learned
         self._rate = _Rate(ceiling or math.inf, learned)
+        self._begun_at = self._rate.value
         self._cap = ConcurrencyCap(connections, learned.cap if learned else None)
         self._meter = AcceptedMeter()
         self._in_flight = 0
@@ -305,8 +321,9 @@ class Pacer:
     @property
     def expected(self) -> float | None:
         """Requests a second that a long run is likely to reach; None where nothing is known yet."""
-        known = self._rate.aim or (math.inf if self.ceiling else None)
-        return known if known is None else min(known, MARGIN * (self.ceiling or math.inf))
+        if known := self._rate.aim or (self.ceiling and math.inf):
+            return min(known, MARGIN * (self.ceiling or math.inf))
+        return self._begun_at if self.remembers else None
 
     def snapshot(self, now: float) -> Snapshot:
         return Snapshot(self._rate.value, self._cap.limit, self._in_flight, self._phase(now), self._blame)
@@ -325,11 +342,11 @@ class Pacer:
         return self._refused_at < math.inf or self._answers >= ENOUGH
 
     def learned(self, at: float) -> Learned:
-        """What this run found; where it could not find out, because it went slower, what was known before."""
+        """What this run found, and what was known before where it could not find out."""
         if self._event is not None:
             self._find_fault(self._event)
-        rate, cap, before = self._rate, self.found_cap, self._before
+        cap, before = self.found_cap, self._before
         if before is not None and cap is None and before.cap and before.cap >= self._cap.connections:
             cap = before.cap
-        unlimited = max(rate.value, before.rate if before and not before.limited else 0.0)
-        return Learned(rate.aim or unlimited, rate.aim > 0, cap, at)
+        rate, limited = self._rate.found(before)
+        return Learned(max(SLOWEST, rate), limited, cap, at)

@@ -64,6 +64,8 @@ def test_it_counts_for_thirty_days(store: PaceStore, later: float, used: bool) -
         b'{"rate":19.4,"limited":true,"cap":5,"at":' + b"9" * 5000 + b"}",
         b'{"rate":19.4}',
         b'{"rate":0,"limited":true,"cap":5,"at":1794000000.0}',
+        b'{"rate":1e-9,"limited":true,"cap":null,"at":1794000000.0}',
+        b'{"rate":0.099,"limited":true,"cap":null,"at":1794000000.0}',
         b'{"rate":-1,"limited":true,"cap":5,"at":1794000000.0}',
         b'{"rate":1e300,"limited":true,"cap":5,"at":1794000000.0}',
         b'{"rate":NaN,"limited":true,"cap":5,"at":1794000000.0}',

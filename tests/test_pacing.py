@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -535,6 +536,36 @@ class TestLearned:
         pacer = Pacer(ceiling=ceiling, learned=before)
         accept_for(pacer, 0.0, 30.0)
         assert pacer.learned(1.0).rate == pytest.approx(rate)
+
+    @pytest.mark.parametrize(
+        ("before", "rate", "limited"),
+        [
+            (None, 0.475, False),
+            (Learned(30.0, limited=True, cap=None, at=0.0), 30.0, True),
+            (Learned(30.0, limited=False, cap=None, at=0.0), 30.0, False),
+        ],
+    )
+    def test_one_refusal_at_a_low_ceiling_is_no_limit(self, before: Learned | None, rate: float, limited: bool) -> None:
+        pacer = Pacer(ceiling=0.5, learned=before)
+        now = refuse_next(pacer, accept_for(pacer, 0.0, 30.0))
+        accept_for(pacer, now, 60.0)
+        learned = pacer.learned(0.0)
+        assert (learned.rate, learned.limited) == (pytest.approx(rate, rel=0.02), limited)
+
+    def test_a_second_refusal_at_a_low_ceiling_is(self) -> None:
+        pacer = Pacer(ceiling=0.5)
+        now = 0.0
+        for _ in range(2):
+            now = refuse_next(pacer, accept_for(pacer, now, now + 30.0))
+        learned = pacer.learned(0.0)
+        assert learned.limited
+        assert learned.rate < 0.49
+
+    def test_what_a_slower_run_than_any_other_learned_is_within_the_bounds(self) -> None:
+        pacer = Pacer(ceiling=0.01)
+        accept_for(pacer, 0.0, 3000.0)
+        learned = pacer.learned(0.0)
+        assert msgspec.convert(msgspec.to_builtins(learned), Learned) == learned
 
     def test_fewer_connections_than_a_cap_do_not_unlearn_it(self) -> None:
         before = Learned(30.0, limited=False, cap=5, at=0.0)

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from segment_fetch import plan as planning
 from segment_fetch.auth import Auth
-from segment_fetch.errors import IncompleteError, InputError
+from segment_fetch.errors import IncompleteError, InputError, NoStartError
 from segment_fetch.events import Event, RangePlanned, Warned
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
@@ -315,7 +315,7 @@ class SegmentClient:
 
     def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:
-            raise InputError("the destination is empty: say where to begin (`start`, or --from)")
+            raise NoStartError("the destination is empty: say where to begin (`start`)")
         return Window(*self._range(start, now, clamp))
 
     async def _fill(
@@ -472,4 +472,5 @@ def _batches(parts: list[list[Segment]]) -> list[list[Segment]]:
 def _incomplete(unproven: Sequence[WindowRead[Any]]) -> IncompleteError:
     windows = [read.window for read in unproven]
     listed = "; ".join(f"{read.window}: {read.reason}" for read in unproven[:5])
-    return IncompleteError(f"{len(windows)} windows could not be proven complete: {listed}", windows)
+    how_many = f"{len(windows)} window{'' if len(windows) == 1 else 's'}"
+    return IncompleteError(f"{how_many} could not be proven complete: {listed}", windows)

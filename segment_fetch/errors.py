@@ -51,6 +51,10 @@ class InputError(SegmentFetchError):
     """The request as asked cannot be made: mend the input. Nothing was sent for it."""
 
 
+class NoStartError(InputError):
+    """An empty destination is to be brought up to date, and nothing says where to begin."""
+
+
 class RequestRefusedError(InputError):
     """The API answered 400. `causes` are its own words. Mend the input; asking again changes nothing."""
 

@@ -48,7 +48,7 @@ class PaceStore:
             self._replace(self._path(account, service), msgspec.json.encode(learned) + b"\n")
             self._forget(learned.at)
         except OSError as error:
-            _tell("kept", error)
+            _tell("kept", error, worth_knowing=True)
 
     def _replace(self, path: Path, data: bytes) -> None:
         import tempfile  # noqa: PLC0415 - costs more than the rest of this module
@@ -77,8 +77,9 @@ class PaceStore:
         return self.folder / (sha256(f"{account}\n{service}".encode()).hexdigest()[:32] + _SUFFIX)
 
 
-def _tell(what: str, error: Exception) -> None:
-    """A line of the log at debug."""
+def _tell(what: str, error: Exception, *, worth_knowing: bool = False) -> None:
+    """A line of the log, at info or at debug."""
     import logging  # noqa: PLC0415 - as above
 
-    logging.getLogger(__name__).debug("what was learned about the pace is not %s: %s", what, error)
+    level = logging.INFO if worth_knowing else logging.DEBUG
+    logging.getLogger(__name__).log(level, "what was learned about the pace is not %s: %s", what, error)

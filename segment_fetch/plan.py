@@ -32,8 +32,8 @@ class PlannedWindow(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What an extraction would do. `seconds` estimates its length at `rate` requests a second.
 
-    The rate is known from what was set, or from what the API refused in this run or an earlier one; else it is a guess,
-    and `rate_known` False. Where no rate is to be kept both figures are None.
+    The rate is known from what was set, from what the API refused in this run or an earlier one, or from what it served
+    an earlier one; else it is a guess, and `rate_known` False. Where no rate is to be kept both figures are None.
     """
 
     windows: tuple[PlannedWindow, ...]

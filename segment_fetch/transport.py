@@ -32,6 +32,8 @@ Sign = Callable[[], Awaitable[str]]
 
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
 _LONGEST_HOST = 253
+_PORT = re.compile(r":(\d{1,9})/?$", re.ASCII)
+_HIGHEST_PORT = 65_535
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -81,6 +83,9 @@ def checked_base(url: str) -> str:
         parsed = URL(url)
         host, port = parsed.host, parsed.port
     except ValueError:
+        port_given = _PORT.search(url)
+        if port_given and int(port_given[1]) > _HIGHEST_PORT:
+            raise InputError(f"base URL: port {port_given[1]} is out of range: 65535 is the highest") from None
         raise InputError("base URL: is not a URL; write https://host or http://127.0.0.1:8080") from None
     if "@" in url:
         raise InputError("base URL: must not hold a user name or password; credentials have their own settings")

@@ -51,17 +51,26 @@ class Finding(Struct, frozen=True):
 
 
 class Audit(Struct, frozen=True):
-    """What a verification found. `complete`, `provisional` are windows that are whole; `segments` those in them."""
+    """What a verification found: `windows` that are whole, how many of them are provisional, the segments in them.
+
+    `running`: a run is writing there, so that files which are not committed yet say nothing.
+    """
 
     findings: tuple[Finding, ...]
     windows: int
     provisional: int
     segments: int
+    running: bool = False
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
+
+
+def counted(segments: int) -> str:
+    """1 segment, 2 segments."""
+    return f"{segments} segment{'' if segments == 1 else 's'}"
 
 
 AGAIN = "run the extraction again: it reads the window anew"
@@ -148,7 +157,10 @@ def _parquet(version: str) -> FileFormat[Any]:
 
 def _audit(sink: FileSink[Any], manifest: Manifest) -> Audit:
     entries = [entry for entry in manifest.windows if entry.status != "unproven"]
-    findings = [*_strangers(sink, entries), *holes(manifest)]
+    running = _in_use(sink)  # before and after the files are listed: a run may begin or end meanwhile
+    strangers = list(_strangers(sink, entries))
+    running = running or (bool(strangers) and _in_use(sink))
+    findings = [*(() if running else strangers), *holes(manifest)]
     seen = array("Q")
     for entry in entries:
         findings += _check_file(sink, entry, seen)
@@ -158,7 +170,12 @@ def _audit(sink: FileSink[Any], manifest: Manifest) -> Audit:
         windows=len(entries),
         provisional=sum(entry.status == "provisional" for entry in entries),
         segments=sum(entry.segments for entry in entries),
+        running=running,
     )
+
+
+def _in_use(sink: FileSink[Any]) -> bool:
+    return isinstance(sink, FolderSink) and sink.in_use
 
 
 def _strangers(sink: FileSink[Any], entries: Sequence[WindowEntry]) -> Iterator[Finding]:
@@ -207,12 +224,12 @@ def _check_rows(name: str, entry: WindowEntry, keys: list[Key], seen: array[int]
     window, doubled = entry.window, len(keys) - len({segment_id for _, segment_id in keys})
     outside = sum(not window.start <= at < window.end for at, _ in keys)
     if len(keys) != entry.segments:
-        due = f"it holds {len(keys)} segments and should hold {entry.segments}"
+        due = f"it holds {len(keys)} and should hold {counted(entry.segments)}"
         yield Finding("wrong row count", name, f"{due}; delete it, and {AGAIN}")
     if doubled:
-        yield Finding("doubled id", name, f"{doubled} segments are in it twice; delete it, and {AGAIN}")
+        yield Finding("doubled id", name, f"{counted(doubled)} too many, in it twice; delete it, and {AGAIN}")
     if outside:
-        yield Finding("outside its window", name, f"{outside} segments did not close within {window}")
+        yield Finding("outside its window", name, f"{counted(outside)} did not close within {window}")
     if keys != sorted(keys):
         yield Finding("out of order", name, "its segments are not in the order of close time and segmentId")
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from segment_fetch.errors import DestinationError, ManifestError
 from segment_fetch.manifest import Manifest, WindowEntry, check_names, parse_manifest
 from segment_fetch.sinks.tables import TableSink
-from segment_fetch.verify import AGAIN, Audit, Finding, holes
+from segment_fetch.verify import AGAIN, Audit, Finding, counted, holes
 
 _REPLACED = "delete its rows from the table, and " + AGAIN
 
@@ -57,7 +57,7 @@ def _audit(sink: TableSink, manifest: Manifest) -> Audit:
         findings += _check(sink, entry, found)
     if strangers := sink.found() - known:
         told = "closed at a time that is in no window of the manifest; delete them, or keep them in another table"
-        findings.append(Finding("extra rows", sink.place, f"{strangers} segments {told}"))
+        findings.append(Finding("extra rows", sink.place, f"{counted(strangers)} {told}"))
     return Audit(
         tuple(findings),
         windows=len(entries),
@@ -69,7 +69,7 @@ def _audit(sink: TableSink, manifest: Manifest) -> Audit:
 def _check(sink: TableSink, entry: WindowEntry, found: int) -> Iterator[Finding]:
     where = str(entry.window)
     if found != entry.segments:
-        due = f"the table has {found} segments of it and should have {entry.segments}"
+        due = f"the table has {counted(found)} of it and should have {entry.segments}"
         yield Finding("wrong row count", where, f"{due}; {AGAIN}")
     elif not sink.intact(entry.written):
         told = "the number of its segments is right, but their values have changed"

@@ -106,7 +106,7 @@ def test_public_classes_and_their_methods_are_documented(module: str, name: str)
 def test_every_error_has_one_root() -> None:
     found = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
     assert all(issubclass(kind, segment_fetch.SegmentFetchError) for kind in found)
-    internal = {"ThrottledError", "TooLargeError", "TransientError", "UnauthorizedError"}
+    internal = {"NoStartError", "ThrottledError", "TooLargeError", "TransientError", "UnauthorizedError"}
     assert {kind.__name__ for kind in found} - internal <= set(segment_fetch.__all__)
 
 

@@ -596,3 +596,8 @@ async def test_the_library_names_itself_and_accepts_json() -> None:
 
 async def test_a_transport_that_was_never_used_closes() -> None:
     await Transport().close()
+
+
+def test_a_port_out_of_range_is_named() -> None:
+    with pytest.raises(InputError, match="port 99999 is out of range: 65535 is the highest"):
+        checked_base("http://127.0.0.1:99999")

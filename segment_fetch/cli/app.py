@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from segment_fetch.cli import exits, parser
+from segment_fetch.cli.program import program
 from segment_fetch.errors import (
     CredentialsError,
     DestinationError,
@@ -95,7 +96,7 @@ def _message(error: Exception, code: int, shell: Shell) -> str:
             "traceback, and report it"
         )
     if isinstance(error, ServiceError) and code == exits.SERVICE:
-        return f"{error}; try again later; `segment-fetch doctor` checks each step on the way"
+        return f"{error}; try again later; `{program()} doctor` checks each step on the way"
     said_already = isinstance(error, DestinationError) and not shell.streaming
     if code == exits.INCOMPLETE and shell.advice and shell.tally.pages and not said_already:
         return f"{error}; {shell.advice}"

@@ -12,6 +12,7 @@ from segment_fetch.auth import OAuth1Key
 from segment_fetch.cli import child, destinations, exits, extract, handled, parser, summary
 from segment_fetch.cli.credentials import ACCOUNT, OAUTH1, Credentials
 from segment_fetch.cli.logs import say
+from segment_fetch.cli.program import program
 from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.words import width
 from segment_fetch.extract import Report
@@ -88,7 +89,7 @@ def _next(args: Namespace, shell: Shell, report: Report) -> str:
     lines = ["Next:", f"  {_look(args, shell)}"]
     if report.windows:
         lines.append(f"  {shell.command}   # again: nothing left to do")
-    lines.append("  segment-fetch doctor  # your own account")
+    lines.append(f"  {program()} doctor  # your own account")
     return "\n".join(lines)
 
 
@@ -97,4 +98,4 @@ def _look(args: Namespace, shell: Shell) -> str:
     if (table := destinations.table(args.out, shell)) is not None:
         return handled.command(table)
     out = shlex.quote(args.out)
-    return f"segment-fetch verify --out {out}" if "://" in args.out else f"head -qn 1 {out}/*.jsonl"
+    return f"{program()} verify --out {out}" if "://" in args.out else f"head -qn 1 {out}/*.jsonl"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from segment_fetch.cli import exits, options, simulate_options, texts, values
+from segment_fetch.cli.program import NAME, program
 
 _PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 _SECRETIVE = ("key", "secret", "token", "bearer", "password", "client-id")
@@ -22,7 +23,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        self.exit(exits.USAGE, f"{self.prog}: error: {message}\nSee {self.prog} --help.\n")
+        self.exit(exits.USAGE, f"{self.prog}: error: {message}\nSee {self.prog.replace(NAME, program(), 1)} --help.\n")
 
     def names(self) -> list[str]:
         """Every long option."""

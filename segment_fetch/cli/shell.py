@@ -17,6 +17,7 @@ from segment_fetch.cli import credentials
 from segment_fetch.cli.exits import OutputError
 from segment_fetch.cli.logs import log, logging_to, say
 from segment_fetch.cli.narrate import Narrator
+from segment_fetch.cli.program import program
 from segment_fetch.cli.progress import Display, Lines, Silent, may_be_live
 from segment_fetch.cli.tally import Tally
 from segment_fetch.cli.words import width, wrapped
@@ -31,7 +32,7 @@ class Shell:
     def __init__(self, args: Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         self.args = args
         self.environ = environ
-        self.command = shlex.join(["segment-fetch", *argv])
+        self.command = f"{program()} {shlex.join(argv)}"
         self.advice = ""
         """What to do when the run is broken off; a command sets it when there is something to go on with."""
         self.tally = Tally()

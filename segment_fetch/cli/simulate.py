@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from segment_fetch.cli import credentials as given
 from segment_fetch.cli import exits, stopping
+from segment_fetch.cli.program import program
 from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.simulate_options import Limit
 from segment_fetch.cli.words import plural, width, wrapped
@@ -123,6 +124,8 @@ def _dataset(args: Namespace, shell: Shell) -> Dataset:
     now_ms = int(time.time() * 1000)
     end = parse_time(args.end, now_ms)
     start = end - int(args.days * _DAY_MS) if args.start is None else parse_time(args.start, now_ms)
+    if start >= end:
+        raise InputError(f"simulate: start must be before end, not {format_time(start)} and {format_time(end)}")
     return Dataset(
         segments=args.segments,
         start=start,
@@ -197,5 +200,5 @@ def _text(ready: Simulator, access: _Access, shown: dict[str, str]) -> str:
     ]
     if access.auth is None:
         lines.append("  export LIVEPERSON_BEARER=any  # it asks for none")
-    lines += [f"  segment-fetch extract --base-url {ready.base_url} \\", f"    --from {start} \\"]
+    lines += [f"  {program()} extract --base-url {ready.base_url} \\", f"    --from {start} \\"]
     return "\n".join([*lines, f"    --to {end} --out sim-out"])

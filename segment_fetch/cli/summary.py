@@ -82,9 +82,9 @@ def _facts(report: Report) -> list[str]:
         "requests": f"{report.requests:,}{repeated}{throttled}",
     }
     if report.duplicates:
-        facts["duplicates"] = f"{report.duplicates:,} rows seen again, kept once"
+        facts["duplicates"] = f"{plural(report.duplicates, 'row')} seen again, kept once"
     if report.added or report.removed:
-        facts["changes"] = f"{report.added:,} segments added, {report.removed:,} removed in windows read again"
+        facts["changes"] = f"{plural(report.added, 'segment')} added, {report.removed:,} removed in windows read again"
     if report.unknown_fields:
         facts["new fields"] = ", ".join(report.unknown_fields)
     return [f"  {label:<{_LABEL - 2}}{text}" for label, text in facts.items()]

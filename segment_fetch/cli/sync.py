@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
 from segment_fetch.cli import extract, settings, stopping, summary
 from segment_fetch.cli.shell import Shell
 from segment_fetch.cli.words import plural, shown, width, wrapped
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, NoStartError
 from segment_fetch.extract import Report
+
+_WHERE = "{out} is empty: say where to begin with --from (--from now-28d)"
 
 
 def run(args: Namespace, shell: Shell) -> int:
@@ -16,12 +19,17 @@ def run(args: Namespace, shell: Shell) -> int:
     if args.out == "-":
         raise InputError("--out -: standard output remembers nothing of the last run; name a folder, or use extract")
     sink = settings.sink(args, shell)
+    if args.start is None and _is_empty(args.out):  # asked before a folder is made
+        raise InputError(_WHERE.format(out=shown(args.out)))
     client = settings.client(args, shell.credentials(), shell)
     shell.advice = f"what is committed in {args.out} stays; the same command goes on from there:\n  {shell.command}"
 
     async def work() -> Report:
         async with client:
-            return await client.sync(sink, args.start, timezone=args.timezone, clamp=args.clamp)
+            try:
+                return await client.sync(sink, args.start, timezone=args.timezone, clamp=args.clamp)
+            except NoStartError:
+                raise InputError(_WHERE.format(out="the destination")) from None
 
     with shell.progress():
         report = stopping.run(work(), shell.on_signal)
@@ -30,6 +38,16 @@ def run(args: Namespace, shell: Shell) -> int:
     value = summary.as_json(report, told, code, command="sync", source=args.source, **shell.tally.final_pace)
     shell.report(as_text(report, told, width()), value)
     return code
+
+
+def _is_empty(out: str) -> bool:
+    """Whether a folder is not there, or nothing is in it. What else `--out` names is looked into by its sink."""
+    if "://" in out:
+        return False
+    try:
+        return next(Path(out).iterdir(), None) is None
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
 
 
 def as_text(report: Report, told: summary.Run, columns: int) -> str:

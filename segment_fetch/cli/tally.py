@@ -28,6 +28,8 @@ class Tally:
         self._clock = clock
         self._started = clock()
         self._rows: dict[Window, int] = {}
+        self._most: dict[Window, int] = {}
+        self._sum = self._shown = self._known = 0
         self._counts: dict[Window, int] = {}
         self._parts: set[Window] = set()
         self._planned = 0
@@ -45,18 +47,18 @@ class Tally:
             case RangePlanned():
                 self._started = self._clock()
                 self.windows = self._planned = event.windows
-            case WindowOpened() if event.window not in self._parts:
-                self._counts[event.window] = event.count
+            case WindowOpened():
+                self._opened(event)
             case WindowSplit():
                 self._split(event)
             case PageRead():
                 self.pages += 1
-                self._rows[event.window] = self._rows.get(event.window, 0) + event.rows
+                self._holds(event.window, self._rows.get(event.window, 0) + event.rows)
             case WindowReread():
-                self._rows[event.window] = 0
+                self._holds(event.window, 0)
             case WindowDone():
                 self.done += 1
-                self._rows[event.window] = event.segments
+                self._holds(event.window, event.segments)
             case Retrying():
                 self.retries += 1
             case Paused():
@@ -67,7 +69,23 @@ class Tally:
     def _split(self, event: WindowSplit) -> None:
         self.windows += len(event.parts) - 1
         self._parts.update(event.parts)
-        self._rows.pop(event.window, None)
+        self._holds(event.window, 0)
+
+    def _opened(self, event: WindowOpened) -> None:
+        rows = self._rows.get(event.window, 0)
+        self._holds(event.window, 0)
+        self._most[event.window] = event.count
+        if event.window not in self._parts:
+            self._known += event.count - self._counts.get(event.window, 0)
+            self._counts[event.window] = event.count
+        self._holds(event.window, rows)
+
+    def _holds(self, window: Window, rows: int) -> None:
+        """Notes the rows of a window. Pages overlap, so that there may be more of them than segments."""
+        most = self._most.get(window, rows)
+        self._sum += min(rows, most) - min(self._rows.get(window, 0), most)
+        self._rows[window] = rows
+        self._shown = max(self._shown, min(self._sum, self._known))
 
     @property
     def started(self) -> bool:
@@ -76,14 +94,14 @@ class Tally:
 
     @property
     def read(self) -> int:
-        """Segments read so far."""
-        return sum(self._rows.values())
+        """Segments read so far; never less than before, though a window be read again, nor more than are expected."""
+        return self._shown
 
     @property
     def expected(self) -> int:
         """Segments there will be; windows not yet opened are taken to hold as many as the others."""
         opened = len(self._counts)
-        known = sum(self._counts.values())
+        known = self._known
         return known if not opened else max(self.read, known + known * (self._planned - opened) // opened)
 
     @property

@@ -63,7 +63,7 @@ def seconds(text: str) -> float:
 
 def positive(text: str) -> int:
     """A whole number, at least 1."""
-    value = whole(text)
+    value = 0 if text.startswith("-") and text[1:].isdigit() else whole(text)
     if value < 1:
         raise ArgumentTypeError("must be at least 1")
     return value
@@ -72,6 +72,8 @@ def positive(text: str) -> int:
 def whole(text: str) -> int:
     """A whole number, at least 0; commas and underscores may group its digits."""
     digits = text.replace(",", "").replace("_", "")
+    if digits.isascii() and digits.startswith("-") and digits[1:].isdigit():
+        raise ArgumentTypeError(f"{text!r}: must be at least 0")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
         raise ArgumentTypeError(f"{text!r} is not a whole number")
     return int(digits)

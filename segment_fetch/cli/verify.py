@@ -70,7 +70,7 @@ def _difference(entry: WindowEntry, count: int) -> Finding:
         else "delete its file, or its rows, and extract it again"
     )
     return Finding(
-        "differs", str(entry.window), f"the API reports {count:,} segments now, {entry.count:,} then; {mend}"
+        "differs", str(entry.window), f"the API reports {plural(count, 'segment')} now, {entry.count:,} then; {mend}"
     )
 
 
@@ -98,4 +98,6 @@ def as_text(found: Audit, folder: str, compared: int, columns: int) -> str:
         lines.append(f"{folder} is sound: {what}{provisional}{asked}.")
     else:
         lines.append(f"{folder} is NOT sound: {plural(len(found.findings), 'finding')} in {what}{asked}.")
+    if found.running:
+        lines.append("A run is writing there right now; files that it has not committed yet are not looked at.")
     return "\n".join(wrapped(line, columns) for line in lines)

@@ -6,9 +6,8 @@ import os
 import shutil
 import textwrap
 
+from segment_fetch.cli.program import NAME, program
 from segment_fetch.events import PaceChanged
-
-_COMMAND = "  segment-fetch "
 
 
 def plural(count: int, noun: str) -> str:
@@ -50,9 +49,10 @@ def width() -> int:
 
 def wrapped(text: str, columns: int, *, hang: str = "  ") -> str:
     """Text in lines of at most `columns`. Commands, and words longer than that, stay whole: they are to be copied."""
+    commands = tuple(f"  {name} " for name in (NAME, program()))
     return "\n".join(
         line
-        if line.startswith(_COMMAND)
+        if line.startswith(commands)
         else textwrap.fill(
             line, columns, subsequent_indent=hang, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
         )

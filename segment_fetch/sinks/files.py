@@ -19,7 +19,7 @@ from segment_fetch.sinks.base import Key, Written
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.filesink import FileSink
 from segment_fetch.sinks.formats import Csv, FileFormat, JsonLines
-from segment_fetch.sinks.locks import locked
+from segment_fetch.sinks.locks import is_locked, locked
 from segment_fetch.sinks.names import MANIFEST, PATTERN, is_segments
 
 _LOCK = ".lock"
@@ -104,6 +104,11 @@ class FolderSink(FileSink[Part]):
         if place != self.folder and not place.is_dir():
             self._disk.make_folder(place)
             self._disk.sync_folder(self.folder)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a run is writing here, this one or another."""
+        return is_locked(self.folder / _LOCK)
 
     @property
     def handles(self) -> tuple[int, ...]:

@@ -9,6 +9,21 @@ from pathlib import Path
 from segment_fetch.errors import DestinationBusyError
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a run holds the lock. Takes it for an instant, shared; makes no file, and says no where none is."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def locked(path: Path, place: Path) -> int:
     """A handle that holds the lock until it is closed; the file stays. OSError where the file cannot be made.
 

@@ -8,12 +8,15 @@ import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from segment_fetch.cli import parser, simulate_options, texts, values
 from segment_fetch.cli.exits import MEANINGS
+from segment_fetch.cli.program import program
+from segment_fetch.cli.words import wrapped
 from tests.cli.conftest import Run
 from tests.cli.support import SECRETS, command, process
 
@@ -149,3 +152,27 @@ def test_help_starts_fast() -> None:
 def test_help_into_a_closed_pipe_is_quiet(env: dict[str, str]) -> None:
     result = process("extract", "--help", env=env)
     assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_the_program_is_named_as_it_can_be_called(found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "my bin" / "segment-fetch"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent if found else tmp_path))
+    monkeypatch.setattr("sys.argv", [str(script)])
+    assert program() == ("segment-fetch" if found else f"'{script}'")
+    line = f"  {program()} verify --out {'x' * 80}"
+    assert wrapped(line, 60) == line
+
+
+def test_called_as_a_module_it_goes_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/segment_fetch/__main__.py"])
+    assert program() == "segment-fetch"
+
+
+def test_a_number_below_zero_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse(["demo", "--segments", "-5"])
+    assert "must be at least 0" in capsys.readouterr().err

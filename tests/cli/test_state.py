@@ -8,7 +8,7 @@ import pytest
 
 from segment_fetch.cli import live, progress, state
 from segment_fetch.cli.tally import Tally
-from segment_fetch.events import Event, PaceChanged, PageRead, RangePlanned, WindowOpened
+from segment_fetch.events import Event, PaceChanged, PageRead, RangePlanned, WindowDone, WindowOpened, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.simulator import Simulator
 from tests.cli.conftest import Run
@@ -71,6 +71,8 @@ def test_a_state_that_cannot_be_written_is_no_failure(run: Run, api: Simulator, 
     done = run(*_argv(api, tmp_path / "a", "--state", str(tmp_path / "file" / "state")))
     assert done.code == 0
     assert not [event for event in done.events if event["level"] in ("warning", "error")]
+    told = [event["message"] for event in done.events if event["level"] == "info" and "not kept" in event["message"]]
+    assert len(told) == 1
 
 
 def _tally(*events: PaceChanged, segments: int = 60_000) -> Tally:
@@ -108,3 +110,27 @@ def test_progress_without_a_pace() -> None:
 def test_the_largest_numbers_leave_the_bar_a_quarter_of_sixty_columns() -> None:
     tally = _tally(PaceChanged(99.9, 16, "too_many_at_once"), segments=9_000_000)
     assert len(live.beside(tally)) <= 45
+
+
+def test_progress_never_exceeds_what_is_expected_and_never_falls_back() -> None:
+    tally = Tally(clock=lambda: 0.0)
+    pages = [PageRead(WEEK, 0, 500), PageRead(WEEK, 450, 500)]
+    events: list[Event] = [RangePlanned(1, 0), WindowOpened(WEEK, 900), *pages]
+    events += [WindowReread(WEEK, 1, "it changed"), PageRead(WEEK, 0, 500), WindowDone(WEEK, "complete", 899)]
+    shown = []
+    for event in events:
+        tally.take(event)
+        shown.append(tally.read)
+        assert tally.expected in (0, 900)
+    assert shown == [0, 0, 500, 900, 900, 900, 900]
+
+
+def test_a_plan_reckons_with_the_pace_that_an_earlier_run_found(run: Run, api: Simulator, tmp_path: Path) -> None:
+    keep = ("--state", str(tmp_path / "state"))
+    assert run(*_argv(api, tmp_path / "a", *keep)).code == 0
+    asked = ["--base-url", api.base_url, *spanning(api.dataset), *keep, *NO_DELAYS]
+    planned = run("plan", *asked, "--log-format", "json", "--log-level", "debug", "--json")
+    begins = next(event for event in planned.events if event["event"] == "pace_changed")
+    assert begins["reason"] == "remembered"
+    assert planned.json["assumed_rate"] == pytest.approx(begins["rate"], rel=0.01)
+    assert "guess" not in run("plan", *asked).words

@@ -13,6 +13,7 @@ import pytest
 
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.sinks.locks import locked
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import AT_ONCE, assert_no_secret, command, lines_in, process
 
@@ -34,7 +35,7 @@ def test_a_folder_is_kept_up_to_date_and_verified(run: Run, recent: Simulator, t
     recent.insert(int((time.time() - DAY_S) * 1000) // 1000 * 1000)
     second = run("sync", *where)
     assert second.code == 0
-    assert "1 segments added, 0 removed" in second.words
+    assert "1 segment added, 0 removed" in second.words
     assert len(lines_in(tmp_path / "days")) == before + 1
     sound = run("verify", "--out", str(tmp_path / "days"))
     assert sound.code == 0
@@ -155,3 +156,30 @@ def test_a_stream_that_is_closed_from_the_start_is_no_error_of_the_program(
     assert done.returncode == (3 if closed == ">&-" else 0)
     assert "error in this program" not in done.stderr
     assert (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_sync_that_cannot_begin_leaves_no_folder(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    found = run("sync", "--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
+    assert found.code == 2
+    assert "say where to begin with --from" in found.words
+    assert "`start`" not in found.words
+    assert not (tmp_path / "days").exists()
+
+
+def test_verify_beside_a_run_looks_only_at_what_is_committed(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    folder = tmp_path / "days"
+    run("sync", "--from", "now-5d", "--out", str(folder), "--base-url", recent.base_url, *AT_ONCE)
+    name = min(folder.glob("segments-*")).name
+    (folder / f".{name}.partial").write_bytes(b"half")
+    alone = run("verify", "--out", str(folder))
+    assert (alone.code, "LEFT OVER" in alone.out) == (3, True)
+    handle = locked(folder / ".lock", folder)
+    try:
+        beside = run("verify", "--out", str(folder))
+        assert (beside.code, "LEFT OVER" in beside.out) == (0, False)
+        assert "A run is writing there right now" in beside.words
+        assert run("verify", "--json", "--out", str(folder)).json["running"] is True
+        (folder / name).unlink()
+        assert "MISSING FILE" in run("verify", "--out", str(folder)).out
+    finally:
+        os.close(handle)

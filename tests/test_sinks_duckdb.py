@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 
 import duckdb
 import pytest
@@ -60,11 +65,11 @@ def test_the_table_can_be_queried_at_once(path: Path) -> None:
         }
 
 
-def test_names_of_tables_are_any(path: Path) -> None:
-    sink = DuckDbSink(path, 'Año "1"; DROP')
+def test_names_of_tables_have_letters_of_any_language(path: Path) -> None:
+    sink = DuckDbSink(path, "Año_1")
     commit(sink, ONE, rows(ONE, "a"))
     assert keys(sink) == ["a"]
-    assert sink.table_name == '"Año ""1""; DROP"'
+    assert sink.table_name == '"Año_1"'
     commit(DuckDbSink(path), ONE, rows(ONE, "b"))
     assert keys(sink) == ["a"]
 
@@ -223,9 +228,85 @@ def test_a_path_is_needed(path: str) -> None:
         DuckDbSink(path)
 
 
-def test_a_table_needs_a_name(path: Path) -> None:
-    with pytest.raises(InputError, match="the name of the table is empty"):
-        DuckDbSink(path, " ")
+@pytest.mark.parametrize("name", ["", " ", "a;drop", 'a"b', "main.a", "a-b", "a b", "a\0", "a\n"])
+def test_what_is_no_name_of_a_table(path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no name for a table: it is made of letters, digits and underscores"):
+        DuckDbSink(path, name)
+    assert not path.exists()
+
+
+LOOKS = """
+import sys
+from segment_fetch import DestinationError
+from segment_fetch.sinks.duckdb import DuckDbSink
+
+for act in (DuckDbSink(sys.argv[1]).open, DuckDbSink(sys.argv[1]).look):
+    try:
+        act()
+    except DestinationError as error:
+        print(error.message)
+"""
+
+
+def asked_of_the_network(script: str, path: Path) -> tuple[str, list[bytes]]:
+    """What a process prints that has no extensions, and what it asks the proxy, which is all of the network it has."""
+    asked: list[bytes] = []
+
+    class Refusing(StreamRequestHandler):
+        def handle(self) -> None:
+            asked.append(self.rfile.readline())
+            self.wfile.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Refusing) as proxy:
+        thread = Thread(target=proxy.serve_forever, args=(0.01,))
+        thread.start()
+        address = f"http://127.0.0.1:{proxy.server_address[1]}"
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        env = {**os.environ, "HOME": str(path.parent), **dict.fromkeys(names, address)}
+        command = [sys.executable, "-c", script, str(path)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=env)
+        proxy.shutdown()
+        thread.join()
+    return done.stdout, asked
+
+
+def test_a_file_of_sqlite_downloads_nothing(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE x (a)")
+    before = path.read_bytes()
+    told, asked = asked_of_the_network(LOOKS, path)
+    assert told == f"{path} is there, and is not a valid DuckDB database file: name another\n" * 2
+    assert asked == []
+    assert path.read_bytes() == before
+
+
+def test_duckdb_left_to_itself_would_download(path: Path) -> None:
+    """That the proxy sees what the test above says is not there."""
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE x (a)")
+    plain = "import duckdb, sys; duckdb.connect(sys.argv[1])"
+    assert b"sqlite_scanner" in asked_of_the_network(plain, path)[1][0]
+
+
+@pytest.mark.parametrize("setting", ["autoinstall_known_extensions", "autoload_known_extensions"])
+def test_extensions_are_off_for_every_connection(path: Path, setting: str) -> None:
+    sink = DuckDbSink(path)
+    for act in (sink.open, sink.look):
+        act()
+        assert sink.ask(f"SELECT current_setting('{setting}')") == [(False,)]
+        sink.close()
+
+
+def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    commit(DuckDbSink("md:here"), ONE, rows(ONE, "a"))
+    assert (tmp_path / "md:here").is_file()
+
+
+def test_a_file_that_this_process_has_open(path: Path) -> None:
+    with duckdb.connect(str(path)):
+        commit(DuckDbSink(path), ONE, rows(ONE, "a"))
+        assert keys(DuckDbSink(path)) == ["a"]
 
 
 HOLDS = "import duckdb, sys; db = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"

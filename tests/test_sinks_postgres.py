@@ -211,6 +211,13 @@ def test_the_first_and_the_last_time(sink: PostgresSink, last: int) -> None:
     assert audit(sink).sound
 
 
+@pytest.mark.parametrize("name", ["", "a;drop", 'a"b', "public.a", "a\0"])
+def test_what_is_no_name_of_a_table(name: str) -> None:
+    for url, given in (("postgresql://", name), (f"postgresql://?table={name}", None)):
+        with pytest.raises(InputError, match="is no name for a table: it is made of letters, digits and underscores"):
+            PostgresSink(url, given)
+
+
 class TestAddresses:
     def test_a_wrong_password(self, postgres_server: Postgres) -> None:
         with pytest.raises(DestinationError, match=r"password authentication failed.*PGPASSWORD") as raised:
@@ -240,8 +247,9 @@ class TestAddresses:
     ) -> None:
         bare = PostgresSink(postgres_server.url(password=None), table)
         monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
-        with pytest.raises(DestinationError):
+        with pytest.raises(DestinationError, match=r"asks for a password.*set PGPASSWORD, or.*~/\.pgpass") as raised:
             bare.open()
+        assert not isinstance(raised.value, DestinationUnavailableError)
         file = tmp_path / "pgpass"
         file.write_text(f"127.0.0.1:*:*:postgres:{PASSWORD}\n")
         file.chmod(0o600)
@@ -291,6 +299,10 @@ class TestAddresses:
             "postgresql://me:pa55?word@host/db",
             "postgresql://me:pa55#word@host/db",
             "postgresql://me:host:pa55/db",
+            "postgresql://me%3Apa55word@host/db",
+            "postgresql://me%3apa55word:more@host/db",
+            "postgresql://me%3Apa55word%40host/db",
+            "postgresql://host/db?user=me%3Apa55word",
             "postgresql://[pa55/db",
             "postgresql:pa55",
             "host=localhost password=pa55",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from segment_fetch.verify import Audit
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(duckdb|postgres|postgresql):", re.IGNORECASE)
+_BEGINNING = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?")
 _FILES_ONLY = {
     "format": ("--format", None),
     "compress": ("--compress", None),
@@ -31,12 +32,18 @@ _FILES_ONLY = {
 def table(out: str, shell: Shell) -> TableSink | None:
     """The sink of a table; None where `--out` names none. InputError where it is a URL of an unknown scheme."""
     found = _SCHEME.match(out)
-    if found is None or _is_store(out):
+    if _is_store(out) or (found is None and "://" not in out):
         return None
-    make = _TABLES.get((found[1] or "").lower())
+    make = _TABLES.get(((found and found[1]) or "").lower())
     if make is None:
-        raise InputError(f"--out: there is no destination {found[0]}; there are {', '.join(FORMS)}")
+        raise InputError(f"--out: there is no destination {_scheme(out)}; there are {', '.join(FORMS)}")
     return make(out, shell)
+
+
+def _scheme(url: str) -> str:
+    """What may be shown of a URL that is not known: a password can be anywhere behind its scheme."""
+    found = _BEGINNING.match(url)
+    return (found and found[0]) or "with :// in it and no scheme before that"
 
 
 def files(out: str, form: FileFormat[Any], compress: str, partition: str) -> FileSink[Any]:
@@ -90,7 +97,7 @@ def _duckdb(url: str, _: Shell) -> TableSink:
     from segment_fetch.sinks.tables import TABLE  # noqa: PLC0415
 
     path, name = duckdb_file(url)
-    return DuckDbSink(path, name or TABLE)
+    return DuckDbSink(path, TABLE if name is None else name)
 
 
 def duckdb_file(url: str) -> tuple[str, str | None]:
@@ -103,7 +110,7 @@ def duckdb_file(url: str) -> tuple[str, str | None]:
     path = unquote(parts.path)[1:]
     if parts.netloc or not path or parts.fragment or query.keys() - {"table"}:
         raise InputError(
-            f"--out {url}: write duckdb:///FILE, or duckdb:////FILE from the root on; ?table=NAME names another table"
+            "--out duckdb: write duckdb:///FILE, or duckdb:////FILE from the root on; ?table=NAME names another table"
         )
     return path, query.get("table")
 

@@ -56,6 +56,11 @@ class Dsn:
         return f"Dsn({self._shown!r})"
 
 
+def _users(parts: SplitResult) -> list[str]:
+    """The names of users among the parameters."""
+    return [value for key, value in parse_qsl(parts.query) if key == "user"]
+
+
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
@@ -64,9 +69,15 @@ def _split(url: str) -> SplitResult:
         raise InputError(f"the address of the PostgreSQL server cannot be read: {_FORM}") from None
     if parts.scheme not in SCHEMES or "://" not in url:
         raise InputError(f"this is no address of a PostgreSQL server: {_FORM}")
-    if url.count("@") > 1 or ("@" in url and "@" not in parts.netloc):
+    user, _, place = parts.netloc.rpartition("@")
+    if url.count("@") > 1 or ("@" in url and "@" not in parts.netloc) or "@" in unquote(place):
         raise InputError(
             "the address of the PostgreSQL server has an @ too many, or one of / ? # before it: within a name or a "
             "password they are written %40 %2F %3F %23"
+        )
+    if any(":" in name for name in (unquote(user.partition(":")[0]), *_users(parts))):
+        raise InputError(
+            "the address of the PostgreSQL server has a colon, %3A, in the name of the user, where a password may be "
+            f"hidden: {_FORM}"
         )
     return parts

@@ -26,13 +26,15 @@ from segment_fetch.sinks.locks import locked
 from segment_fetch.sinks.tables import TABLE, TableSink
 
 _SOURCE = "segment_fetch_rows"
+_MAGIC, _MAGIC_AT = b"DUCK", 8
 
 
 class DuckDbSink(TableSink):
     """A table in a DuckDB file, made if need be; columns as `segment_fetch.arrow` has them, segment_id the primary key.
 
     The manifest is in the table of that name with `_manifest` behind it. A window is replaced in one transaction. While
-    a run has the file open, other processes cannot open it: that is how DuckDB shares files.
+    a run has the file open, other processes cannot open it: that is how DuckDB shares files. DuckDB's extensions are
+    neither loaded nor downloaded. InputError where the path is empty or the name of the table is none.
     """
 
     def __init__(self, path: str | Path, table: str = TABLE) -> None:
@@ -135,6 +137,8 @@ def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
     try:
         return _connected(path, reading=reading)
     except duckdb.IOException as error:
+        if _is_something_else(path):
+            raise DestinationError(f"{path} is there, and is not a valid DuckDB database file: name another") from error
         if "lock" in str(error):  # it has no code of its own
             raise DestinationBusyError(f"{path} is open in another process: {_first_line(error)}") from error
         raise DestinationError(f"{path} cannot be opened: {_first_line(error)}") from error
@@ -142,13 +146,40 @@ def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
         raise DestinationError(f"{path} cannot be opened: {_first_line(error)}") from error
 
 
-def _connected(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+def _is_something_else(path: Path) -> bool:
+    """Whether a file that DuckDB does not open is not its own.
+
+    Never asked of a file that is open: to close a file gives up the locks that this process has on it.
+    """
     try:
-        return duckdb.connect(str(path), read_only=reading)
+        with path.open("rb") as file:
+            return not file.read(_MAGIC_AT + len(_MAGIC)).endswith(_MAGIC)
+    except OSError:
+        return False
+
+
+def _connected(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    place = path.absolute()  # DuckDB takes what is before a colon, as in md:name, for the name of an extension
+    try:
+        return _bare(place, reading=reading)
     except duckdb.ConnectionException:
-        if not reading:
-            raise
-        return duckdb.connect(str(path))  # this process has it open for writing, and all of one process share it
+        return _shared(place, reading=reading)
+
+
+def _bare(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    """A connection that downloads nothing, whatever a file looks like: all that is needed here is built in."""
+    without = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    return duckdb.connect(place, read_only=reading, config={**without})
+
+
+def _shared(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    """This process has the file open already, and all of one process share it, with the settings of the first."""
+    if reading:
+        try:
+            return _bare(place, reading=False)
+        except duckdb.ConnectionException:
+            return duckdb.connect(place)
+    return duckdb.connect(place)
 
 
 def _first_line(error: Exception) -> str:

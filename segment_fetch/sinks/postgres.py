@@ -33,6 +33,7 @@ _MAY_PASS = ("08", "40", "53", "55", "57", "58", "XX")
 _AGAIN = "run again; what is committed stays"
 _LATEST = (2**63 - 1) // 1000  # ms: the last of which Arrow can count the microseconds, in the year 294247
 _EARLIEST = -210_866_803_200_000  # ms: the first one, in 4714 BC
+_UNANSWERED = "no password supplied"
 _AWAY = ("connection to server", "could not translate host name")
 _SESSION = (
     "SET client_min_messages = warning",  # libpq writes notices to standard error
@@ -52,7 +53,8 @@ class PostgresSink(TableSink):
     def __init__(self, dsn: str, table: str | None = None, schema: str | None = None) -> None:
         self._dsn = Dsn(dsn)
         self._schema = schema or self._dsn.schema
-        super().__init__(table or self._dsn.table or TABLE)
+        named = self._dsn.table if table is None else table
+        super().__init__(TABLE if named is None else named)
 
     @property
     def place(self) -> str:
@@ -198,6 +200,11 @@ class _Postgres(Database):
 
     def _refused(self, error: adbc_driver_manager.Error) -> DestinationError:
         told, text = f"cannot connect to {self._dsn}: {self._words(error)}", str(error)
+        if _UNANSWERED in text:  # the client's own words, which have no code either
+            return DestinationError(
+                f"cannot connect to {self._dsn}: the server asks for a password, and there is none; set PGPASSWORD, or "
+                "write host:port:database:user:password into ~/.pgpass, with mode 600"
+            )
         if "FATAL" not in text and any(words in text for words in _AWAY):  # such an error has no code
             return DestinationUnavailableError(f"{told}; {_AGAIN}")
         return DestinationError(f"{told}; mend the address, or the password in PGPASSWORD or ~/.pgpass")

@@ -46,8 +46,10 @@ class TableSink(Sink["pa.RecordBatch"]):
     """How many rows of a window are kept in memory until it is proven; more than these go into a temporary table."""
 
     def __init__(self, table: str) -> None:
-        if not table.strip() or "\0" in table:
-            raise InputError("the name of the table is empty, or has a zero character")
+        if not re.fullmatch(r"\w+", table):
+            raise InputError(
+                f"{table!r} is no name for a table: it is made of letters, digits and underscores, without a schema"
+            )
         self._table = table
         self._manifest = f"{table}_manifest"
         self._database: Database | None = None

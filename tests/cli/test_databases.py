@@ -97,6 +97,9 @@ def test_options_of_files_are_refused(run: Run, api: Simulator, place: Place, op
         ("duckdb://out.duckdb", "write duckdb:///FILE, or duckdb:////FILE from the root on"),
         ("duckdb:///", "write duckdb:///FILE"),
         ("duckdb:///x?tabel=y", "write duckdb:///FILE"),
+        ("duckdb:///x?table=a;drop", "'a;drop' is no name for a table"),
+        ("duckdb:///x?table=", "'' is no name for a table"),
+        ("postgresql://host/db?table=a;drop", "'a;drop' is no name for a table"),
         ("duckdb:///none/out.duckdb", "there is no folder none; make it first"),
         ("postgresql://me@127.0.0.1:port/db", "the address of the PostgreSQL server cannot be read"),
     ],
@@ -106,6 +109,43 @@ def test_addresses_that_are_none(run: Run, api: Simulator, out: str, reason: str
         assert result.code == 2
     assert reason in extract(run, api, out).words
     assert api.stats.requests == 0
+
+
+@pytest.mark.parametrize("command", ["extract", "sync", "verify", "demo"])
+@pytest.mark.parametrize(
+    ("out", "shown"),
+    [
+        ("jdbc:postgresql://127.0.0.1/wfm?password=hunter2", "there is no destination jdbc:; there are a folder,"),
+        ("postgresql+psycopg2://me:hunter2@host/wfm", "there is no destination postgresql+psycopg2://; there are"),
+        ("me@hunter2/jdbc://host", "there is no destination with :// in it and no scheme before that; there are"),
+        ("duckdb://me:hunter2@host/db", "write duckdb:///FILE"),
+        ("duckdb:///x?motherduck_token=hunter2", "write duckdb:///FILE"),
+        ("postgresql://loader%3Ahunter2@host/wfm", "has a colon, %3A, in the name of the user"),
+    ],
+)
+def test_nothing_of_a_refused_address_is_shown_or_made(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, out: str, shown: str
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    needed = ["--from", "now-1d"] if command == "extract" else []
+    result = run(command, *needed, "--out", out, "--log-level", "debug")
+    assert result.code == 2
+    assert shown in result.words
+    assert "hunter2" not in result.out + result.err
+    assert list(folder.iterdir()) == []
+
+
+def test_without_a_password_it_says_where_to_put_it(
+    run: Run, api: Simulator, postgres_server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGPASSWORD", raising=False)
+    monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
+    result = extract(run, api, postgres_server.url(password=None))
+    assert result.code == 2
+    assert "asks for a password, and there is none; set PGPASSWORD, or write" in result.words
+    assert "run again" not in result.words
 
 
 def test_a_server_that_is_away_may_come_back(run: Run, api: Simulator) -> None:

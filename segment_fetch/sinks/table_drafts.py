@@ -1,7 +1,8 @@
-"""A window's rows on their way into a table: in memory, and beyond some number in a temporary table."""
+"""A window's rows on their way into a table: in memory, or in a temporary table where those of all windows are many."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
 import pyarrow as pa
@@ -16,17 +17,22 @@ from segment_fetch.sinks.digest import RowsDigest
 class TableDraft(Draft["pa.RecordBatch"]):
     """A window's rows. What is in a temporary table ends with the connection, so nothing can be left of it."""
 
-    def __init__(self, database: Database, name: str, like: str, temporary: str, held: int) -> None:
+    def __init__(
+        self, database: Database, name: str, like: str, temporary: str, *, held: int, drafts: Collection[TableDraft]
+    ) -> None:
+        """`drafts` are all that there are, this one too: `held` is for the rows in memory of all of them."""
+        self.rows = 0
+        """How many are in memory."""
         self._database = database
         self._name = name
         self._like = like
         self._temporary = temporary
         self._most = held
+        self._drafts = drafts
         self._spilled = False
         self._written: Written | None = None
         self._digest = RowsDigest()
         self._held: list[pa.RecordBatch] = []
-        self._rows = 0
 
     def has(self, sha256: str | None) -> bool:
         """Whether these are the rows with this checksum, all of them."""
@@ -39,24 +45,26 @@ class TableDraft(Draft["pa.RecordBatch"]):
 
     def add(self, part: pa.RecordBatch) -> None:
         self._held.append(part)
-        self._rows += len(part)
-        if self._rows >= self._most:
-            self._digest.add(self._joined())
-            self._spill()
+        self.rows += len(part)
+        if sum(draft.rows for draft in self._drafts) > self._most:
+            max(self._drafts, key=lambda draft: draft.rows).spill()
 
     def _joined(self) -> pa.Table:
         rows = pa.Table.from_batches(self._held, arrow.schema()).combine_chunks()
         self._held = rows.to_batches()
         return rows
 
-    def _spill(self) -> None:
+    def spill(self) -> None:
+        """Moves its rows from memory to its temporary table."""
+        if not self.finished:
+            self._digest.add(self._joined())
         if not self._spilled:
             like = f"SELECT * FROM {quoted(self._like)} LIMIT 0"  # noqa: S608
             self._database.run(f"CREATE TEMPORARY TABLE {self._temporary} AS {like}")
             self._spilled = True
         if self._held:
             self._database.load(self._temporary, self._joined(), temporary=True)
-            self._held, self._rows = [], 0
+            self._held, self.rows = [], 0
 
     def finish(self) -> Written:
         self._digest.add(self._joined())
@@ -65,7 +73,7 @@ class TableDraft(Draft["pa.RecordBatch"]):
 
     def temporary(self) -> str:
         """The name of a temporary table with all of the rows."""
-        self._spill()
+        self.spill()
         return self._temporary
 
     def insert(self, columns: str) -> None:
@@ -77,7 +85,7 @@ class TableDraft(Draft["pa.RecordBatch"]):
             self._database.load(self._like, self._joined(), temporary=False)
 
     def drop(self) -> None:
-        self._held, self._rows, self._written = [], 0, None
+        self._held, self.rows, self._written = [], 0, None
         if self._spilled:
             self._spilled = False
             with suppress(DestinationError):  # a table that cannot be dropped ends with the connection

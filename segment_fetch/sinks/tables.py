@@ -43,7 +43,8 @@ class TableSink(Sink["pa.RecordBatch"]):
     """A table of one database; `connect` is what the kinds of databases differ in."""
 
     held = 250_000
-    """How many rows of a window are kept in memory until it is proven; more than these go into a temporary table."""
+    """How many rows are in memory until they are published, of all windows; where there are more, those of the largest
+    go into a temporary table."""
 
     def __init__(self, table: str) -> None:
         if not re.fullmatch(r"\w+", table):
@@ -146,7 +147,8 @@ class TableSink(Sink["pa.RecordBatch"]):
         name = self.name(window)
         self._forget(name)
         temporary = f"segment_fetch_{next(self._numbers)}"
-        self._drafts[name] = draft = TableDraft(self._db, name, self._table, temporary, self.held)
+        draft = TableDraft(self._db, name, self._table, temporary, held=self.held, drafts=self._drafts.values())
+        self._drafts[name] = draft
         return draft
 
     def _forget(self, name: str) -> None:

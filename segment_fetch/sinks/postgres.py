@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from segment_fetch.errors import (
     DestinationBusyError,
@@ -179,9 +179,8 @@ class _Postgres(Database):
         return tuple(str(name) for (name,) in found)
 
     def close(self) -> None:
-        with self._translated():
+        with self._translated(), closing(self._connection):
             self._cursor.close()
-            self._connection.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -91,10 +91,10 @@ class TableSink(Sink["pa.RecordBatch"]):
                 self._db.run("BEGIN")  # all that is read from now on is of one moment
             self._prepare(reading=reading)
             manifest = self._read_manifest()
+            self._entries = _named(manifest)
         except BaseException:
             self.close()
             raise
-        self._entries = _named(manifest)
         return manifest
 
     def _prepare(self, *, reading: bool) -> None:

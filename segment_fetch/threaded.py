@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import Future, wait
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+
+_AWAKE_S = 0.5
 
 
 def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
@@ -15,9 +18,10 @@ def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None,
 
     Closing this generator, or an exception in the caller's thread, cancels it and waits until it has cleaned up.
     """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=_serve, args=(loop,), name="segment_fetch", daemon=True)
+    opened: Future[asyncio.AbstractEventLoop] = Future()
+    thread = threading.Thread(target=_serve, args=(opened,), name="segment_fetch", daemon=True)
     thread.start()
+    loop = _awaited(opened)
     steps = _Steps(make(), loop)
     try:
         while (found := steps.next()) is not None:
@@ -30,9 +34,24 @@ def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None,
             thread.join()
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(opened: Future[asyncio.AbstractEventLoop]) -> None:
+    """Makes the loop here, where no interrupt can leave it half made."""
+    try:
+        loop = asyncio.new_event_loop()
+    except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+        opened.set_exception(error)
+        return
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.get_loop().run_forever()
+        runner.get_loop()
+        opened.set_result(loop)
+        loop.run_forever()
+
+
+def _awaited(future: Future[T]) -> T:
+    """The result. A signal that comes just before the wait is seen only when that ends, so it ends now and then."""
+    while not future.done():
+        wait([future], timeout=_AWAKE_S)
+    return future.result()
 
 
 class _Steps(Generic[T]):
@@ -45,7 +64,7 @@ class _Steps(Generic[T]):
 
     def next(self) -> tuple[T] | None:
         """The next item, by itself; None behind the last."""
-        return asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+        return _awaited(asyncio.run_coroutine_threadsafe(self._next(), self._loop))
 
     async def _next(self) -> tuple[T] | None:
         self._step = asyncio.current_task()
@@ -56,7 +75,7 @@ class _Steps(Generic[T]):
 
     def end(self) -> None:
         """Cancels what is under way; returns when the generator has ended."""
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        _awaited(asyncio.run_coroutine_threadsafe(self._end(), self._loop))
 
     async def _end(self) -> None:
         if self._step is not None:

@@ -130,3 +130,27 @@ def test_an_interrupt_while_waiting_cancels_what_is_under_way(monkeypatch: pytes
         next(found)
     assert cancelled == [True]
     assert [thread for thread in threading.enumerate() if thread.name == "segment_fetch"] == []
+
+
+def test_the_loop_is_made_in_the_thread_that_no_interrupt_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    makers: list[threading.Thread] = []
+    make = asyncio.new_event_loop
+
+    def noted() -> asyncio.AbstractEventLoop:
+        makers.append(threading.current_thread())
+        return make()
+
+    monkeypatch.setattr(asyncio, "new_event_loop", noted)
+    source = Source()
+    assert list(in_thread(source.items)) == [0, 1, 2]
+    assert makers == [source.thread]
+
+
+def test_a_loop_that_cannot_be_made_is_an_error_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> asyncio.AbstractEventLoop:
+        raise OSError("Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", refused)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(in_thread(Source().items))
+    assert [thread for thread in threading.enumerate() if thread.name == "segment_fetch" and thread.is_alive()] == []

@@ -72,7 +72,7 @@ def test_kept_up_to_date(run: Run, segment_simulator: SimulatorFactory, bucket: 
     recent.insert(int((time.time() - DAY_S) * 1000) // 1000 * 1000)
     second = run("sync", *where)
     assert second.code == 0
-    assert "1 segments added, 0 removed" in second.words
+    assert "1 segment added, 0 removed" in second.words
     assert f"{bucket.url} is sound" in run("verify", "--out", bucket.url).out
     named = {window["file"] for window in json.loads(bucket.read("manifest.json"))["windows"]}
     assert named | {"manifest.json"} == set(bucket.names())

@@ -32,7 +32,7 @@ from segment_fetch.pool import Pool, Tally
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 from segment_fetch.reading import Outlet, WindowRead, WindowReading
-from segment_fetch.splitting import Splitting
+from segment_fetch.splitting import Piece, Splitting
 
 WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
@@ -67,7 +67,7 @@ class Reader(Generic[Part]):
         self._more = more
         self._asked = False
         self._unopened = deque(windows)
-        self._open: list[WindowReading[Part] | Splitting] = []
+        self._open: list[WindowReading[Part] | Splitting | Piece] = []
         self._settings = settings
         self._encode = encode
         self._tell = tell
@@ -78,13 +78,16 @@ class Reader(Generic[Part]):
 
     def next(self) -> PageRequest | None:
         """A page of the oldest window that has one to ask for, or the first page of the next window."""
-        for item in self._open:
+        for index, item in enumerate(self._open):
+            if isinstance(item, Piece):
+                item = self._open[index] = self._reading(item.window, item.newest())  # noqa: PLW2901
             if item.has_next:
                 return item.next() if self._may_fill(item) else None
         if self._full(1) or not (self._unopened or self._ask_for_more()):
             return None
-        self._open.append(self._reading(self._unopened.popleft()))
-        return self._open[-1].next()
+        begun = self._reading(self._unopened.popleft())
+        self._open.append(begun)
+        return begun.next()
 
     def _ask_for_more(self) -> bool:
         if self._more is not None and not self._asked:
@@ -174,10 +177,10 @@ class Reader(Generic[Part]):
     def _divide(self, owner: Splitting) -> None:
         pieces = owner.pieces()
         self._tell(WindowSplit(owner.window, tuple(piece.window for piece in pieces)))
-        self._replace(owner, [self._reading(piece.window, piece.newest) for piece in pieces])
+        self._replace(owner, pieces)
 
     def _replace(
-        self, owner: WindowReading[Part] | Splitting, items: Sequence[WindowReading[Part] | Splitting]
+        self, owner: WindowReading[Part] | Splitting, items: Sequence[WindowReading[Part] | Splitting | Piece]
     ) -> None:
         at = next(index for index, item in enumerate(self._open) if item is owner)
         self._open[at : at + 1] = items

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
-from operator import attrgetter
 
-from msgspec import Struct, structs
+from msgspec import Struct, json, structs
 
 from segment_fetch.feed import PageAnswer, PageRequest
-from segment_fetch.models import Segment
+from segment_fetch.models import ExtendedPage, SegmentPage
 from segment_fetch.plan import cut_at, cut_ranks
+from segment_fetch.protocol import decode_page
 from segment_fetch.query import Window
 from segment_fetch.reading import checked_view
 
-_time = attrgetter("endTimeL")
+_QUICKLY = 1
 
 
 class Splitting:
@@ -23,7 +24,7 @@ class Splitting:
         self.window = window
         self.limit = limit
         self.requests = 1
-        self._answers = {0: first}
+        self._answers = {0: Packed.of(first)}
         self._count = first.page.pagination.count
         ranks = cut_ranks(self._count, bound)
         self._todo = deque(ranks)
@@ -51,35 +52,53 @@ class Splitting:
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
         """Takes one of the pages."""
         checked_view(answer, self.window, request.offset, self.limit)
-        self._answers[request.offset] = answer
+        self._answers[request.offset] = Packed.of(answer)
         self._wanted.discard(request.offset)
 
     def pieces(self) -> list[Piece]:
         """The windows, oldest first."""
         pieces: list[Piece] = []
-        end, rank, newest = self.window.end, 0, self._answers[0]
+        end, rank, newest, first = self.window.end, 0, self._answers[0], 0
         for offset in sorted(self._answers)[1:]:
             answer = self._answers[offset]
-            cut = cut_at(list(map(_time, answer.page.segments)), Window(self.window.start, end))
+            cut = cut_at(answer.times, Window(self.window.start, end))
             if cut is not None:
-                pieces.append(_piece(cut.instant, end, newest, offset + cut.row - rank))
-                end, rank, newest = cut.instant, offset + cut.row, _with_rows(answer, answer.page.segments[cut.row :])
-        pieces.append(_piece(self.window.start, end, newest, self._count - rank))
+                pieces.append(Piece(Window(cut.instant, end), newest, first, offset + cut.row - rank))
+                end, rank, newest, first = cut.instant, offset + cut.row, answer, cut.row
+        pieces.append(Piece(Window(self.window.start, end), newest, first, self._count - rank))
         return pieces[::-1]
 
 
+class Packed(Struct, frozen=True):
+    """A page in a tenth of its memory, as hundreds may wait; one with new fields is kept as it is."""
+
+    times: list[int]
+    page: bytes | SegmentPage
+    at_ms: int
+
+    @classmethod
+    def of(cls, answer: PageAnswer) -> Packed:
+        """The page, packed."""
+        page = answer.page
+        kept = page if isinstance(page, ExtendedPage) else zlib.compress(json.encode(page), _QUICKLY)
+        return cls([row.endTimeL for row in page.segments], kept, answer.at_ms)
+
+    def unpacked(self) -> PageAnswer:
+        """The page as it was."""
+        page = decode_page(zlib.decompress(self.page)) if isinstance(self.page, bytes) else self.page
+        return PageAnswer(page, self.at_ms)
+
+
 class Piece(Struct, frozen=True):
-    """A part of a divided window: its newest segments, already read, and about how many it holds."""
+    """A part of a divided window, and about how many segments it holds; a page whose rows from `first` on begin it."""
 
     window: Window
-    newest: PageAnswer
+    page: Packed
+    first: int
     count: int
 
-
-def _piece(start: int, end: int, newest: PageAnswer, count: int) -> Piece:
-    rows = [row for row in newest.page.segments if row.endTimeL >= start]
-    return Piece(Window(start, end), _with_rows(newest, rows), count)
-
-
-def _with_rows(answer: PageAnswer, rows: list[Segment]) -> PageAnswer:
-    return structs.replace(answer, page=structs.replace(answer.page, segments=rows))
+    def newest(self) -> PageAnswer:
+        """The page with the rows that are of this window."""
+        answer = self.page.unpacked()
+        rows = [row for row in answer.page.segments[self.first :] if row.endTimeL >= self.window.start]
+        return structs.replace(answer, page=structs.replace(answer.page, segments=rows))

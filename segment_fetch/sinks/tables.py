@@ -22,6 +22,7 @@ from segment_fetch.query import Window, format_time
 from segment_fetch.sinks.base import Key, Sink, Written
 from segment_fetch.sinks.database import ConflictError, Database, quoted
 from segment_fetch.sinks.digest import RowsDigest
+from segment_fetch.sinks.drafts import write_all
 from segment_fetch.sinks.names import stem, window_in
 from segment_fetch.sinks.table_drafts import TableDraft
 from segment_fetch.sinks.table_schema import check_columns, column_types, create
@@ -134,14 +135,7 @@ class TableSink(Sink["pa.RecordBatch"]):
         return arrow.record_batch(segments)
 
     def write(self, window: Window, parts: Iterable[pa.RecordBatch]) -> Written:
-        draft = self.begin(window)
-        try:
-            for part in parts:
-                draft.add(part)
-            return draft.finish()
-        except BaseException:
-            draft.drop()
-            raise
+        return write_all(self.begin(window), parts)
 
     def begin(self, window: Window) -> TableDraft:
         name = self.name(window)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ipaddress
 import os
 import re
 import ssl
@@ -19,6 +18,7 @@ from msgspec import Struct
 from yarl import URL
 
 from segment_fetch.errors import InputError, ServiceError, TooLargeError, TransientError
+from segment_fetch.hosts import is_loopback
 
 MAX_BODY = 64 * 1024 * 1024
 """Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""
@@ -62,14 +62,6 @@ class Reply(Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes | memoryview
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    try:
-        return host == "localhost" or (host is not None and ipaddress.ip_address(host).is_loopback)
-    except ValueError:
-        return False
 
 
 def _is_host(host: str) -> bool:

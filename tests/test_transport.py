@@ -18,8 +18,9 @@ import pytest
 
 from segment_fetch import transport as transport_module
 from segment_fetch.errors import InputError, SegmentFetchError, ServiceError, TransientError
+from segment_fetch.hosts import is_loopback
 from segment_fetch.simulator import Bearer, Dataset, Fault, Faults, Simulator
-from segment_fetch.transport import MAX_BODY, Timeouts, Transport, checked_base, is_loopback
+from segment_fetch.transport import MAX_BODY, Timeouts, Transport, checked_base
 from tests.conftest import Authority
 from tests.support import (
     ANY_WINDOW,

@@ -6,7 +6,6 @@ Credentials come from where each platform's own tools look for them, and never f
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from segment_fetch.errors import DestinationError, InputError, MissingExtraError
+from segment_fetch.hosts import is_loopback
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -122,16 +122,9 @@ def _endpoint(scheme: str, env: Mapping[str, str]) -> str | None:
         raise InputError(f"{name} is not a URL; write https://host") from None
     if parsed.scheme not in ("http", "https") or not host or "@" in parsed.netloc or parsed.query or parsed.fragment:
         raise InputError(f"{name}: write https://host, without user name, password or question mark")
-    if parsed.scheme == "http" and not _is_loopback(host):
+    if parsed.scheme == "http" and not is_loopback(host):
         raise InputError(f"{name}: plain http would show the data to the network; use https")
     return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _client_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, Any]:

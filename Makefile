@@ -9,7 +9,7 @@ PEERS := .venv-peers
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml setup.py segment_fetch/_wire.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segment-fetch needs Python 3.11 or later; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
@@ -44,7 +44,7 @@ bench-all: install $(PEERS)/.installed
 	-$(PEERS)/bin/python -m benchmarks.peers --write
 	-$(BIN)/python -m benchmarks.growth --write
 
-$(PEERS)/.installed: pyproject.toml benchmarks/peers/requirements.txt
+$(PEERS)/.installed: pyproject.toml setup.py segment_fetch/_wire.c benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/peers/requirements.txt
 	touch $@
@@ -64,4 +64,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(TARGETS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+	rm -rf build segment_fetch/*.so $(VENV) $(TARGETS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

@@ -26,7 +26,7 @@ from segment_fetch.errors import (
 from segment_fetch.events import Event, Paused
 from segment_fetch.feed import PageAnswer
 from segment_fetch.gate import Gate, Outcome
-from segment_fetch.protocol import decode_page, raise_for_status, server_time
+from segment_fetch.protocol import raise_for_status, read_page, server_time
 from segment_fetch.query import Query, Window
 from segment_fetch.retry import RetryPolicy
 from segment_fetch.shared import SharedCall
@@ -155,7 +155,7 @@ class SegmentApi:
             at_ms = self.server_ms = server_time(reply.headers)
             if reply.status != 200:
                 self._refuse(reply, sent)
-            return PageAnswer(decode_page(reply.body), self._now_ms() if at_ms is None else at_ms)
+            return PageAnswer(read_page(reply.body), self._now_ms() if at_ms is None else at_ms)
 
         return await self._transport.page(url, sign, take)
 

@@ -248,10 +248,11 @@ class SegmentClient:
         leave the loop early.
         """
         from segment_fetch.extract import OldestFirst  # noqa: PLC0415
+        from segment_fetch.wire import decoded  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
         queue = OldestFirst[Part]([whole])
-        async with self._reads(self._weeks(whole), encode) as reads:
+        async with self._reads(self._weeks(whole), lambda rows: encode(decoded(rows))) as reads:
             async for come in reads:
                 for read in queue.after(come):
                     yield read

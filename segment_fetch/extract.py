@@ -21,7 +21,7 @@ from segment_fetch.order import Part
 from segment_fetch.pool import Tally
 from segment_fetch.query import Query, Window
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.base import Sink, encoded
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ class Committer:
 
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Segments as the sink wants them held."""
-        return self.sink.encode(segments)
+        return encoded(self.sink, segments)
 
     @property
     def ordered(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from segment_fetch import stitch
 from segment_fetch.models import Segment
@@ -20,6 +20,11 @@ class Ask(Struct, frozen=True, eq=False):
     window: Window
     offset: int = 0
     instant: InstantPass | None = None
+
+
+def exact(view: stitch.PageView, rows: Sequence[Segment]) -> stitch.PageView:
+    """A page with the ids themselves, not their keys, for a proof by which rows of the same id are dropped."""
+    return structs.replace(view, ids=[row.segmentId for row in rows])
 
 
 class InstantPass:
@@ -44,6 +49,7 @@ class InstantPass:
 
     def take(self, view: stitch.PageView, rows: Sequence[Segment]) -> None:
         """Holds a page."""
+        view = exact(view, rows)
         self._later.append(view)
         self._all.append(view)
         self.rows.update((row.segmentId, row) for row in rows if row.endTimeL == self.at)

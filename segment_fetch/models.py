@@ -5,6 +5,7 @@ be there; any other field may be absent (`UNSET`) or null (`None`), and the two 
 written as it was read.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -66,7 +67,7 @@ class Pagination(Struct, frozen=True):
 class SegmentPage(Struct, frozen=True):
     """One answer: at most 500 segments, newest close time first."""
 
-    segments: list[Segment]
+    segments: Sequence[Segment]
     pagination: Pagination
     timeframe: Timeframe | None = None
 

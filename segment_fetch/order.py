@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
+from operator import attrgetter, neg
 from types import MappingProxyType
 from typing import Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from segment_fetch.models import Segment
+from segment_fetch.wire import Lines
 
 Part = TypeVar("Part")
 
@@ -43,6 +44,11 @@ def in_order(rows: Iterable[Segment]) -> list[Segment]:
     return sorted(rows, key=close_order)
 
 
+def _page_in_order(rows: Sequence[Segment]) -> Sequence[Segment]:
+    """A page's rows, oldest first, in the written order."""
+    return rows if isinstance(rows, Lines) else in_order(rows)
+
+
 def slice_page(
     newest_first: Sequence[Segment],
     times: Sequence[int],
@@ -53,17 +59,16 @@ def slice_page(
     """A page's rows and their close times, newest first, made ready. `falling`: no two times are known to be equal."""
     rows = newest_first[::-1]
     if falling and len(rows) > 2:
-        return Slice(rows[:1], encode(rows[1:-1]), rows[-1:], len(rows) - 2)
-    times = times[::-1]
+        return Slice(list(rows[:1]), encode(rows[1:-1]), list(rows[-1:]), len(rows) - 2)
     if not rows:
         return Slice((), None, ())
-    if len(set(times)) != len(times):
-        rows = in_order(rows)
-    low, high = bisect_right(times, times[0]), bisect_left(times, times[-1])
+    rows = _page_in_order(rows)
+    low = len(times) - bisect_left(times, -times[-1], key=neg)
+    high = len(times) - bisect_right(times, -times[0], key=neg)
     if low > high:  # all of one millisecond
-        return Slice(rows, None, ())
+        return Slice(list(rows), None, ())
     middle = encode(rows[low:high]) if low < high else None
-    return Slice(rows[:low], middle, rows[high:], high - low)
+    return Slice(list(rows[:low]), middle, list(rows[high:]), high - low)
 
 
 class Joiner(Generic[Part]):

@@ -18,6 +18,7 @@ from segment_fetch.order import Part
 from segment_fetch.passes import Failed, MovingPass, Pass, Proven, StillPass
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
+from segment_fetch.wire import Lines, keys_of, times_of
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
 
@@ -65,8 +66,9 @@ def checked_view(
     """
     rows = answer.page.segments
     count = None if prefix else answer.page.pagination.count
-    times = [row.endTimeL for row in rows]
-    view = stitch.PageView(window.end, offset, count, [row.segmentId for row in rows], times, stitch.falls(times))
+    times = times_of(rows)
+    falling = rows.falling if isinstance(rows, Lines) else stitch.falls(times)
+    view = stitch.PageView(window.end, offset, count, keys_of(rows), times, falling)
     if fault := stitch.check_page(view, start=window.start, limit=limit):
         raise TransientError(fault, status=200)
     return view

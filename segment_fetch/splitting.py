@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
+from operator import neg
 
 from msgspec import Struct, json, structs
 
@@ -13,8 +16,11 @@ from segment_fetch.plan import cut_at, cut_ranks
 from segment_fetch.protocol import decode_page
 from segment_fetch.query import Window
 from segment_fetch.reading import checked_view
+from segment_fetch.wire import times_of
 
 _QUICKLY = 1
+_MOST_UNPACKED = 16
+"""Pages that are kept as they are: packing one takes longer than all else that is done with it."""
 
 
 class Splitting:
@@ -24,9 +30,10 @@ class Splitting:
         self.window = window
         self.limit = limit
         self.requests = 1
-        self._answers = {0: Packed.of(first)}
         self._count = first.page.pagination.count
         ranks = cut_ranks(self._count, bound)
+        self._keep = Packed.of if len(ranks) > _MOST_UNPACKED else Packed.loosely
+        self._answers = {0: self._keep(first)}
         self._todo = deque(ranks)
         self._wanted = set(ranks)
 
@@ -52,7 +59,7 @@ class Splitting:
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
         """Takes one of the pages."""
         checked_view(answer, self.window, request.offset, self.limit)
-        self._answers[request.offset] = Packed.of(answer)
+        self._answers[request.offset] = self._keep(answer)
         self._wanted.discard(request.offset)
 
     def pieces(self) -> list[Piece]:
@@ -72,7 +79,7 @@ class Splitting:
 class Packed(Struct, frozen=True):
     """A page in a tenth of its memory, as hundreds may wait; one with new fields is kept as it is."""
 
-    times: list[int]
+    times: Sequence[int]
     page: bytes | SegmentPage
     at_ms: int
 
@@ -80,8 +87,15 @@ class Packed(Struct, frozen=True):
     def of(cls, answer: PageAnswer) -> Packed:
         """The page, packed."""
         page = answer.page
-        kept = page if isinstance(page, ExtendedPage) else zlib.compress(json.encode(page), _QUICKLY)
-        return cls([row.endTimeL for row in page.segments], kept, answer.at_ms)
+        if isinstance(page, ExtendedPage):
+            return cls.loosely(answer)
+        plain = structs.replace(page, segments=list(page.segments))
+        return cls(times_of(page.segments), zlib.compress(json.encode(plain), _QUICKLY), answer.at_ms)
+
+    @classmethod
+    def loosely(cls, answer: PageAnswer) -> Packed:
+        """The page as it is."""
+        return cls(times_of(answer.page.segments), answer.page, answer.at_ms)
 
     def unpacked(self) -> PageAnswer:
         """The page as it was."""
@@ -100,5 +114,6 @@ class Piece(Struct, frozen=True):
     def newest(self) -> PageAnswer:
         """The page with the rows that are of this window."""
         answer = self.page.unpacked()
-        rows = [row for row in answer.page.segments[self.first :] if row.endTimeL >= self.window.start]
+        last = bisect_right(self.page.times, -self.window.start, key=neg)
+        rows = answer.page.segments[self.first : last]
         return structs.replace(answer, page=structs.replace(answer.page, segments=rows))

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 OVERLAP = 20  # rows that neighbouring pages of a moving window share
 
@@ -47,7 +47,7 @@ class PageView(msgspec.Struct, frozen=True, gc=False):
     to: int  # toMillis it was asked with: the window's end, or lower for a patch
     offset: int  # offset it was asked with, in the result that ends at that `to`
     count: int | None  # pagination.count that came with the page
-    ids: Sequence[Any]  # segmentId of each row, as sent, or its hash
+    ids: Sequence[Any]  # of each row, as sent, its segmentId or what stands for it
     times: Sequence[int]  # endTimeL of each row, as sent
     falling: bool = False  # whether these are known to be `falls`
 
@@ -161,7 +161,11 @@ def offsets(count: int, limit: int, k: int = 0) -> range:
     return range(0, max(1, count - limit + step), step)
 
 
-def count_proof(pages: Sequence[PageView]) -> int | None:
+def _unique(columns: list[Any]) -> int:
+    return len(set().union(*columns))
+
+
+def count_proof(pages: Sequence[PageView], unique_in: Callable[[list[Any]], int] = _unique) -> int | None:
     """How many segments a window holds, if it is proven that nothing changes in it: all pages report one count, and
     there are as many ids. None if it is not.
 
@@ -171,7 +175,7 @@ def count_proof(pages: Sequence[PageView]) -> int | None:
     two answers, this is no proof; a chain is.
     """
     counts = {page.count for page in pages if page.count is not None}
-    unique = len(_ids(pages))
+    unique = unique_in([page.ids for page in pages])
     return unique if counts == {unique} else None
 
 

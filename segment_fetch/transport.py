@@ -190,7 +190,9 @@ class Transport:
                 return take(Reply(response.status, response.headers, body))
 
     def _joined(self, pieces: Sequence[bytes]) -> memoryview:
-        """The body, in memory that serves each answer in turn: fresh memory costs as much as decoding it."""
+        """The body; of several pieces in memory that serves each answer in turn, as fresh memory costs time, too."""
+        if len(pieces) == 1:
+            return memoryview(pieces[0])
         size = sum(map(len, pieces))
         if not size <= len(self._scratch) <= max(size, _MOST_SCRATCH):
             self._scratch = bytearray(size + size // 8)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from threading import Event as Flag
 from threading import Thread
 from typing import Any
@@ -29,6 +30,7 @@ from segment_fetch.processes import Job, packed
 from segment_fetch.query import Window
 from segment_fetch.reader import Reads, read
 from segment_fetch.reading import WindowRead
+from segment_fetch.sinks.base import encoded
 from segment_fetch.transport import Transport
 from segment_fetch.writing import Drafts
 
@@ -129,7 +131,7 @@ class Worker:
         outlet = _Outlet(self._drafts, thread)
         try:
             async with read(
-                (), job.settings, job.sink.encode, tell=self._tell, pool_of=pool, outlet=outlet, more=more
+                (), job.settings, partial(encoded, job.sink), tell=self._tell, pool_of=pool, outlet=outlet, more=more
             ) as reads:
                 yield reads
         finally:

@@ -42,7 +42,7 @@ WIRE = [
 
 def from_wire(*rows: bytes) -> list[Segment]:
     page = decode_page(b'{"segments":[%b],"pagination":{"count":%d}}' % (b",".join(rows), len(rows)))
-    return page.segments
+    return list(page.segments)
 
 
 @pytest.mark.parametrize("row", WIRE)

@@ -12,6 +12,7 @@ from msgspec import Struct
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.query import Window
+from segment_fetch.wire import Lines
 
 
 class Written(Struct, frozen=True):
@@ -90,6 +91,13 @@ class Sink(ABC, Generic[Part]):
     def encode(self, segments: Sequence[Segment]) -> Part:
         """Segments in the form in which they are held in memory until their window is proven. Pure."""
 
+    def encode_lines(self, lines: Lines) -> Part:
+        """Segments that came as JSON Lines, which hold what `encode` would write as such. Pure.
+
+        Unless overridden, they are decoded and given to `encode`.
+        """
+        return self.encode(list(lines))
+
     def name(self, window: Window) -> str | None:
         """What `write` calls a window's file; None where there are no files."""
         return None
@@ -151,3 +159,8 @@ class Sink(ABC, Generic[Part]):
     @abstractmethod
     def close(self) -> None:
         """Gives the destination back. Called once after `open`, whatever happened."""
+
+
+def encoded(sink: Sink[Part], segments: Sequence[Segment]) -> Part:
+    """Segments as the sink wants them held, from either road."""
+    return sink.encode_lines(segments) if isinstance(segments, Lines) else sink.encode(segments)

@@ -10,6 +10,9 @@ from typing import BinaryIO, Literal, Protocol, TypeAlias
 
 from segment_fetch.errors import InputError, MissingExtraError
 
+Text: TypeAlias = bytes | memoryview
+"""What a text format holds; a view is of lines in the very bytes that came."""
+
 Compression: TypeAlias = Literal["none", "gzip", "zstd"]
 
 SUFFIXES: dict[str, str] = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -22,7 +25,7 @@ _ZSTD_LEVEL = 3
 class Compressor(Protocol):
     """Takes pieces, gives bytes to write, and the rest at the end."""
 
-    def compress(self, data: bytes, /) -> bytes:
+    def compress(self, data: Text, /) -> Text:
         """Bytes to write for this piece; may be none yet."""
 
     def flush(self) -> bytes:
@@ -30,7 +33,7 @@ class Compressor(Protocol):
 
 
 class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
+    def compress(self, data: Text, /) -> Text:
         return data
 
     def flush(self) -> bytes:

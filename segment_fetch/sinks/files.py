@@ -16,6 +16,7 @@ from segment_fetch.errors import DestinationError
 from segment_fetch.order import Part
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Written
+from segment_fetch.sinks.compression import Text
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.filesink import FileSink
 from segment_fetch.sinks.formats import Csv, FileFormat, JsonLines
@@ -193,7 +194,7 @@ class Replacement:
         self._partial = _partial(folder, name)
         self._file = disk.create(self._partial)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Text) -> None:
         """Appends all of the data."""
         self._disk.write(self._file, data)
 
@@ -246,7 +247,7 @@ def _advice(error: OSError, folder: Path) -> str:
     return f"cannot write {place}: {error.strerror or error}; mend it and run again; what is committed stays"
 
 
-class JsonlSink(FolderSink[bytes]):
+class JsonlSink(FolderSink[Text]):
     """JSON Lines files in a folder. `compress` is "none", "gzip" or "zstd", `partition` "none" or "day"."""
 
     def __init__(
@@ -255,7 +256,7 @@ class JsonlSink(FolderSink[bytes]):
         super().__init__(folder, JsonLines(), compress, partition=partition, disk=disk)
 
 
-class CsvSink(FolderSink[bytes]):
+class CsvSink(FolderSink[Text]):
     """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula."""
 
     def __init__(

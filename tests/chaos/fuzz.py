@@ -23,10 +23,12 @@ from typing import Any
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.feed import PageAnswer
 from segment_fetch.models import SegmentPage
-from segment_fetch.protocol import decode_page, raise_for_status, server_time
+from segment_fetch.order import in_order
+from segment_fetch.protocol import decode_page, raise_for_status, read_page, server_time
 from segment_fetch.query import Window
 from segment_fetch.reading import checked_view
 from segment_fetch.sinks import Csv, JsonLines
+from segment_fetch.wire import Lines
 
 CORPUS = Path(__file__).parent.parent / "data" / "corpus"
 WINDOW = Window(1_652_389_200_000, 1_652_396_400_000)
@@ -50,6 +52,7 @@ ODD: tuple[Any, ...] = (
 )
 HEADERS = ("Retry-After", "Date", "Content-Type")
 VALUES = ("", "1", "-1", "1e9", "²", "9" * 400, "Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 99 Foo 2015", "0", " 5 ", "\x00")
+_COMPACT = (",", ":")
 STATUSES = (200, 200, 200, 200, 200, 200, 204, 302, 400, 401, 403, 404, 429, 500, 503, 999)
 
 
@@ -76,7 +79,9 @@ def seeds() -> list[bytes]:
         {"segments": [], "pagination": {"count": 0}},
     ]
     errors = [{"causes": ["limit: must be less"], "message": "bad"}, {"internalCode": 7, "message": "oops"}]
-    return [json.dumps(page).encode() for page in [*pages, *errors]]
+    plain = {"timeframe": timeframe, "segments": [row, {**row, "segmentId": "a"}], "pagination": {"count": 2}}
+    compact = [json.dumps(page, separators=_COMPACT, ensure_ascii=False).encode() for page in [plain, plain, pages[1]]]
+    return [*(json.dumps(page).encode() for page in [*pages, *errors]), *compact]
 
 
 def _spots(value: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
@@ -103,7 +108,8 @@ def change_structure(body: bytes, chance: random.Random) -> bytes:
             del container[key]
         else:
             container[key] = deepcopy(chance.choice(ODD))
-    return json.dumps(value, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
+    written = json.dumps(value, ensure_ascii=chance.random() < 0.5, separators=chance.choice((None, _COMPACT)))
+    return written.encode("utf-8", "surrogatepass")
 
 
 def change_bytes(body: bytes, chance: random.Random) -> bytes:
@@ -144,7 +150,7 @@ def accept(status: int, headers: dict[str, str], body: bytes) -> SegmentPage | N
     """What the client makes of an answer: a page, None for one of its own errors. Anything else passes through."""
     try:
         raise_for_status(status, headers, body, 1_652_400_000_000)
-        page = decode_page(body)
+        page = read_page(body)
         server_time(headers)
         checked_view(PageAnswer(page, 0), WINDOW, 0, 500)
     except SegmentFetchError as error:
@@ -164,12 +170,27 @@ def objection(page: SegmentPage, body: bytes) -> str | None:
         return f"not a page: {error!r}"
     if type(count) is not int or len(rows) != min(500, count):
         return f"{len(rows)} rows by a count of {count!r}"
+    if isinstance(page.segments, Lines):
+        rows = sorted(rows, key=lambda row: (row["endTimeL"], row["segmentId"]))[::-1]
+        if fault := _other_road(page.segments, body):
+            return fault
     lines = [json.loads(line) for line in JsonLines().encode(page.segments).splitlines()]
     for row, line in zip(rows, lines, strict=True):
         if line != row:
             return f"{row!r} became {line!r}"
         if fault := _row_fault(row):
             return fault
+    return None
+
+
+def _other_road(lines: Lines, body: bytes) -> str | None:
+    """How the quick road's lines, and what it says of them, differ from what comes of decoding the page."""
+    segments = in_order(decode_page(body).segments)
+    if bytes(lines.text) != JsonLines().encode(segments):
+        return f"{bytes(lines.text)!r} are not its lines"
+    times = [segment.endTimeL for segment in reversed(segments)]
+    if list(lines.times) != times or lines.falling != (len(set(times)) == len(times)):
+        return f"{list(lines.times)} are not its close times"
     return None
 
 
@@ -196,6 +217,7 @@ def run(answers: int, seed: int, keep: Callable[[bytes], None]) -> tuple[Counter
         except Exception as error:  # noqa: BLE001 - any other error is what this looks for
             page, fault = None, f"{error!r}"
         seen["accepted" if page is not None else "refused"] += 1
+        seen["quick"] += page is not None and isinstance(page.segments, Lines)
         if fault is not None:
             wrong.append(f"{fault} for {status} {headers} {body!r}")
             keep(body)
@@ -217,7 +239,10 @@ def main() -> int:
     seen, wrong = run(options.answers, seed, keep)
     for line in wrong[:20]:
         print(line)
-    print(f"seed {seed}: {seen['accepted']} accepted, {seen['refused']} refused, {len(wrong)} wrong", end="")
+    print(
+        f"seed {seed}: {seen['accepted']} accepted, of them {seen['quick']} on the quick road, {seen['refused']} refused, {len(wrong)} wrong",
+        end="",
+    )
     print(f"; {time.monotonic() - started:.0f} s")
     return 1 if wrong else 0
 

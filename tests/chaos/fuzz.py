@@ -239,11 +239,9 @@ def main() -> int:
     seen, wrong = run(options.answers, seed, keep)
     for line in wrong[:20]:
         print(line)
-    print(
-        f"seed {seed}: {seen['accepted']} accepted, of them {seen['quick']} on the quick road, {seen['refused']} refused, {len(wrong)} wrong",
-        end="",
-    )
-    print(f"; {time.monotonic() - started:.0f} s")
+    accepted = f"{seen['accepted']} accepted, of them {seen['quick']} on the quick road"
+    refused = f"{seen['refused']} refused, {len(wrong)} wrong"
+    print(f"seed {seed}: {accepted}, {refused}; {time.monotonic() - started:.0f} s")
     return 1 if wrong else 0
 
 

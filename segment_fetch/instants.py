@@ -9,6 +9,7 @@ from msgspec import Struct, structs
 from segment_fetch import stitch
 from segment_fetch.models import Segment
 from segment_fetch.query import Window
+from segment_fetch.wire import ids_of
 
 MOST_INSTANT_PASSES = 12
 """Readings of one instant before it is given up."""
@@ -24,7 +25,7 @@ class Ask(Struct, frozen=True, eq=False):
 
 def exact(view: stitch.PageView, rows: Sequence[Segment]) -> stitch.PageView:
     """A page with the ids themselves, not their keys, for a proof by which rows of the same id are dropped."""
-    return structs.replace(view, ids=[row.segmentId for row in rows])
+    return structs.replace(view, ids=ids_of(rows))
 
 
 class InstantPass:

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import pairwise
 from operator import neg
 from typing import Generic
@@ -27,7 +27,7 @@ from segment_fetch.instants import Ask, InstantPass, Instants, exact
 from segment_fetch.models import Segment
 from segment_fetch.order import Joiner, Part, Slice, in_order, slice_page
 from segment_fetch.query import Window
-from segment_fetch.wire import distinct, key_of
+from segment_fetch.wire import distinct, key_of, times_of
 
 MOST_PATCHES = 50
 """Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
@@ -102,9 +102,32 @@ def _goes_on(oldest: tuple[int, ...], times: Sequence[int]) -> bool:
     return not oldest or (tuple(times[:1]) == oldest and tuple(times[1:2]) != oldest)
 
 
-def _picked(rows: Sequence[Segment], which: Sequence[int]) -> list[Segment]:
+def _foreign(times: Sequence[int], window: Window) -> int:
+    """How many rows of a page, newest first, close at the end of the window or later, and so are not its own."""
+    return bisect_left(times, -window.end + 1, key=neg)
+
+
+def _picked(rows: Sequence[Segment], which: Sequence[int]) -> Sequence[Segment]:
+    """Some rows of a page. Most often they are all that lie between two of them."""
+    if which and which[-1] - which[0] == len(which) - 1:
+        return rows[which[0] : which[-1] + 1]
     segments = list(rows)
     return [segments[row] for row in which]
+
+
+def _apart(chain: Iterable[Sequence[Segment]]) -> list[Sequence[Segment]]:
+    """The rows of a chain of pages, newest first, so that none but the rows of one instant are in two of its members.
+
+    A row that came or went between two overlapping pages is in one of them alone, where the other has newer and older
+    ones; the two are then put together.
+    """
+    apart: list[Sequence[Segment]] = []
+    for rows in filter(len, chain):
+        member = rows
+        while apart and times_of(apart[-1])[-1] < times_of(member)[0]:
+            member = in_order([*apart.pop(), *member])[::-1]
+        apart.append(member)
+    return apart
 
 
 class StillPass(Pass[Part]):
@@ -137,7 +160,7 @@ class StillPass(Pass[Part]):
         if self._count is None and self._pages and not _goes_on(self._pages[0].oldest, view.times):
             return "its newest segments changed while it was divided"
         self._count = view.count if self._count is None else self._count
-        foreign = bisect_left(view.times, -self._window.end + 1, key=neg)
+        foreign = _foreign(view.times, self._window)
         self._foreign.update(view.ids[:foreign])
         at = _PREFIX if view.count is None else view.offset
         self._slices[at] = slice_page(rows[foreign:], view.times[foreign:], self._encode, falling=view.falling)
@@ -264,7 +287,7 @@ class MovingPass(Pass[Part]):
             if doubt := self._doubtful_end(outcome.chain[-1].page):
                 return [doubt]
             rows = [*self._rows, *(list(instant.rows.values()) for instant in instants)]
-            return self._proven([_picked(rows[kept.page], kept.rows) for kept in outcome.chain])
+            return self._proven(_picked(rows[kept.page], kept.rows) for kept in outcome.chain)
         self._rounds += 1
         if self._rounds > MOST_PATCHES:
             return Failed(f"it changed faster than it could be read, in {MOST_PATCHES} rounds")
@@ -287,7 +310,11 @@ class MovingPass(Pass[Part]):
         del self._views[index], self._rows[index]
         return Ask(Window(self._window.start, last.to), last.offset)
 
-    def _proven(self, chain: list[list[Segment]]) -> Proven[Part]:
-        rows = in_order(row for rows in chain for row in rows if row.endTimeL < self._window.end)
-        parts = [self._encode(rows[at : at + self._limit]) for at in range(0, len(rows), self._limit)]
-        return Proven(parts, len(rows))
+    def _proven(self, chain: Iterable[Sequence[Segment]]) -> Proven[Part]:
+        owned = (rows[_foreign(times_of(rows), self._window) :] for rows in chain)
+        joiner = Joiner(self._encode)
+        parts: list[Part] = []
+        for rows in reversed(_apart(owned)):
+            parts += joiner.add(slice_page(rows, times_of(rows), self._encode))
+        parts += joiner.end()
+        return Proven(parts, joiner.rows)

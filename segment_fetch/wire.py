@@ -55,9 +55,15 @@ try:
 except ImportError:
     _scanner = Uncompiled()
 
+
+class _Id(msgspec.Struct, gc=False):
+    segmentId: str
+
+
 _HEAD = b'"segments":['
 _FARTHEST_HEAD = 1024
 _segments = msgspec.json.Decoder(Segment)
+_ids = msgspec.json.Decoder(_Id)
 _around = msgspec.json.Decoder(SegmentPage)
 
 
@@ -103,6 +109,11 @@ def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
 def keys_of(rows: Sequence[Segment]) -> Column:
     """The key of each row's id."""
     return rows.keys if isinstance(rows, Lines) else array("q", [key_of(row.segmentId) for row in rows])
+
+
+def ids_of(rows: Sequence[Segment]) -> list[str]:
+    """The segmentId of each row."""
+    return rows.ids if isinstance(rows, Lines) else [row.segmentId for row in rows]
 
 
 def times_of(rows: Sequence[Segment]) -> Sequence[int]:
@@ -155,6 +166,12 @@ class Lines(Sequence[Segment]):
     def keys(self) -> memoryview[int]:
         """The ids, as `key_of` has them."""
         return self._column(self._columns.keys)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids themselves."""
+        ids = [row.segmentId for row in _ids.decode_lines(self.text)]
+        return ids[::-1] if self.newest_first else ids
 
     def _column(self, values: memoryview[int]) -> memoryview[int]:
         column = values[self._first : self._last]

@@ -24,7 +24,7 @@ from segment_fetch.query import Window
 from segment_fetch.reading import WindowRead, WindowReading
 from segment_fetch.sinks import CsvSink, JsonLines, JsonlSink
 from segment_fetch.sinks.base import Sink, encoded
-from segment_fetch.wire import Lines, Uncompiled, decoded, distinct, key_of, keys_of, quick_page, times_of
+from segment_fetch.wire import Lines, Uncompiled, decoded, distinct, ids_of, key_of, keys_of, quick_page, times_of
 from tests.support import page_body, row
 
 COMPILED = not isinstance(wire._scanner, Uncompiled)
@@ -82,6 +82,7 @@ def test_plain_rows_are_their_own_lines(rows: list[dict[str, Any]]) -> None:
     assert list(lines) == segments
     assert list(times_of(lines)) == [segment.endTimeL for segment in segments]
     assert list(keys_of(lines)) == [key_of(segment.segmentId) for segment in segments] == list(keys_of(segments))
+    assert ids_of(lines) == ids_of(segments) == [segment.segmentId for segment in segments]
     assert lines.falling == (len(set(lines.times)) == len(segments))
     page, slow = read_page(memoryview(body)), decode_page(body)
     assert (page.pagination, page.timeframe) == (slow.pagination, slow.timeframe)

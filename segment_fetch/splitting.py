@@ -19,7 +19,7 @@ from segment_fetch.reading import checked_view
 from segment_fetch.wire import times_of
 
 _QUICKLY = 1
-_MOST_UNPACKED = 16
+_MOST_UNPACKED = 64
 """Pages that are kept as they are: packing one takes longer than all else that is done with it."""
 
 

@@ -55,6 +55,9 @@ try:
 except ImportError:
     _scanner = Uncompiled()
 
+COMPILED = not isinstance(_scanner, Uncompiled)
+"""Whether the scanner is there."""
+
 
 class _Id(msgspec.Struct, gc=False):
     segmentId: str

@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +23,24 @@ from segment_fetch.order import in_order
 from segment_fetch.protocol import decode_page, read_page
 from segment_fetch.query import Window
 from segment_fetch.reading import WindowRead, WindowReading
-from segment_fetch.sinks import CsvSink, JsonLines, JsonlSink
+from segment_fetch.simulator import Dataset
+from segment_fetch.sinks import CsvSink, FolderSink, JsonLines, JsonlSink, ParquetSink
 from segment_fetch.sinks.base import Sink, encoded
-from segment_fetch.wire import Lines, Uncompiled, decoded, distinct, ids_of, key_of, keys_of, quick_page, times_of
+from segment_fetch.wire import (
+    COMPILED,
+    Lines,
+    Uncompiled,
+    decoded,
+    distinct,
+    ids_of,
+    key_of,
+    keys_of,
+    quick_page,
+    times_of,
+)
 from tests.support import page_body, row
+from tests.support_runs import END, NOW_MS, START, client, contents, served
 
-COMPILED = not isinstance(wire._scanner, Uncompiled)
 AROUND: dict[str, Any] = {"timeframe": {"startTimeL": 1, "endTimeL": 2}}
 NUMBERS = {"startTimeL", "endTimeL", "agentId", "skillId", "groupId", "totalHandleTimeMillis"}
 FULL = {name: 5 if name in NUMBERS else "text" for name in SEGMENT_FIELDS}
@@ -53,7 +66,9 @@ def as_decoded(body: bytes) -> list[Segment]:
 
 
 def test_the_scanner_is_compiled_where_the_tests_run() -> None:
-    assert COMPILED or os.environ.get("SEGMENT_FETCH_UNCOMPILED") == "1", "is there a compiler? see the README"
+    assert COMPILED or "SEGMENT_FETCH_UNCOMPILED" in os.environ, (
+        "no C compiler was there: install one and run `make clean install`, or set SEGMENT_FETCH_UNCOMPILED=1"
+    )
 
 
 texts = st.text(st.characters(exclude_characters='"\\', min_codepoint=0x20, exclude_categories=["Cs"]), max_size=12)
@@ -267,3 +282,22 @@ def test_without_the_scanner_all_takes_the_slow_road(tmp_path: Any, monkeypatch:
     assert quick_page(bodies[0]) is None
     slow = reading_of(bodies, JsonlSink(tmp_path))
     assert b"".join(quick.parts) == b"".join(slow.parts)
+
+
+@pytest.mark.parametrize("sink", [JsonlSink, CsvSink, ParquetSink])
+@pytest.mark.parametrize("end", [END, NOW_MS])
+async def test_a_run_makes_the_same_files_with_the_scanner_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sink: type[FolderSink[Any]], end: int
+) -> None:
+    dataset = Dataset(segments=2_000, start=START, end=end)
+    async with served(dataset) as simulator:
+        for name in ("with", "without"):
+            async with client(simulator) as opened:
+                report = await opened.extract(START, end, sink(tmp_path / name))  # type: ignore[call-arg]
+            assert report.complete
+            monkeypatch.setattr(wire, "_scanner", Uncompiled())
+    ways = [contents(tmp_path / name) for name in ("with", "without")]
+    for way in ways:
+        del way["manifest.json"]
+    assert ways[0] == ways[1]
+    assert ways[0]

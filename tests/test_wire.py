@@ -65,6 +65,9 @@ def as_decoded(body: bytes) -> list[Segment]:
     return in_order(decode_page(body).segments)[::-1]
 
 
+needs_the_scanner = pytest.mark.skipif(not COMPILED, reason="no C compiler was there")
+
+
 def test_the_scanner_is_compiled_where_the_tests_run() -> None:
     assert COMPILED or "SEGMENT_FETCH_UNCOMPILED" in os.environ, (
         "no C compiler was there: install one and run `make clean install`, or set SEGMENT_FETCH_UNCOMPILED=1"
@@ -86,6 +89,7 @@ plain_pages = st.lists(plain_rows, min_size=1, max_size=12).map(
 )
 
 
+@needs_the_scanner
 @given(plain_pages)
 @example([FULL])
 @example([{"segmentId": "", "endTimeL": 0}])
@@ -103,6 +107,7 @@ def test_plain_rows_are_their_own_lines(rows: list[dict[str, Any]]) -> None:
     assert (page.pagination, page.timeframe) == (slow.pagination, slow.timeframe)
 
 
+@needs_the_scanner
 @given(plain_pages, st.data())
 def test_lines_are_sliced_and_turned_like_a_list(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     body = compact(*rows)
@@ -125,6 +130,7 @@ def test_lines_are_sliced_and_turned_like_a_list(rows: list[dict[str, Any]], dat
             assert lines[index] == expected[index]
 
 
+@needs_the_scanner
 def test_lines_refuse_wider_steps() -> None:
     with pytest.raises(ValueError, match="steps of 1 and -1"):
         lines_of(compact(FULL, FULL))[::2]
@@ -191,6 +197,7 @@ def test_rows_that_may_not_be_the_page_s_own_are_left_to_the_slow_road(body: byt
     assert quick_page(body) is None
 
 
+@needs_the_scanner
 def test_every_beginning_of_a_page_is_read_to_its_end_and_no_further() -> None:
     body = compact({**FULL, "employeeId": "é"}, FULL, **AROUND)
     for length in range(len(body)):
@@ -198,6 +205,7 @@ def test_every_beginning_of_a_page_is_read_to_its_end_and_no_further() -> None:
     assert quick_page(body) is not None
 
 
+@needs_the_scanner
 def test_damaged_pages_take_the_slow_road_or_give_what_it_gives() -> None:
     chance, quick = random.Random(1), 0
     for _ in range(20_000):
@@ -227,7 +235,7 @@ def test_keys_of_many_ids_are_all_different() -> None:
     assert len({key_of("x" * length) for length in range(300)}) == 300
 
 
-@pytest.mark.skipif(not COMPILED, reason="nothing is compiled here")
+@needs_the_scanner
 @pytest.mark.parametrize("wrong", [("distinct", ()), ("distinct", [5]), ("key", "text"), ("scan", 5)])
 def test_what_is_compiled_refuses_other_types(wrong: tuple[str, Any]) -> None:
     name, value = wrong

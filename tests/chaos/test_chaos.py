@@ -16,6 +16,7 @@ from segment_fetch.errors import TransientError
 from segment_fetch.models import SegmentPage
 from segment_fetch.simulator import Faults
 from segment_fetch.sinks.disk import Disk
+from segment_fetch.wire import COMPILED
 from tests.chaos import drift, faults, fuzz, kills, power
 
 
@@ -92,7 +93,7 @@ def test_no_changed_answer_is_taken_for_a_page_or_ends_in_a_foreign_error() -> N
     seen, wrong = fuzz.run(100_000, seed=1, keep=lambda _: None)
     assert wrong == []
     assert seen["accepted"] > 1_000
-    assert seen["quick"] > 500
+    assert seen["quick"] > 500 or not COMPILED
 
 
 def test_a_lenient_decoder_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,12 @@ from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.instants import Ask
 from segment_fetch.models import Segment
+from segment_fetch.moving import MovingPass
 from segment_fetch.order import Part
-from segment_fetch.passes import Failed, MovingPass, Pass, Proven, StillPass
+from segment_fetch.passes import Failed, Pass, Proven
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
+from segment_fetch.still import StillPass
 from segment_fetch.wire import Lines, keys_of, times_of
 
 Part_contra = TypeVar("Part_contra", contravariant=True)

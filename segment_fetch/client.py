@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from collections.abc import Set as AbstractSet
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from datetime import UTC, timedelta, tzinfo
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from msgspec import structs
-
 from segment_fetch import plan as planning
 from segment_fetch.auth import Auth
 from segment_fetch.errors import IncompleteError, InputError, NoStartError
-from segment_fetch.events import Event, RangePlanned, Warned
+from segment_fetch.events import Event, Warned
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.pacing import Pacer
@@ -39,12 +36,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from segment_fetch.api import SegmentApi
-    from segment_fetch.extract import Committer, Report, Source
+    from segment_fetch.extract import Report
     from segment_fetch.feed import Feed
+    from segment_fetch.filling import Filling
     from segment_fetch.pace_store import PaceStore
     from segment_fetch.pool import Pool
-    from segment_fetch.reader import Reads
-    from segment_fetch.reading import Outlet, WindowRead
+    from segment_fetch.processes import Job
+    from segment_fetch.reader import Settings
+    from segment_fetch.reading import WindowRead
     from segment_fetch.sinks.base import Sink
     from segment_fetch.transport import Timeouts
 
@@ -248,15 +247,21 @@ class SegmentClient:
         leave the loop early.
         """
         from segment_fetch.extract import OldestFirst  # noqa: PLC0415
+        from segment_fetch.reader import read  # noqa: PLC0415
         from segment_fetch.wire import decoded  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
         queue = OldestFirst[Part]([whole])
-        async with self._reads(self._weeks(whole), lambda rows: encode(decoded(rows))) as reads:
+
+        def encoded(rows: Sequence[Segment]) -> Part:
+            return encode(decoded(rows))
+
+        windows = self._weeks(whole)
+        async with read(windows, self._settings(), encoded, tell=self._tell, pool_of=self._pool) as reads:
             async for come in reads:
-                for read in queue.after(come):
-                    yield read
-                    reads.release(read.window)
+                for ready in queue.after(come):
+                    yield ready
+                    reads.release(ready.window)
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
         """A range into a destination, going on from what is there. The report says what was done.
@@ -268,10 +273,10 @@ class SegmentClient:
         from segment_fetch.extract import committing  # noqa: PLC0415
 
         started = time.monotonic()
-        asked = Window(*self._range(start, end, clamp))
-        self._check_destination(sink)
+        asked, filling = Window(*self._range(start, end, clamp)), self._filling()
+        filling.check(sink)
         async with committing(sink, self._query) as committer:
-            return await self._fill(committer, asked, self._days if sink.utc_days else self._weeks, started)
+            return await filling.fill(committer, asked, self._days if sink.utc_days else self._weeks, started)
 
     async def sync(
         self, sink: Sink[Any], start: TimeLike | None = None, *, timezone: str = "UTC", clamp: bool = False
@@ -282,85 +287,35 @@ class SegmentClient:
         changed, and is read again and replaced if something did; so is the day in which the last run ended. The
         report says what was settled, added, removed and, after too long a pause, lost. Raises as `extract` does.
         """
-        from segment_fetch import sync  # noqa: PLC0415
         from segment_fetch.extract import committing  # noqa: PLC0415
-        from segment_fetch.survey import Counting  # noqa: PLC0415
+        from segment_fetch.sync import Sync  # noqa: PLC0415
 
         started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
-        self._check_destination(sink)
-
-        def cut(whole: Window) -> list[Window]:
-            return planning.days(whole.start, whole.end, zone, self._width)
-
-        self._opened()
+        filling = self._filling()
+        filling.check(sink)
         async with committing(sink, self._query) as committer:
-            entries = committer.ledger.entries
-            if not entries:
-                return await self._fill(committer, self._first_range(start, now, clamp), cut, started)
-            agenda = sync.agenda(entries, self._oldest(), zone)
-            if sync.other_days(entries, zone):
-                self._tell(
-                    Warned(f"no window here begins at a midnight of {timezone}: was it another time zone before?")
-                )
-            if agenda.lost is not None:
-                self._tell(Warned(f"{agenda.lost} can no longer be had: the API serves one month back"))
-            counters = self._pool(counting := Counting(agenda.recount))
-            await counters.run()
-            unchanged = await committer.intact(sync.unchanged(entries, counting))
-            settled = sync.settled(unchanged, counting)
-            await committer.settle(settled)
-            made = await self._fill(committer, Window(agenda.start, now), cut, started, keep=set(unchanged))
-            return sync.reported(made, settled, agenda.lost, counters.tally)
+            syncing = Sync(filling, committer, zone, self._width, now, started)
+            if committer.ledger.entries:
+                return await syncing.go_on()
+            return await syncing.begin(self._first_range(start, now, clamp))
 
     def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:
             raise NoStartError("the destination is empty: say where to begin (`start`)")
         return Window(*self._range(start, now, clamp))
 
-    async def _fill(
-        self,
-        committer: Committer,
-        whole: Window,
-        cut: Callable[[Window], list[Window]],
-        started: float,
-        keep: AbstractSet[Window] = frozenset(),
-    ) -> Report:
-        """Reads what a destination lacks of a range, in windows as `cut` makes them."""
-        from segment_fetch.extract import commit_all, report  # noqa: PLC0415
+    def _filling(self) -> Filling:
+        from segment_fetch.filling import Filling  # noqa: PLC0415 - brings aiohttp, which importing need not pay
 
-        ranges, skipped = await committer.resume(whole.start, whole.end, self._oldest(), keep)
-        windows = [window for part in ranges for window in cut(part)]
-        gone = committer.ledger.out_of_reach(whole.start, whole.end, self._oldest())
-        source = self._here if self._processes == 1 or not windows else self._side_by_side
-        async with source(windows, committer, skipped) as reads:
-            for entry in gone:
-                self._tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
-            entries = await commit_all(committer, reads, ranges)
-        made = report(entries, skipped, reads.tally, started, committer.ledger.change)
-        lost = tuple(str(entry.window) for entry in gone if entry.status == "unproven")
-        return structs.replace(made, lost=lost, complete=made.complete and not lost)
+        self._opened()
+        return Filling(self._settings(), self._oldest(), self._tell, self._pool, self._processes, self._job)
 
-    @asynccontextmanager
-    async def _here(self, windows: Sequence[Window], committer: Committer, skipped: int) -> AsyncIterator[Source]:
-        """The windows as they end, read by this process."""
-        self._tell(RangePlanned(len(windows), skipped))
-        outlet = None if committer.ordered else committer
-        async with self._reads(windows, committer.encode, outlet) as reads:
-            yield reads
+    def _job(self, settings: Settings, sink: Sink[Any]) -> Job:
+        from segment_fetch.processes import Job  # noqa: PLC0415
 
-    @asynccontextmanager
-    async def _side_by_side(
-        self, windows: Sequence[Window], committer: Committer, skipped: int
-    ) -> AsyncIterator[Source]:
-        """The windows as they end, read and written by several processes, which start while windows are divided."""
-        from segment_fetch.processes import Job, are_few, crew, helper  # noqa: PLC0415
-        from segment_fetch.reader import Settings  # noqa: PLC0415
-
-        divide = are_few(windows, self._processes)
-        settings = Settings(self._query.limit, self._split_above, splits=not divide)
-        job = Job(
+        return Job(
             query=self._query,
             auth=self._auth,
             base_url=self._base_url,
@@ -369,36 +324,16 @@ class SegmentClient:
             timeouts=self._timeouts,
             settings=settings,
             clock=self._clock,
-            sink=helper(committer.sink),
+            sink=sink,
         )
-        async with crew(job, self._processes, committer.sink.handles, self._tell) as members:
-            if divide:
-                windows = await members.divided(windows, self._pool)
-            self._tell(RangePlanned(len(windows), skipped))
-            members.deal(windows)
-            yield members
 
-    def _check_destination(self, sink: Sink[Any]) -> None:
-        if self._processes > 1:
-            from segment_fetch.processes import helper  # noqa: PLC0415
+    def _settings(self) -> Settings:
+        from segment_fetch.reader import Settings  # noqa: PLC0415
 
-            helper(sink)
+        return Settings(self._query.limit, self._split_above)
 
     def _oldest(self) -> int:
         return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS
-
-    @asynccontextmanager
-    async def _reads(
-        self,
-        windows: Sequence[Window],
-        encode: Callable[[Sequence[Segment]], Any],
-        outlet: Outlet[Any] | None = None,
-    ) -> AsyncIterator[Reads[Any]]:
-        from segment_fetch.reader import Settings, read  # noqa: PLC0415
-
-        settings = Settings(self._query.limit, self._split_above)
-        async with read(windows, settings, encode, tell=self._tell, pool_of=self._pool, outlet=outlet) as reads:
-            yield reads
 
     def _weeks(self, whole: Window) -> list[Window]:
         return planning.windows(whole.start, whole.end, self._width)

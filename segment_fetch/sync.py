@@ -8,7 +8,9 @@ from datetime import tzinfo
 from msgspec import Struct, structs
 
 from segment_fetch import plan
-from segment_fetch.extract import Report
+from segment_fetch.events import Warned
+from segment_fetch.extract import Committer, Report
+from segment_fetch.filling import Filling
 from segment_fetch.manifest import WindowEntry
 from segment_fetch.pool import Tally
 from segment_fetch.query import Window
@@ -68,3 +70,44 @@ def reported(made: Report, now_settled: Sequence[Window], lost: Window | None, c
         retries=made.retries + counting.retries,
         throttled=made.throttled + counting.throttled,
     )
+
+
+class Sync(Struct, frozen=True):
+    """One sync of an open destination, until `now` (epoch milliseconds), in windows of whole days of a time zone that
+    are at most `width` milliseconds wide. `started` is of `monotonic`.
+    """
+
+    filling: Filling
+    committer: Committer
+    zone: tzinfo
+    width: int
+    now: int
+    started: float
+
+    async def begin(self, whole: Window) -> Report:
+        """Fills a destination that is empty."""
+        return await self.filling.fill(self.committer, whole, self._days, self.started)
+
+    async def go_on(self) -> Report:
+        """Settles what was provisional, and reads on from where the destination ends."""
+        entries = self.committer.ledger.entries
+        todo = agenda(entries, self.filling.oldest, self.zone)
+        self._warn(entries, todo)
+        counters = self.filling.pool_of(counting := Counting(todo.recount))
+        await counters.run()
+        same = await self.committer.intact(unchanged(entries, counting))
+        final = settled(same, counting)
+        await self.committer.settle(final)
+        whole = Window(todo.start, self.now)
+        made = await self.filling.fill(self.committer, whole, self._days, self.started, keep=set(same))
+        return reported(made, final, todo.lost, counters.tally)
+
+    def _warn(self, entries: Sequence[WindowEntry], todo: Agenda) -> None:
+        if other_days(entries, self.zone):
+            what = f"no window here begins at a midnight of {self.zone}: was it another time zone before?"
+            self.filling.tell(Warned(what))
+        if todo.lost is not None:
+            self.filling.tell(Warned(f"{todo.lost} can no longer be had: the API serves one month back"))
+
+    def _days(self, whole: Window) -> list[Window]:
+        return plan.days(whole.start, whole.end, self.zone, self.width)

@@ -11,7 +11,7 @@ from aiolimiter import AsyncLimiter
 
 from segment_fetch.concurrency import Ticket
 from segment_fetch.events import PaceChanged
-from segment_fetch.pacing import Learned, Pacer, grain
+from segment_fetch.pacing import GRAIN, Learned, Pacer
 from segment_fetch.watching import PaceWatch
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]
@@ -23,7 +23,7 @@ MIN_PAUSE_S = 1.0
 
 def _limiter(ceiling: float) -> AsyncLimiter:
     """`AsyncLimiter` admits its whole capacity at once: one request, and what a late one may be made up for by."""
-    burst = 1 + ceiling * grain(ceiling)
+    burst = 1 + ceiling * GRAIN
     return AsyncLimiter(burst, burst / ceiling)
 
 

@@ -40,12 +40,14 @@ GONE: Final = 1.04  # so far above a refused rate without a refusal, that limit 
 WORTH: Final = 0.75  # below this share of the best rate of the run, going back to that is worth trying
 PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts as back
 FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
+LONG: Final = 2.0  # seconds of a pause that is more than the least one and rounding
 LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
 GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
-FAST: Final = 50.0  # a second; below it nothing is made up for: two too close are one too many for a strict server
+FAST: Final = 50.0  # a second; from there on timers are so coarse beside the spacing that several are due at once
 RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
 FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
-MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each other than they were sent
+UNTRIED: Final = 0.9995  # of a ceiling, until it is refused: two clocks may differ by as much
+MARGIN: Final = 0.98  # of one that was: requests arrive a little closer to each other than they were sent
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
@@ -91,20 +93,16 @@ class Refusal(msgspec.Struct, frozen=True):
     lasted: float
 
 
-def grain(rate: float) -> float:
-    """Seconds of a late request that are made up for at a rate."""
-    return GRAIN if rate >= FAST else 0.0
-
-
 class _Rate:
     """How many requests to send in a second."""
 
     def __init__(self, ceiling: float, learned: Learned | None) -> None:
-        self._ceiling, self._slowest = MARGIN * ceiling, min(SLOWEST, MARGIN * ceiling)
+        self._told, self._slowest = ceiling, min(SLOWEST, MARGIN * ceiling)
         self.ramping = learned is None or not learned.limited
         self.aim = 0.0 if learned is None or self.ramping else learned.rate  # worth holding; 0: not known yet
         self.refused = self.aim / KEEP  # what the last refusal spoke against
-        self.value = min(self._ceiling, KEEP * self.aim or self._start(learned))
+        self.ceiling = (MARGIN if 0 < self.aim <= ceiling else UNTRIED) * ceiling
+        self.value = min(self.ceiling, self._known() or self._start(learned))
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
@@ -112,9 +110,24 @@ class _Rate:
 
     def _start(self, learned: Learned | None) -> float:
         """Somebody who sets a ceiling expects that much to be served."""
-        if self._ceiling < math.inf:
-            return self._ceiling
+        if self.ceiling < math.inf:
+            return self.ceiling
         return max(START, learned.rate / 2) if learned else START
+
+    def _known(self) -> float:
+        """What an earlier run found, or a little less, so as not to begin with a refusal; 0 if nothing."""
+        return self.aim if self.aim >= self.ceiling else KEEP * self.aim
+
+    @property
+    def closest(self) -> float:
+        """The rate at which requests may follow each other to make up for a late one.
+
+        Nobody has refused a ceiling that is still untried. Above a refused rate two requests are one too many for a
+        server that counts each, and at a ceiling that was refused it is thought to be such a server.
+        """
+        if self._told < math.inf:
+            return self.value if self.ceiling < UNTRIED * self._told else math.inf
+        return max(self.value, self.refused or math.inf)
 
     def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
         lead = LEAD * meter.rate(now, 1.0)
@@ -132,11 +145,11 @@ class _Rate:
             self._before, self._wait, self._proved_at = None, RETRY, math.inf
 
     def _grow(self, factor: float, most: float) -> None:
-        self.value = max(self.value, min(self.value * factor, most, self._ceiling))
+        self.value = max(self.value, min(self.value * factor, most, self.ceiling))
 
     def _step(self, now: float) -> None:
         """Goes part of the way to the rate worth holding; from there creeps up, ever faster."""
-        if self.value < min(self.aim, self._ceiling):
+        if self.value < min(self.aim, self.ceiling):
             self._step_at = self._quiet_since = now + STEP
             nearer = self.value + (self.aim - self.value) * APPROACH
             self._grow(math.inf, self.aim if nearer > ARRIVED * self.aim else nearer)
@@ -150,12 +163,12 @@ class _Rate:
         if self._before is None:
             self._before = self.value, self.refused, self.aim
         self._grow(RISE**elapsed, best)
-        if self.value >= min(best, self._ceiling):
+        if self.value >= min(best, self.ceiling):
             self._retry_at, self._proved_at, self._quiet_since = math.inf, now + PROVE, now
             self.refused, self.aim = max(self.refused, best / KEEP), best
 
-    def lower(self, refusal: Refusal) -> None:
-        """Takes a refusal that is not about the number at once."""
+    def lower(self, refusal: Refusal, pause: float) -> None:
+        """Takes a refusal that is not about the number at once, after a pause of so many seconds."""
         self._lowered += not refusal.again
         if self._before is not None:
             self.value, self.refused, self.aim = self._before
@@ -163,12 +176,21 @@ class _Rate:
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
             self.value = min(self.value, max(self._slowest, refusal.given))
+        elif self.value > MARGIN * self._told:
+            self.refused = self.value
+            self.ceiling = self.value = self.aim = MARGIN * self._told
         elif self.ramping:
             self.refused = refusal.rate
-            self.aim = (KEEP if self.refused >= self._ceiling else RAMP_KEEP) * self.refused
-            self.value = max(self._slowest, min(self.aim, RAMPED * refusal.given))
+            self.aim = RAMP_KEEP * self.refused
+            self.value = max(self._slowest, min(self.aim, RAMPED * self._spread(refusal, pause)))
         else:
             self._cut(refusal.given, long=refusal.lasted > RECENT)
+
+    @staticmethod
+    def _spread(refusal: Refusal, pause: float) -> float:
+        """What was accepted a second; a server that asks for a long pause counts over as long, so it is counted in."""
+        took = max(TICK, min(refusal.lasted, RECENT))
+        return refusal.given * took / (took + max(0.0, pause - LONG))
 
     def _cut(self, given: float, long: bool) -> None:
         """To what the server gave; where that is much less, and was measured across a pause, not all of the way."""
@@ -185,7 +207,7 @@ class _Rate:
         One refusal below a ceiling where probing is slow is no limit yet: it may have been somebody else's doing, and
         the next run, without that ceiling, would be long at so slow a rate.
         """
-        doubtful = self._lowered == 1 and self._ceiling < START
+        doubtful = self._lowered == 1 and self.ceiling < START
         if doubtful and before is not None:
             return before.rate, before.limited
         if self.aim and not doubtful:
@@ -205,9 +227,9 @@ class Pacer:
     Ask `next_send`; when it says 0, send at once and report `sent`; give the ticket back exactly once, by
     whichever of `accepted`, `refused` and `dropped` came of the request, a cancelled one too.
 
-    `ceiling` (requests a second) is the user's own limit: the pacer starts just below it and never goes above. Sends
-    are evenly spaced, and a late one is made up for by 10 ms worth at most. `connections` is the most in flight, and
-    `learned` what an earlier run found.
+    `ceiling` (requests a second) is the user's own limit: the pacer starts at it and never goes above. Sends
+    are evenly spaced, and what a timer makes late is made up for by 10 ms at most. `connections` is the most in flight,
+    and `learned` what an earlier run found.
     """
 
     def __init__(self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None) -> None:
@@ -222,6 +244,7 @@ class Pacer:
         self._in_flight = 0
         self._next = self._resume = self._tick = self._adjusted = self._since = -math.inf
         self._full = False  # whether an answer had to come before the next request
+        self._waited = False  # whether the next request was held back, so that it is the timer that makes it late
         self._fullness = 0.0  # how much of the recent sending that is true of
         self._blame: Blame | None = None
         self._event: Refusal | None = None
@@ -233,19 +256,31 @@ class Pacer:
         if now >= self._tick:
             self._adjust(now)
         if self._in_flight >= self._cap.limit:
-            self._full = True
+            self._full, self._waited = True, False
             return math.inf
         wait = self._next - now
-        return wait if wait > RESOLUTION else 0.0
+        if wait <= RESOLUTION:
+            return 0.0
+        self._waited = True
+        return wait
 
     def sent(self, now: float) -> Ticket:
         self._in_flight += 1
         rate = self._rate.value
         first = FIRST if self._next == -math.inf else 0.0
-        self._next = max(self._next, now - grain(rate)) + 1 / rate + first
+        self._next = self._after(now, rate) + first
+        self._waited = False
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
         return Ticket(now, self._in_flight, rate)
+
+    def _after(self, now: float, rate: float) -> float:
+        """When the next request is due: evenly, counted from when this one was, unless there was nothing to send."""
+        if rate >= FAST:
+            return max(self._next, now - GRAIN) + 1 / rate
+        if not self._waited:
+            return max(self._next, now) + 1 / rate
+        return max(max(self._next, now - GRAIN) + 1 / rate, now + 1 / self._rate.closest)
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
@@ -286,7 +321,7 @@ class Pacer:
             self._cap.lower(event.level, event.at, self._resume)
         else:
             self._blame = "rate"
-            self._rate.lower(event)
+            self._rate.lower(event, self._resume - event.at)
         self._rate.pause(event.at, self._resume, self._meter.best)
 
     def _adjust(self, now: float) -> None:
@@ -322,7 +357,7 @@ class Pacer:
     def expected(self) -> float | None:
         """Requests a second that a long run is likely to reach; None where nothing is known yet."""
         if known := self._rate.aim or (self.ceiling and math.inf):
-            return min(known, MARGIN * (self.ceiling or math.inf))
+            return min(known, self._rate.ceiling)
         return self._begun_at if self.remembers else None
 
     def snapshot(self, now: float) -> Snapshot:

@@ -15,10 +15,16 @@ from itertools import pairwise
 from msgspec import Struct
 
 from segment_fetch.errors import InputError
-from segment_fetch.query import MAX_WINDOW_MS, Window, to_ms
+from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Window, to_ms
 
 SPLIT_ABOVE = 50_000
 """Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
+
+_SHARED = 5
+"""Rows that a part of a divided window reads twice, or with the next part, and some to spare for ties."""
+
+_EVEN = 20
+"""Pages in a part, from which on one more or less makes no difference."""
 
 
 class PlannedWindow(Struct, frozen=True):
@@ -104,10 +110,18 @@ def pages(count: int, limit: int) -> int:
     return max(1, math.ceil(count / limit))
 
 
-def cut_ranks(count: int, bound: int) -> list[int]:
-    """Offsets in a window of `count` segments that divide it into windows of about equal count, at most `bound`."""
+def cut_ranks(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
+    """Offsets in a window of `count` segments that divide it into parts of about equal count, the oldest part's first.
+
+    Parts hold at most `bound`, the oldest a few rows more. All others fill their pages of `limit`, as a few rows too
+    many would cost each of them a page; parts of a few pages are rather kept equal.
+    """
     parts = math.ceil(count / bound)
-    return [count * part // parts for part in range(1, parts)]
+    newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
+    needed = pages(count, limit)
+    if needed < _EVEN * parts:
+        return [count * above // parts for above in newer]
+    return [needed * above // parts * limit - _SHARED * above for above in newer]
 
 
 def cut_at(times: Sequence[int], window: Window) -> Cut | None:

@@ -72,12 +72,34 @@ def test_pages(count: int, limit: int, expected: int) -> None:
     assert pages(count, limit) == expected
 
 
+def sizes_of_parts(count: int, bound: int, limit: int) -> list[int]:
+    """Newest first."""
+    ranks = cut_ranks(count, bound, limit)
+    assert ranks == sorted(ranks, reverse=True), "the oldest part first"
+    return [right - left for left, right in pairwise([0, *ranks[::-1], count])]
+
+
 @given(st.integers(min_value=1, max_value=10_000), st.integers(min_value=1, max_value=500))
 def test_ranks_divide_a_window_evenly(count: int, bound: int) -> None:
-    edges = [0, *cut_ranks(count, bound), count]
-    sizes = [right - left for left, right in pairwise(edges)]
+    sizes = sizes_of_parts(count, bound, 500)
     assert 0 < max(sizes) <= bound
     assert max(sizes) - min(sizes) <= 1
+
+
+@given(
+    st.integers(min_value=1, max_value=10_000_000),
+    st.integers(min_value=20, max_value=200),
+    st.integers(min_value=10, max_value=500),
+)
+def test_large_parts_but_the_oldest_fill_their_pages(count: int, wide: int, limit: int) -> None:
+    bound = wide * limit
+    sizes = sizes_of_parts(count, bound, limit)
+    if pages(count, limit) < 20 * len(sizes):
+        return
+    assert {size % limit for size in sizes[:-1]} <= {limit - 5}
+    assert max(sizes[:-1], default=0) <= bound
+    assert sizes[-1] <= bound + 5 * len(sizes)
+    assert max(sizes) - min(sizes) <= 2 * limit + 5 * len(sizes)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Generic
 
 from msgspec import Struct
 
+from segment_fetch.division import Division
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import (
     Event,
@@ -32,7 +33,7 @@ from segment_fetch.pool import Pool, Tally
 from segment_fetch.protocol import new_fields
 from segment_fetch.query import Window
 from segment_fetch.reading import Outlet, WindowRead, WindowReading
-from segment_fetch.splitting import Piece, Splitting
+from segment_fetch.splitting import Piece
 
 WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
@@ -67,7 +68,7 @@ class Reader(Generic[Part]):
         self._more = more
         self._asked = False
         self._unopened = deque(windows)
-        self._open: list[WindowReading[Part] | Splitting | Piece] = []
+        self._open: list[WindowReading[Part] | Division | Piece] = []
         self._settings = settings
         self._encode = encode
         self._tell = tell
@@ -103,8 +104,8 @@ class Reader(Generic[Part]):
         else:
             self._unopened.append(window)
 
-    def _may_fill(self, item: WindowReading[Part] | Splitting) -> bool:
-        if isinstance(item, Splitting) or item.count is None or item.window in self._held:
+    def _may_fill(self, item: WindowReading[Part] | Division) -> bool:
+        if isinstance(item, Division) or item.count is None or item.window in self._held:
             return True
         if self._held and self._full(item.count) and item.window > min(self._held):
             return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
@@ -132,10 +133,12 @@ class Reader(Generic[Part]):
         owner = request.reading
         if not self.wants(request):
             return
-        if isinstance(owner, Splitting):
-            whole = self._reading(owner.window)
-            self._replace(owner, [whole])
-            owner = whole
+        if isinstance(owner, Division):
+            rest = self._reading(owner.rest)
+            self._replace(owner, [rest])
+            if owner.parts:
+                self._tell(WindowSplit(owner.window, (*owner.parts, owner.rest)))
+            owner = rest
         self._finish(owner, owner.unproven(Failed(str(error))))
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
@@ -147,14 +150,14 @@ class Reader(Generic[Part]):
         owner.answered(request, answer)
         self._tell(PageRead(owner.window, request.offset, len(answer.page.segments)))
         self._name_fields(answer)
-        if isinstance(owner, Splitting):
-            if owner.complete:
+        if isinstance(owner, Division):
+            if not owner.has_next:
                 self._divide(owner)
             return
         if first:
             self._tell(WindowOpened(owner.window, owner.count))
             if self._too_large(owner):
-                self._replace(owner, [Splitting(owner.window, answer, owner.limit, self._settings.split_above)])
+                self._replace(owner, [Division(owner.window, answer, owner.limit, self._settings.split_above)])
                 return
         if (read := owner.advance()) is not None:
             self._finish(owner, read)
@@ -174,13 +177,17 @@ class Reader(Generic[Part]):
         self._tell(WindowDone(read.window, read.status, read.segments, read.reason))
         self._done(read)
 
-    def _divide(self, owner: Splitting) -> None:
-        pieces = owner.pieces()
-        self._tell(WindowSplit(owner.window, tuple(piece.window for piece in pieces)))
-        self._replace(owner, pieces)
+    def _divide(self, owner: Division) -> None:
+        """Begins the parts that are known, so that connections have something to do while the others are found."""
+        ready = owner.ready()
+        if owner.complete:
+            self._tell(WindowSplit(owner.window, tuple(owner.parts)))
+            self._replace(owner, ready)
+        elif ready:
+            self._replace(owner, [*ready, owner])
 
     def _replace(
-        self, owner: WindowReading[Part] | Splitting, items: Sequence[WindowReading[Part] | Splitting | Piece]
+        self, owner: WindowReading[Part] | Division, items: Sequence[WindowReading[Part] | Division | Piece]
     ) -> None:
         at = next(index for index, item in enumerate(self._open) if item is owner)
         self._open[at : at + 1] = items

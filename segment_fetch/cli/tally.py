@@ -69,6 +69,8 @@ class Tally:
     def _split(self, event: WindowSplit) -> None:
         self.windows += len(event.parts) - 1
         self._parts.update(event.parts)
+        for part in event.parts:  # a part can be opened before all of them are known
+            self._known -= self._counts.pop(part, 0)
         self._holds(event.window, 0)
 
     def _opened(self, event: WindowOpened) -> None:

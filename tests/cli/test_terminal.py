@@ -157,6 +157,16 @@ def test_a_tally_follows_splits_and_second_readings() -> None:
     assert (tally.fraction, tally.done) == (1.0, 2)
 
 
+def test_a_tally_follows_parts_that_are_opened_before_all_are_known() -> None:
+    tally = Tally(_Clock())
+    whole, first, last = Window(0, 2 * DAY), Window(0, DAY), Window(DAY, 2 * DAY)
+    for event in (RangePlanned(1, 0), WindowOpened(whole, 1_000), WindowOpened(first, 500), PageRead(first, 0, 400)):
+        tally.take(event)
+    tally.take(WindowSplit(whole, (first, last)))
+    tally.take(WindowOpened(last, 500))
+    assert (tally.read, tally.expected, tally.windows, tally.sure) == (400, 1_000, 2, True)
+
+
 def test_a_tally_counts_trouble_and_guesses_what_is_left() -> None:
     clock = _Clock()
     tally = Tally(clock)

@@ -119,15 +119,17 @@ class _Rate:
         return self.aim if self.aim >= self.ceiling else KEEP * self.aim
 
     @property
-    def closest(self) -> float:
-        """The rate at which requests may follow each other to make up for a late one.
+    def at_untried_ceiling(self) -> bool:
+        """Whether requests go as fast as the user allows, and that has not been refused."""
+        return self.value > MARGIN * self._told
 
-        Nobody has refused a ceiling that is still untried. Above a refused rate two requests are one too many for a
-        server that counts each, and at a ceiling that was refused it is thought to be such a server.
+    @property
+    def counted(self) -> bool:
+        """Whether requests keep their distance, as a server without any burst refuses two that are closer.
+
+        An untried ceiling is not thought to be the limit of such a server, and a ramp is refused in any case.
         """
-        if self._told < math.inf:
-            return self.value if self.ceiling < UNTRIED * self._told else math.inf
-        return max(self.value, self.refused or math.inf)
+        return self.ceiling < UNTRIED * self._told if self._told < math.inf else self.refused > 0
 
     def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
         lead = LEAD * meter.rate(now, 1.0)
@@ -176,7 +178,7 @@ class _Rate:
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
             self.value = min(self.value, max(self._slowest, refusal.given))
-        elif self.value > MARGIN * self._told:
+        elif self.at_untried_ceiling:
             self.refused = self.value
             self.ceiling = self.value = self.aim = MARGIN * self._told
         elif self.ramping:
@@ -228,8 +230,8 @@ class Pacer:
     whichever of `accepted`, `refused` and `dropped` came of the request, a cancelled one too.
 
     `ceiling` (requests a second) is the user's own limit: the pacer starts at it and never goes above. Sends
-    are evenly spaced, and what a timer makes late is made up for by 10 ms at most. `connections` is the most in flight,
-    and `learned` what an earlier run found.
+    are evenly spaced; until a refusal, 10 ms by which a timer is late are made up for. `connections` is the most in
+    flight, and `learned` what an earlier run found.
     """
 
     def __init__(self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None) -> None:
@@ -268,19 +270,15 @@ class Pacer:
         self._in_flight += 1
         rate = self._rate.value
         first = FIRST if self._next == -math.inf else 0.0
-        self._next = self._after(now, rate) + first
+        self._next = max(self._next, now - self._made_up(rate)) + 1 / rate + first
         self._waited = False
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
         return Ticket(now, self._in_flight, rate)
 
-    def _after(self, now: float, rate: float) -> float:
-        """When the next request is due: evenly, counted from when this one was, unless there was nothing to send."""
-        if rate >= FAST:
-            return max(self._next, now - GRAIN) + 1 / rate
-        if not self._waited:
-            return max(self._next, now) + 1 / rate
-        return max(max(self._next, now - GRAIN) + 1 / rate, now + 1 / self._rate.closest)
+    def _made_up(self, rate: float) -> float:
+        """Seconds that are made up for if a request is late: by a timer, not because there was nothing to send."""
+        return GRAIN if rate >= FAST or (self._waited and not self._rate.counted) else 0.0
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
@@ -316,7 +314,8 @@ class Pacer:
     def _find_fault(self, event: Refusal) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
         self._event = None
-        if self._answers >= FEW and self._cap.is_to_blame(event.level, self._meter.level()):
+        in_doubt = self._answers < FEW or self._rate.at_untried_ceiling  # what was told may well be the limit
+        if not in_doubt and self._cap.is_to_blame(event.level, self._meter.level()):
             self._blame = "concurrency"
             self._cap.lower(event.level, event.at, self._resume)
         else:

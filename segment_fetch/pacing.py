@@ -48,6 +48,7 @@ RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
 FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
 UNTRIED: Final = 0.9995  # of a ceiling, until it is refused: two clocks may differ by as much
 MARGIN: Final = 0.98  # of one that was: requests arrive a little closer to each other than they were sent
+MANY: Final = 4  # times what a server may have stored: so many more accepted show that its limit is near the rate
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
@@ -81,8 +82,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Refusal(msgspec.Struct, frozen=True):
     """A 429 that has begun a pause: how many were in flight with it, the rate at which it was sent, when it came.
 
-    `given` a second were accepted in the 10 s before it. `lasted` seconds have passed since the last such event, after
-    which `again` says that hardly anything was accepted.
+    `given` a second were accepted in the 10 s before it. `lasted` seconds have passed since the last such event, and
+    `accepted` requests been accepted; `again` says that those are hardly any.
     """
 
     level: int
@@ -91,6 +92,7 @@ class Refusal(msgspec.Struct, frozen=True):
     given: float
     again: bool
     lasted: float
+    accepted: int
 
 
 class _Rate:
@@ -106,6 +108,7 @@ class _Rate:
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
+        self._stored = math.inf  # requests that the server may accept above its limit after a pause, at most
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
@@ -179,12 +182,15 @@ class _Rate:
         elif refusal.again:
             self.value = min(self.value, max(self._slowest, refusal.given))
         elif self.at_untried_ceiling:
-            self.refused = self.value
+            self.refused, self._stored = self.value, refusal.accepted
             self.ceiling = self.value = self.aim = MARGIN * self._told
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             self.value = max(self._slowest, min(self.aim, RAMPED * self._spread(refusal, pause)))
+        elif self.value >= MARGIN * self._told and refusal.accepted >= MANY * self._stored:
+            self.refused = self.value  # one request came too early; there is nothing to be measured
+            self.value = self.aim = CUT * self.value
         else:
             self._cut(refusal.given, long=refusal.lasted > RECENT)
 
@@ -308,7 +314,8 @@ class Pacer:
         self._streak = self._streak + 1 if again else 0
         self._resume = self._next = self._tick = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
         self._refused_at = ticket.sent_at
-        self._event = Refusal(ticket.level, ticket.rate, now, self._meter.rate(now, RECENT), again, now - self._since)
+        given, lasted = self._meter.rate(now, RECENT), now - self._since
+        self._event = Refusal(ticket.level, ticket.rate, now, given, again, lasted, self._accepted)
         self._since, self._accepted = now, 0
 
     def _find_fault(self, event: Refusal) -> None:

@@ -31,8 +31,10 @@ class Meter(AcceptedMeter):
 LIMITED = Learned(10.0, limited=True, cap=None, at=0.0)
 
 
-def refusal(rate: _Rate, at: float, given: float, *, again: bool = False, lasted: float = 5.0) -> Refusal:
-    return Refusal(level=1, rate=rate.value, at=at, given=given, again=again, lasted=lasted)
+def refusal(
+    rate: _Rate, at: float, given: float, *, again: bool = False, lasted: float = 5.0, accepted: int = 50
+) -> Refusal:
+    return Refusal(1, rate.value, at, given, again, lasted, accepted)
 
 
 def holding(rate: float = 10.0, ceiling: float = math.inf) -> _Rate:
@@ -252,12 +254,16 @@ class TestRamp:
             rate.adjust(now, 1.0, Meter(), capped=False)
         assert rate.value == pytest.approx(0.98 * 20)
 
-    def test_a_second_refusal_below_a_ceiling_is_a_measurement(self) -> None:
+    @pytest.mark.parametrize(("accepted", "value"), [(39, 15.0), (40, 0.98 * 0.98 * 20)], ids=["few", "many"])
+    def test_a_second_refusal_at_a_ceiling_is_a_measurement_unless_many_were_accepted(
+        self, accepted: int, value: float
+    ) -> None:
+        """Ten were accepted before the first: no more than that can be stored, so the limit must be near the rate."""
         rate = _Rate(20.0, None)
-        for at in (10.0, 20.0):
-            rate.lower(refusal(rate, at, 15.0), pause=1.0)
+        for at, before in ((1.0, 10), (4.0, accepted)):
+            rate.lower(refusal(rate, at, 15.0, accepted=before), pause=1.0)
             rate.pause(at, at + 1, best=0.0)
-        assert rate.value == pytest.approx(15.0)
+        assert rate.value == pytest.approx(value)
 
 
 class TestRate:
@@ -779,6 +785,19 @@ def test_what_is_hard_stays_as_good_as_it_is(name: str, goodput: float, refused:
     measured = benchmark.measure(ROWS[name], None, 1)
     assert measured[0] >= goodput
     assert measured[1] <= refused
+
+
+@pytest.mark.parametrize("latency", [0.05, 0.2, 0.4])
+def test_a_server_that_counts_more_strictly_than_it_says_refuses_a_ceiling_once(latency: float) -> None:
+    """Where each refusal takes a second, and the rate falls by 2 %; the next run begins with that."""
+    first, conditions = Pacer(ceiling=20.0), Conditions(seconds=60, latency=latency)
+    outcome = World(TokenBucket(19.9, 1), conditions, 1).run(first)
+    assert first.snapshot(60.0).blame == "rate"
+    assert outcome.goodput >= 0.96
+    assert outcome.refused <= 2
+    again = World(TokenBucket(19.9, 1), conditions, 1).run(Pacer(ceiling=20.0, learned=first.learned(0.0)))
+    assert again.refused == 0
+    assert again.goodput == pytest.approx(0.985, abs=0.005)
 
 
 def test_without_a_limit_five_hundred_a_second_come_within_nine_seconds() -> None:

@@ -20,8 +20,9 @@ from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Window, to_ms
 SPLIT_ABOVE = 50_000
 """Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
 
-_SHARED = 5
-"""Rows that a part of a divided window reads twice, or with the next part, and some to spare for ties."""
+_SHARED = 40
+"""Rows that a part of a divided window reads twice, or with the next part, at most: more are shared where many close
+within a few milliseconds of each other."""
 
 _EVEN = 20
 """Pages in a part, from which on one more or less makes no difference."""
@@ -113,12 +114,12 @@ def pages(count: int, limit: int) -> int:
 def cut_ranks(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
     """Offsets in a window of `count` segments that divide it into parts of about equal count, the oldest part's first.
 
-    Parts hold at most `bound`, the oldest a few rows more. All others fill their pages of `limit`, as a few rows too
-    many would cost each of them a page; parts of a few pages are rather kept equal.
+    Parts hold at most `bound`, or a page more. All but the oldest fill their pages of `limit`, as a few rows too many
+    would cost each of them a page; parts of a few pages are rather kept equal.
     """
     parts = math.ceil(count / bound)
     newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
-    needed = pages(count, limit)
+    needed = pages(count + _SHARED * (parts - 1), limit)
     if needed < _EVEN * parts:
         return [count * above // parts for above in newer]
     return [needed * above // parts * limit - _SHARED * above for above in newer]

@@ -90,6 +90,13 @@ async def test_a_big_window_is_divided_without_loss_and_almost_without_cost(incl
     assert max(opened) <= split * 1.2
 
 
+async def test_large_parts_of_a_window_cost_one_request_more_in_all() -> None:
+    """100 pages in four parts, each of which shares a few rows with the next."""
+    async with Simulator(dataset(50_000, days=6), clock=lambda: NOW) as simulator:
+        assert len(await ids_of(simulator, days=6, split_above=12_500)) == 50_000
+        assert simulator.stats.requests == 101
+
+
 @pytest.mark.parametrize("inclusive", [True, False])
 @pytest.mark.parametrize("shuffled", [True, False])
 async def test_two_thousand_segments_on_one_millisecond(inclusive: bool, shuffled: bool) -> None:

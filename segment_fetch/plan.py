@@ -25,7 +25,7 @@ _SHARED = 40
 within a few milliseconds of each other."""
 
 _EVEN = 20
-"""Pages in a part, from which on one more or less makes no difference."""
+"""How many times as large a part is as a page, and as what it shares, from which on a page more makes no difference."""
 
 
 class PlannedWindow(Struct, frozen=True):
@@ -120,7 +120,7 @@ def cut_ranks(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
     parts = math.ceil(count / bound)
     newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
     needed = pages(count + _SHARED * (parts - 1), limit)
-    if needed < _EVEN * parts:
+    if count < parts * max(_EVEN * limit, _EVEN * _SHARED):
         return [count * above // parts for above in newer]
     return [needed * above // parts * limit - _SHARED * above for above in newer]
 

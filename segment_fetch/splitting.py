@@ -31,7 +31,7 @@ class Splitting:
         self.limit = limit
         self.requests = 1
         self._count = first.page.pagination.count
-        ranks = cut_ranks(self._count, bound)
+        ranks = cut_ranks(self._count, bound, limit)
         self._keep = Packed.of if len(ranks) > _MOST_UNPACKED else Packed.loosely
         self._answers = {0: self._keep(first)}
         self._todo = deque(ranks)

@@ -94,11 +94,18 @@ def test_ranks_divide_a_window_evenly(count: int, bound: int) -> None:
 def test_large_parts_but_the_oldest_fill_their_pages(count: int, wide: int, limit: int) -> None:
     bound = wide * limit
     sizes = sizes_of_parts(count, bound, limit)
-    if pages(count, limit) < 20 * len(sizes):
+    if count < len(sizes) * max(20 * limit, 800):
         return
     assert {(size + 40) % limit for size in sizes[:-1]} <= {0}
     assert max(sizes) <= bound + limit
     assert max(sizes) - min(sizes) <= 2 * limit
+
+
+@given(st.integers(1, 100_000), st.integers(1, 2_000), st.integers(1, 500))
+def test_no_part_is_empty_or_much_larger_than_the_bound(count: int, bound: int, limit: int) -> None:
+    sizes = sizes_of_parts(count, max(bound, limit), limit)
+    assert min(sizes) > 0
+    assert max(sizes) <= max(bound, limit) + limit + 40
 
 
 @pytest.mark.parametrize(

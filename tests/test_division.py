@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import msgspec
 import pytest
+from msgspec import structs
 
+from segment_fetch import splitting
 from segment_fetch.division import Division
 from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.models import Pagination, Segment, SegmentPage
+from segment_fetch.protocol import read_page
 from segment_fetch.query import Window
 from tests.support import NOW
 
@@ -75,3 +79,21 @@ def test_whatever_comes_when_the_parts_cover_the_window_once(seed: int) -> None:
     assert (division.parts[0].start, division.parts[-1].end) == (WHOLE.start, WHOLE.end)
     assert all(older.end == newer.start for older, newer in pairwise(division.parts))
     assert all(part.start < part.end for part in division.parts)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_pages_that_are_packed_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch, *, quick: bool) -> None:
+    found = []
+    for most_unpacked in (64, 0):
+        monkeypatch.setattr(splitting, "_MOST_UNPACKED", most_unpacked)
+        division, asked = divided(SPREAD)
+        for request in asked:
+            answer = served(request, SPREAD)
+            if quick:
+                answer = structs.replace(answer, page=read_page(msgspec.json.encode(answer.page)))
+            division.answered(request, answer)
+        pieces = division.pieces()
+        found.append([(piece.window, list(piece.newest().page.segments)) for piece in pieces])
+    assert found[0] == found[1]
+    assert all(window.start <= row.endTimeL <= window.end for window, rows in found[0] for row in rows)
+    assert len(found[0]) == PARTS + 1  # the rest of the division, too

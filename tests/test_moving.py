@@ -1,0 +1,58 @@
+"""What a window that moves does with pages that contradict each other about where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from segment_fetch.events import Event
+from segment_fetch.feed import PageAnswer, PageRequest
+from segment_fetch.models import Pagination, Segment, SegmentPage
+from segment_fetch.query import Window
+from segment_fetch.reading import WindowRead, WindowReading
+
+WINDOW, LIMIT = Window(0, 1_000), 4
+ROWS = [Segment(segmentId=f"id-{at}", endTimeL=900 - at) for at in range(10)]
+
+
+def nothing(event: Event) -> None:
+    """No event matters here."""
+
+
+def read(counts: dict[int, Sequence[int]]) -> tuple[WindowRead[list[Segment]], list[int]]:
+    """The window read while it may move, and the offsets asked for. `counts` are reported for pages of an offset, each
+    once; after them, and for all other pages, the right one.
+    """
+    left = {offset: list(given) for offset, given in counts.items()}
+    reading = WindowReading(WINDOW, LIMIT, list, tell=nothing)
+    asked = []
+    while (result := reading.advance()) is None:
+        request: PageRequest = reading.next()
+        asked.append(request.offset)
+        count = left[request.offset].pop(0) if left.get(request.offset) else len(ROWS)
+        rows = [row for row in ROWS if row.endTimeL <= request.window.end]
+        page = rows[request.offset : min(count, request.offset + LIMIT)]
+        reading.answered(request, PageAnswer(SegmentPage(page, Pagination(count)), WINDOW.end))
+    return result, asked
+
+
+def written(result: WindowRead[list[Segment]]) -> list[Segment]:
+    return [row for part in result.parts for row in part]
+
+
+def test_pages_are_stitched() -> None:
+    result, asked = read({})
+    assert (result.status, written(result)) == ("provisional", ROWS[::-1])
+    assert asked == [0, 2, 4, 6]
+
+
+def test_a_page_that_falsely_claims_to_be_the_last_is_asked_for_again() -> None:
+    result, asked = read({4: [8]})
+    assert (result.status, written(result)) == ("provisional", ROWS[::-1])
+    assert asked == [0, 2, 4, 6, 4]
+
+
+def test_a_page_that_claims_it_twice_is_believed() -> None:
+    """Then what other pages hold behind it has vanished since."""
+    result, asked = read({4: [8, 8]})
+    assert (result.status, written(result)) == ("provisional", ROWS[:8][::-1])
+    assert asked == [0, 2, 4, 6, 4]

@@ -1,6 +1,10 @@
 """The compiled part, which is left out where no compiler is: all else of the package is said in pyproject.toml."""
 
+import sysconfig
+
 from setuptools import Extension, setup
+
+compiled = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such a Python has no stable ABI
 
 setup(
     ext_modules=[
@@ -11,6 +15,8 @@ setup(
             py_limited_api=True,
             optional=True,
         )
-    ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    ]
+    if compiled
+    else [],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if compiled else {},
 )

@@ -227,13 +227,13 @@ static int is_before(const Row *one, const Row *other)
     return order ? order < 0 : one->id_length < other->id_length;
 }
 
-/* Rows, newest first, into the written order: oldest first, equal close times by id, the same id as sent. */
+/* Rows, newest first, into the written order: oldest first, equal close times by id, the same id last sent first. */
 static void put_in_order(const Row *rows, const Row **order, int count)
 {
     for (int i = 0; i < count; i++) {
         const Row *row = &rows[count - 1 - i];
         int at = i;
-        for (; at > 0 && !is_before(order[at - 1], row); at--)
+        for (; at > 0 && is_before(row, order[at - 1]); at--)
             order[at] = order[at - 1];
         order[at] = row;
     }
@@ -241,7 +241,8 @@ static void put_in_order(const Row *rows, const Row **order, int count)
 
 static uint64_t mixed(uint64_t hash, uint64_t word)
 {
-    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    hash ^= word;
+    hash = (hash ^ (hash >> 32)) * 0x9e3779b97f4a7c15u;
     return hash ^ (hash >> 29);
 }
 

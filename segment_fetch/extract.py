@@ -21,7 +21,8 @@ from segment_fetch.order import Part
 from segment_fetch.pool import Tally
 from segment_fetch.query import Query, Window
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks.base import Sink, encoded
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.encoding import encoded
 
 T = TypeVar("T")
 

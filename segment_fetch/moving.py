@@ -26,19 +26,28 @@ def _picked(rows: Sequence[Segment], which: Sequence[int]) -> Sequence[Segment]:
     return [segments[row] for row in which]
 
 
-def _apart(chain: Iterable[Sequence[Segment]]) -> list[Sequence[Segment]]:
+def _apart(chain: Iterable[Sequence[Segment]], limit: int) -> list[Sequence[Segment]]:
     """The rows of a chain of pages, newest first, so that none but the rows of one instant are in two of its members.
 
     A row that came or went between two overlapping pages is in one of them alone, where the other has newer and older
-    ones; the two are then put together.
+    ones; such pages are sorted together, and divided anew into as many rows as a page holds.
     """
-    apart: list[Sequence[Segment]] = []
+    runs: list[tuple[int, list[Sequence[Segment]]]] = []
     for rows in filter(len, chain):
-        member = rows
-        while apart and times_of(apart[-1])[-1] < times_of(member)[0]:
-            member = in_order([*apart.pop(), *member])[::-1]
-        apart.append(member)
-    return apart
+        times = times_of(rows)
+        oldest, run = times[-1], [rows]
+        while runs and runs[-1][0] < times[0]:
+            above, pages = runs.pop()
+            oldest, run = min(above, oldest), [*pages, *run]
+        runs.append((oldest, run))
+    return [member for _, run in runs for member in _sorted_together(run, limit)]
+
+
+def _sorted_together(pages: list[Sequence[Segment]], limit: int) -> list[Sequence[Segment]]:
+    if len(pages) == 1:
+        return pages
+    rows = in_order(row for page in pages for row in page)[::-1]
+    return [rows[at : at + limit] for at in range(0, len(rows), limit)]
 
 
 class MovingPass(Pass[Part]):
@@ -119,7 +128,7 @@ class MovingPass(Pass[Part]):
         owned = (rows[foreign(times_of(rows), self._window) :] for rows in chain)
         joiner = Joiner(self._encode)
         parts: list[Part] = []
-        for rows in reversed(_apart(owned)):
+        for rows in reversed(_apart(owned, self._limit)):
             parts += joiner.add(slice_page(rows, times_of(rows), self._encode))
         parts += joiner.end()
         return Proven(parts, joiner.rows)

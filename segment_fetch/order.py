@@ -44,11 +44,6 @@ def in_order(rows: Iterable[Segment]) -> list[Segment]:
     return sorted(rows, key=close_order)
 
 
-def _page_in_order(rows: Sequence[Segment]) -> Sequence[Segment]:
-    """A page's rows, oldest first, in the written order."""
-    return rows if isinstance(rows, Lines) else in_order(rows)
-
-
 def slice_page(
     newest_first: Sequence[Segment],
     times: Sequence[int],
@@ -56,13 +51,14 @@ def slice_page(
     *,
     falling: bool = False,
 ) -> Slice[Part]:
-    """A page's rows and their close times, newest first, made ready. `falling`: no two times are known to be equal."""
+    """A page's rows and their close times, newest first, made ready. `falling`: no two times are equal."""
     rows = newest_first[::-1]
     if falling and len(rows) > 2:
         return Slice(list(rows[:1]), encode(rows[1:-1]), list(rows[-1:]), len(rows) - 2)
     if not rows:
         return Slice((), None, ())
-    rows = _page_in_order(rows)
+    if not isinstance(rows, Lines):  # which are in the written order
+        rows = in_order(rows)
     low = len(times) - bisect_left(times, -times[-1], key=neg)
     high = len(times) - bisect_right(times, -times[0], key=neg)
     if low > high:  # all of one millisecond

@@ -20,7 +20,7 @@ from segment_fetch.wire import times_of
 
 _QUICKLY = 1
 _MOST_UNPACKED = 64
-"""Pages that are kept as they are: packing one takes longer than all else that is done with it."""
+"""Pages that are kept as they are, some 16 MB: packing one takes longer than all else that is done with it."""
 
 
 class Splitting:
@@ -77,7 +77,7 @@ class Splitting:
 
 
 class Packed(Struct, frozen=True):
-    """A page in a tenth of its memory, as hundreds may wait; one with new fields is kept as it is."""
+    """A page that waits. Where hundreds do, in a tenth of its memory, but for one with new fields."""
 
     times: Sequence[int]
     page: bytes | SegmentPage

@@ -104,6 +104,11 @@ def _page_around(rest: bytes) -> SegmentPage | None:
         return None
 
 
+def decode_lines(lines: bytes | memoryview) -> list[Segment]:
+    """The segments of JSON Lines."""
+    return _segments.decode_lines(lines)
+
+
 def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
     """The rows as a sequence that costs nothing to look at again."""
     return list(rows) if isinstance(rows, Lines) else rows
@@ -147,7 +152,7 @@ class Lines(Sequence[Segment]):
         self._columns = columns
         self._first, self._last = first, last
         self.falling = falling
-        """Whether no two close times are known to be equal."""
+        """Whether it is known that no two close times are equal."""
         self.newest_first = newest_first
 
     def __len__(self) -> int:
@@ -181,7 +186,7 @@ class Lines(Sequence[Segment]):
         return column if self.newest_first else column[::-1]
 
     def __iter__(self) -> Iterator[Segment]:
-        segments = _segments.decode_lines(self.text)
+        segments = decode_lines(self.text)
         return reversed(segments) if self.newest_first else iter(segments)
 
     @overload

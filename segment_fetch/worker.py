@@ -30,7 +30,7 @@ from segment_fetch.processes import Job, packed
 from segment_fetch.query import Window
 from segment_fetch.reader import Reads, read
 from segment_fetch.reading import WindowRead
-from segment_fetch.sinks.base import encoded
+from segment_fetch.sinks.encoding import encoded
 from segment_fetch.transport import Transport
 from segment_fetch.writing import Drafts
 

@@ -105,7 +105,7 @@ class LoggedDisk(Disk):
         self.before(f"create {path.name}")
         return super().create(path)
 
-    def write(self, file: BinaryIO, data: bytes | memoryview) -> None:
+    def write(self, file: BinaryIO, data: bytes) -> None:
         self.before("write")
         super().write(file, data)
 

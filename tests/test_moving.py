@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from segment_fetch.events import Event
 from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.models import Pagination, Segment, SegmentPage
+from segment_fetch.moving import _apart
 from segment_fetch.query import Window
 from segment_fetch.reading import WindowRead, WindowReading
 
@@ -56,3 +57,17 @@ def test_a_page_that_claims_it_twice_is_believed() -> None:
     result, asked = read({4: [8, 8]})
     assert (result.status, written(result)) == ("provisional", ROWS[:8][::-1])
     assert asked == [0, 2, 4, 6, 4]
+
+
+def test_pages_between_each_of_which_a_row_came_are_sorted_together_and_stay_pages() -> None:
+    """The row that came is in the lower page alone, where the upper one has newer and older ones."""
+    closes = [[9, 8, 7, 5], [6, 4, 3, 1], [2, 0], [], [-1, -1, -2], [-2]]
+    chain = [[Segment(segmentId=f"{at} {close}", endTimeL=close) for at, close in enumerate(page)] for page in closes]
+    members = _apart(chain, LIMIT)
+    assert [[row.endTimeL for row in member] for member in members] == [
+        [9, 8, 7, 6],
+        [5, 4, 3, 2],
+        [1, 0],
+        [-1, -1, -2],
+        [-2],
+    ]

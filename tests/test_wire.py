@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
+import string
+import sys
+from array import array
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter
@@ -14,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from segment_fetch import wire
 from segment_fetch.events import Event
@@ -24,8 +29,9 @@ from segment_fetch.protocol import decode_page, read_page
 from segment_fetch.query import Window
 from segment_fetch.reading import WindowRead, WindowReading
 from segment_fetch.simulator import Dataset
-from segment_fetch.sinks import CsvSink, FolderSink, JsonLines, JsonlSink, ParquetSink
-from segment_fetch.sinks.base import Sink, encoded
+from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonLines, JsonlSink, ParquetSink, StreamSink
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.encoding import encoded
 from segment_fetch.wire import (
     COMPILED,
     Lines,
@@ -62,7 +68,7 @@ def lines_of(body: bytes) -> Lines:
 
 def as_decoded(body: bytes) -> list[Segment]:
     """The page's rows, newest first, as the quick road orders them."""
-    return in_order(decode_page(body).segments)[::-1]
+    return in_order(decode_page(body).segments[::-1])[::-1]
 
 
 needs_the_scanner = pytest.mark.skipif(not COMPILED, reason="no C compiler was there")
@@ -201,7 +207,7 @@ def test_rows_that_may_not_be_the_page_s_own_are_left_to_the_slow_road(body: byt
 def test_every_beginning_of_a_page_is_read_to_its_end_and_no_further() -> None:
     body = compact({**FULL, "employeeId": "é"}, FULL, **AROUND)
     for length in range(len(body)):
-        assert quick_page(memoryview(body)[:length]) is None
+        assert quick_page(memoryview(array("B", body[:length]))) is None
     assert quick_page(body) is not None
 
 
@@ -219,20 +225,23 @@ def test_damaged_pages_take_the_slow_road_or_give_what_it_gives() -> None:
         if page is not None:
             quick += 1
             assert isinstance(page.segments, Lines)
-            assert bytes(page.segments.text) == JsonLines().encode(in_order(decode_page(bytes(body)).segments))
+            assert bytes(page.segments.text) == JsonLines().encode(as_decoded(bytes(body))[::-1])
     assert quick > 1_000
 
 
 @given(st.lists(st.lists(st.sampled_from([0, 1, -1, 2**63 - 1, -(2**63), 1 << 20, 3 << 44, 5]) | numbers, max_size=40)))
 def test_keys_are_counted_once(columns: list[list[int]]) -> None:
     views = [memoryview(b"".join(key.to_bytes(8, "little", signed=True) for key in keys)).cast("q") for keys in columns]
-    if COMPILED and os.sys.byteorder == "little":  # type: ignore[attr-defined]
+    if COMPILED and sys.byteorder == "little":
         assert distinct(list(views)) == len(set().union(*columns))
 
 
 def test_keys_of_many_ids_are_all_different() -> None:
     assert len({key_of(f"111111:{number}:f468270d-1230-4bac") for number in range(200_000)}) == 200_000
     assert len({key_of("x" * length) for length in range(300)}) == 300
+    digits = string.ascii_letters + string.digits
+    places = (f"aaaaaaa{a}aaa{b}aaa{c}aaaaaaaa" for a in digits for b in digits for c in digits)
+    assert len({key_of(name) for name in places}) == len(digits) ** 3
 
 
 @needs_the_scanner
@@ -290,6 +299,49 @@ def test_without_the_scanner_all_takes_the_slow_road(tmp_path: Any, monkeypatch:
     assert quick_page(bodies[0]) is None
     slow = reading_of(bodies, JsonlSink(tmp_path))
     assert b"".join(quick.parts) == b"".join(slow.parts)
+
+
+class Blotted(JsonlSink):
+    """A sink of a user's own."""
+
+    def encode(self, segments: Sequence[Segment]) -> bytes:
+        return super().encode([structs.replace(segment, employeeId="-") for segment in segments])
+
+
+class BlottedLines(JsonLines):
+    """A format of a user's own."""
+
+    def encode(self, segments: Sequence[Segment]) -> bytes:
+        return super().encode([structs.replace(segment, employeeId="-") for segment in segments])
+
+
+class Marked(BlottedLines):
+    """One that says what becomes of lines, too."""
+
+    def encode_lines(self, lines: bytes) -> bytes:
+        return b"marked " + lines
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        Blotted("out"),
+        FolderSink("out", BlottedLines()),
+        StreamSink(io.BytesIO(), BlottedLines()),
+        FolderSink("out", BlottedLines(), "gzip", partition="day"),
+    ],
+)
+def test_who_overrides_encode_alone_is_given_every_segment(sink: Sink[bytes]) -> None:
+    lines = lines_of(compact({**FULL, "segmentId": "b"}, FULL))
+    encodings = [encoded(sink, lines), sink.encode(list(lines[::-1]))]
+    assert encodings[0] == encodings[1]
+    assert encodings[0].count(b'"employeeId":"-"') == 2
+
+
+def test_who_overrides_encode_lines_is_given_them() -> None:
+    lines = lines_of(compact(FULL))
+    assert encoded(FolderSink("out", Marked()), lines) == b"marked " + bytes(lines.text)
+    assert encoded(FolderSink("out", Csv()), lines).startswith(b"text,5,")
 
 
 @pytest.mark.parametrize("sink", [JsonlSink, CsvSink, ParquetSink])

@@ -98,7 +98,7 @@ async def a_stream(client: SegmentClient) -> None:
         assert_type(await anext(batches), list[Segment])
 
 
-def destinations() -> list[Sink[bytes | memoryview]]:
+def destinations() -> list[Sink[bytes]]:
     return [
         JsonlSink("out"),
         JsonlSink(Path("out"), "gzip"),
@@ -106,16 +106,12 @@ def destinations() -> list[Sink[bytes | memoryview]]:
         FolderSink("out", Csv(safe=True), "none"),
         JsonlSink("out", partition="day"),
         StreamSink(sys.stdout.buffer),
-    ]
-
-
-def others() -> list[Sink[Any]]:
-    return [
         Own(),
-        ParquetSink("out"),
-        ParquetSink(Path("out"), "gzip", partition="day"),
-        FolderSink("out", Parquet(), "zstd"),
     ]
+
+
+def with_columns() -> list[Sink[Any]]:
+    return [ParquetSink("out"), ParquetSink(Path("out"), "gzip", partition="day"), FolderSink("out", Parquet(), "zstd")]
 
 
 class Own(Sink[bytes]):

@@ -21,6 +21,8 @@ from segment_fetch.models import Segment
 from segment_fetch.query import Filters, Query, Window
 from segment_fetch.reading import WindowRead
 from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.encoding import encoded_lines
+from segment_fetch.sinks.formats import JsonLines
 
 _QUERY = Query("111111", "conformance", Filters(skill_id="7"))
 _PATIENCE_S = 20
@@ -61,6 +63,14 @@ class SinkConformance:
             ledger.commit(window_read(ONE, encoded(medium, rows)))
         assert told(medium) == [medium.record(row) for row in rows]
         assert read_back(medium) == keys(rows)
+
+    def test_lines_are_stored_as_their_segments_are(self, medium: Medium) -> None:
+        """Some rows come as JSON Lines already."""
+        rows = rows_of(ONE, *(f"row {number}" for number in range(_PAGE)))
+        lines = JsonLines().encode(rows)
+        with run(medium) as ledger:
+            ledger.commit(window_read(ONE, [encoded_lines(medium.sink(), lines)]))
+        assert told(medium) == [medium.record(row) for row in rows]
 
     def test_windows_side_by_side(self, medium: Medium) -> None:
         """Windows that are still being read are written part by part, in turns."""

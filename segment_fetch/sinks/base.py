@@ -12,7 +12,7 @@ from msgspec import Struct
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
 from segment_fetch.query import Window
-from segment_fetch.wire import Lines
+from segment_fetch.wire import decode_lines
 
 
 class Written(Struct, frozen=True):
@@ -91,12 +91,12 @@ class Sink(ABC, Generic[Part]):
     def encode(self, segments: Sequence[Segment]) -> Part:
         """Segments in the form in which they are held in memory until their window is proven. Pure."""
 
-    def encode_lines(self, lines: Lines) -> Part:
-        """Segments that came as JSON Lines, which hold what `encode` would write as such. Pure.
+    def encode_lines(self, lines: bytes) -> Part:
+        """Segments that came as JSON Lines: the same as `encode` makes of them. Pure.
 
-        Unless overridden, they are decoded and given to `encode`.
+        Worth overriding, beside `encode`, where lines can be stored as they are; otherwise they are decoded.
         """
-        return self.encode(list(lines))
+        return self.encode(decode_lines(lines))
 
     def name(self, window: Window) -> str | None:
         """What `write` calls a window's file; None where there are no files."""
@@ -159,8 +159,3 @@ class Sink(ABC, Generic[Part]):
     @abstractmethod
     def close(self) -> None:
         """Gives the destination back. Called once after `open`, whatever happened."""
-
-
-def encoded(sink: Sink[Part], segments: Sequence[Segment]) -> Part:
-    """Segments as the sink wants them held, from either road."""
-    return sink.encode_lines(segments) if isinstance(segments, Lines) else sink.encode(segments)

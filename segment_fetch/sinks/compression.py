@@ -10,9 +10,6 @@ from typing import BinaryIO, Literal, Protocol, TypeAlias
 
 from segment_fetch.errors import InputError, MissingExtraError
 
-Text: TypeAlias = bytes | memoryview
-"""What a text format holds; a view is of lines in the very bytes that came."""
-
 Compression: TypeAlias = Literal["none", "gzip", "zstd"]
 
 SUFFIXES: dict[str, str] = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -25,7 +22,7 @@ _ZSTD_LEVEL = 3
 class Compressor(Protocol):
     """Takes pieces, gives bytes to write, and the rest at the end."""
 
-    def compress(self, data: Text, /) -> Text:
+    def compress(self, data: bytes, /) -> bytes:
         """Bytes to write for this piece; may be none yet."""
 
     def flush(self) -> bytes:
@@ -33,7 +30,7 @@ class Compressor(Protocol):
 
 
 class _Plain:
-    def compress(self, data: Text, /) -> Text:
+    def compress(self, data: bytes, /) -> bytes:
         return data
 
     def flush(self) -> bytes:

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from segment_fetch.sinks.compression import Text
-
 
 class Disk:
     """The file system. Each method is one call to it; OSError passes through."""
@@ -20,7 +18,7 @@ class Disk:
         """A new, empty file, replacing one of that name; unbuffered."""
         return path.open("wb", buffering=0)
 
-    def write(self, file: BinaryIO, data: Text) -> None:
+    def write(self, file: BinaryIO, data: bytes) -> None:
         """All of the data; a full disk is an error, not a short write."""
         view = memoryview(data)
         while view:

@@ -9,7 +9,6 @@ from typing import Protocol
 
 from segment_fetch.order import Part
 from segment_fetch.sinks.base import Draft, Written
-from segment_fetch.sinks.compression import Text
 from segment_fetch.sinks.formats import Packer
 
 
@@ -29,7 +28,7 @@ class NewFile(Protocol):
 
     name: str
 
-    def write(self, data: Text) -> None:
+    def write(self, data: bytes) -> None:
         """Appends all of the data."""
 
     def finish(self) -> None:
@@ -66,7 +65,7 @@ class FileDraft(Draft[Part]):
             header, self._header = self._header, None
             self._write(self._packer.compress(header))
 
-    def _write(self, data: Text) -> None:
+    def _write(self, data: bytes) -> None:
         if data:
             self._file.write(data)
             self._sha.update(data)

@@ -16,7 +16,6 @@ from segment_fetch.errors import DestinationError
 from segment_fetch.order import Part
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Written
-from segment_fetch.sinks.compression import Text
 from segment_fetch.sinks.disk import Disk
 from segment_fetch.sinks.filesink import FileSink
 from segment_fetch.sinks.formats import Csv, FileFormat, JsonLines
@@ -194,7 +193,7 @@ class Replacement:
         self._partial = _partial(folder, name)
         self._file = disk.create(self._partial)
 
-    def write(self, data: Text) -> None:
+    def write(self, data: bytes) -> None:
         """Appends all of the data."""
         self._disk.write(self._file, data)
 
@@ -247,7 +246,7 @@ def _advice(error: OSError, folder: Path) -> str:
     return f"cannot write {place}: {error.strerror or error}; mend it and run again; what is committed stays"
 
 
-class JsonlSink(FolderSink[Text]):
+class JsonlSink(FolderSink[bytes]):
     """JSON Lines files in a folder. `compress` is "none", "gzip" or "zstd", `partition` "none" or "day"."""
 
     def __init__(
@@ -256,7 +255,7 @@ class JsonlSink(FolderSink[Text]):
         super().__init__(folder, JsonLines(), compress, partition=partition, disk=disk)
 
 
-class CsvSink(FolderSink[Text]):
+class CsvSink(FolderSink[bytes]):
     """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula."""
 
     def __init__(

@@ -13,9 +13,9 @@ from segment_fetch.order import Part
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Draft, Sink, Written
 from segment_fetch.sinks.drafts import FileDraft, NewFile, write_all
+from segment_fetch.sinks.encoding import encoded_lines
 from segment_fetch.sinks.formats import FileFormat
 from segment_fetch.sinks.names import DAY, day, is_name, stem, window_in
-from segment_fetch.wire import Lines
 
 
 class FileSink(Sink[Part]):
@@ -61,8 +61,8 @@ class FileSink(Sink[Part]):
     def encode(self, segments: Sequence[Segment]) -> Part:
         return self._format.encode(segments)
 
-    def encode_lines(self, lines: Lines) -> Part:
-        return self._format.encode_lines(lines)
+    def encode_lines(self, lines: bytes) -> Part:
+        return encoded_lines(self._format, lines)
 
     def write(self, window: Window, parts: Iterable[Part]) -> Written:
         return write_all(self.begin(window), parts)

@@ -13,8 +13,8 @@ from msgspec import UNSET, structs
 
 from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Segment
 from segment_fetch.order import Part
-from segment_fetch.sinks.compression import SUFFIXES, Compression, Text, check_compression, compressor, damage, unpacked
-from segment_fetch.wire import Lines
+from segment_fetch.sinks.compression import SUFFIXES, Compression, check_compression, compressor, damage, unpacked
+from segment_fetch.wire import decode_lines
 
 _ID, _CLOSE = SEGMENT_FIELDS.index("segmentId"), SEGMENT_FIELDS.index("endTimeL")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -26,7 +26,7 @@ Part_contra = TypeVar("Part_contra", contravariant=True)
 class Packer(Protocol[Part_contra]):
     """Makes the bytes of one file, as its parts come."""
 
-    def compress(self, data: Part_contra, /) -> Text:
+    def compress(self, data: Part_contra, /) -> bytes:
         """Bytes to write for this part; may be none yet."""
 
     def flush(self) -> bytes:
@@ -45,9 +45,9 @@ class FileFormat(ABC, Generic[Part]):
     def encode(self, segments: Sequence[Segment]) -> Part:
         """The segments, a record each."""
 
-    def encode_lines(self, lines: Lines) -> Part:
-        """Segments that came as JSON Lines: as if they had been decoded."""
-        return self.encode(list(lines))
+    def encode_lines(self, lines: bytes) -> Part:
+        """Segments that came as JSON Lines: the same as `encode` makes of them."""
+        return self.encode(decode_lines(lines))
 
     def check(self, compress: str) -> Compression:
         """The compression, if it is known and what it needs is installed."""
@@ -70,7 +70,7 @@ class FileFormat(ABC, Generic[Part]):
         return {"format": self.name}
 
 
-class Format(FileFormat[Text]):
+class Format(FileFormat[bytes]):
     """A text format, which is compressed as a whole."""
 
     header: bytes = b""
@@ -79,7 +79,7 @@ class Format(FileFormat[Text]):
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         """Close time and id of each segment in a file's text. ValueError, with the line, where it is none."""
 
-    def packer(self, compress: Compression) -> Packer[Text]:
+    def packer(self, compress: Compression) -> Packer[bytes]:
         return compressor(compress)
 
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
@@ -102,8 +102,8 @@ class JsonLines(Format):
             return _encoder.encode_lines([_plain(segment) for segment in segments])
         return _encoder.encode_lines(segments)
 
-    def encode_lines(self, lines: Lines) -> Text:
-        return lines.text
+    def encode_lines(self, lines: bytes) -> bytes:
+        return lines
 
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(file, 1):

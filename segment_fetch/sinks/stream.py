@@ -10,16 +10,16 @@ from segment_fetch.errors import DestinationError
 from segment_fetch.models import Segment
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Sink, Written
-from segment_fetch.sinks.compression import Text, check_compression, compressor
+from segment_fetch.sinks.compression import check_compression, compressor
+from segment_fetch.sinks.encoding import encoded_lines
 from segment_fetch.sinks.formats import Format, JsonLines
-from segment_fetch.wire import Lines
 
 
 class StreamClosedError(DestinationError):
     """Who read the stream has closed it."""
 
 
-class StreamSink(Sink[Text]):
+class StreamSink(Sink[bytes]):
     """Writes one continuous document to a binary stream, which the caller opens and closes."""
 
     ordered = True
@@ -42,13 +42,13 @@ class StreamSink(Sink[Text]):
         self._begun = False
         self._broken = False
 
-    def encode(self, segments: Sequence[Segment]) -> Text:
+    def encode(self, segments: Sequence[Segment]) -> bytes:
         return self._format.encode(segments)
 
-    def encode_lines(self, lines: Lines) -> Text:
-        return self._format.encode_lines(lines)
+    def encode_lines(self, lines: bytes) -> bytes:
+        return encoded_lines(self._format, lines)
 
-    def write(self, window: Window, parts: Iterable[Text]) -> Written:
+    def write(self, window: Window, parts: Iterable[bytes]) -> Written:
         self._begin()
         for part in parts:
             self._put(self._packer.compress(part))
@@ -69,7 +69,7 @@ class StreamSink(Sink[Text]):
             self._put(self._packer.flush())
             self._put(b"", flush=True)
 
-    def _put(self, data: Text, *, flush: bool = False) -> None:
+    def _put(self, data: bytes, *, flush: bool = False) -> None:
         try:
             self._write(data)
             if flush:
@@ -81,7 +81,7 @@ class StreamSink(Sink[Text]):
             reason = getattr(error, "strerror", None) or error
             raise DestinationError(f"cannot write to the output: {reason}") from error
 
-    def _write(self, data: Text) -> None:
+    def _write(self, data: bytes) -> None:
         """All of the data: an unbuffered stream may take a part at a time."""
         view = memoryview(data)
         while view:

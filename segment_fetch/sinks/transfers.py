@@ -7,8 +7,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
-from segment_fetch.sinks.compression import Text
-
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
@@ -30,7 +28,7 @@ class Upload:
         self._done = done
         self._writer = open_writer(store, name, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
-    def write(self, data: Text) -> None:
+    def write(self, data: bytes) -> None:
         """Takes all of the data, and waits while as much as may be is on its way."""
         self._writer.write(data)
 

@@ -171,7 +171,7 @@ def objection(page: SegmentPage, body: bytes) -> str | None:
     if type(count) is not int or len(rows) != min(500, count):
         return f"{len(rows)} rows by a count of {count!r}"
     if isinstance(page.segments, Lines):
-        rows = sorted(rows, key=lambda row: (row["endTimeL"], row["segmentId"]))[::-1]
+        rows.sort(key=lambda row: (row["endTimeL"], row["segmentId"]), reverse=True)
         if fault := _other_road(page.segments, body):
             return fault
     lines = [json.loads(line) for line in JsonLines().encode(page.segments).splitlines()]
@@ -185,7 +185,7 @@ def objection(page: SegmentPage, body: bytes) -> str | None:
 
 def _other_road(lines: Lines, body: bytes) -> str | None:
     """How the quick road's lines, and what it says of them, differ from what comes of decoding the page."""
-    segments = in_order(decode_page(body).segments)
+    segments = in_order(decode_page(body).segments[::-1])
     if bytes(lines.text) != JsonLines().encode(segments):
         return f"{bytes(lines.text)!r} are not its lines"
     times = [segment.endTimeL for segment in reversed(segments)]

@@ -99,7 +99,7 @@ class FrailDisk(QuickDisk):
         self._safe[self._name(path)] = b""
         return super().create(path)
 
-    def write(self, file: BinaryIO, data: bytes | memoryview) -> None:
+    def write(self, file: BinaryIO, data: bytes) -> None:
         self._tick()
         super().write(file, data)
 

@@ -1,6 +1,6 @@
 """Whether several processes pay: the same extraction by one process and by two, with `processes`.
 
-    python -m benchmarks.processes [--segments 3200000] [--rounds 5] [--write] [--smoke]
+    python -m benchmarks.processes [--segments 6400000] [--rounds 5] [--write] [--smoke]
 
 No server takes part in what is measured: the answers are recorded first, and are read from memory then. Nor does a
 disk: the files go to memory where the system has a folder for that, about 500 bytes a segment. Everything counts from
@@ -115,7 +115,7 @@ def compared(segments: int, rounds: int) -> str:
 def main() -> None:
     """Measure, and print what it shows; or be one of the runs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processes", description=__doc__.splitlines()[0])
-    parser.add_argument("--segments", type=int, default=3_200_000)
+    parser.add_argument("--segments", type=int, default=6_400_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--write", action="store_true", help="put the table into the documentation")
     parser.add_argument("--smoke", action="store_true", help="a small run that shows that the measurement works")

@@ -24,15 +24,18 @@ _MOST_UNPACKED = 64
 
 
 class Splitting:
-    """A window with too many segments. Pages deep in it show where to divide it, and begin the windows below."""
+    """A window with too many segments. Pages deep in it show where to divide it, and begin the windows below; without
+    `pages` they only show it, and are not kept.
+    """
 
-    def __init__(self, window: Window, first: PageAnswer, limit: int, bound: int) -> None:
+    def __init__(self, window: Window, first: PageAnswer, limit: int, bound: int, *, pages: bool = True) -> None:
         self.window = window
         self.limit = limit
         self.requests = 1
         self._count = first.page.pagination.count
         ranks = cut_ranks(self._count, bound, limit)
-        self._keep = Packed.of if len(ranks) > _MOST_UNPACKED else Packed.loosely
+        loosely = Packed.loosely if len(ranks) <= _MOST_UNPACKED else Packed.of
+        self._keep = loosely if pages else Packed.times_alone
         self._answers = {0: self._keep(first)}
         self._todo = deque(ranks)
         self._wanted = set(ranks)
@@ -96,6 +99,11 @@ class Packed(Struct, frozen=True):
     def loosely(cls, answer: PageAnswer) -> Packed:
         """The page as it is."""
         return cls(times_of(answer.page.segments), answer.page, answer.at_ms)
+
+    @classmethod
+    def times_alone(cls, answer: PageAnswer) -> Packed:
+        """The close times of a page that nobody will ask for."""
+        return cls(times_of(answer.page.segments), b"", answer.at_ms)
 
     def unpacked(self) -> PageAnswer:
         """The page as it was."""

@@ -86,7 +86,7 @@ class Survey:
             return
         count = answer.page.pagination.count
         if count > self._bound and request.window.end - request.window.start > 1:
-            self._splitting.append(Splitting(request.window, answer, self._limit, self._bound))
+            self._splitting.append(Splitting(request.window, answer, self._limit, self._bound, pages=False))
         else:
             self._add(request.window, count)
             self._due -= 1

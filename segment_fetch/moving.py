@@ -101,7 +101,10 @@ class MovingPass(Pass[Part]):
             if doubt := self._doubtful_end(outcome.chain[-1].page):
                 return [doubt]
             rows = [*self._rows, *(list(instant.rows.values()) for instant in instants)]
-            return self._proven(_picked(rows[kept.page], kept.rows) for kept in outcome.chain)
+            chain = [_picked(rows[kept.page], kept.rows) for kept in outcome.chain]
+            self._rows.clear()
+            rows.clear()
+            return self._proven(chain)
         self._rounds += 1
         if self._rounds > MOST_PATCHES:
             return Failed(f"it changed faster than it could be read, in {MOST_PATCHES} rounds")
@@ -124,11 +127,14 @@ class MovingPass(Pass[Part]):
         del self._views[index], self._rows[index]
         return Ask(Window(self._window.start, last.to), last.offset)
 
-    def _proven(self, chain: Iterable[Sequence[Segment]]) -> Proven[Part]:
-        owned = (rows[foreign(times_of(rows), self._window) :] for rows in chain)
+    def _proven(self, chain: list[Sequence[Segment]]) -> Proven[Part]:
+        """Encodes the rows of a chain, which is emptied meanwhile, so that they are not in memory twice."""
+        members = _apart((rows[foreign(times_of(rows), self._window) :] for rows in chain), self._limit)
+        chain.clear()
         joiner = Joiner(self._encode)
         parts: list[Part] = []
-        for rows in reversed(_apart(owned, self._limit)):
+        while members:
+            rows = members.pop()
             parts += joiner.add(slice_page(rows, times_of(rows), self._encode))
         parts += joiner.end()
         return Proven(parts, joiner.rows)

@@ -19,8 +19,8 @@ from segment_fetch.reading import checked_view
 from segment_fetch.wire import times_of
 
 _QUICKLY = 1
-_MOST_UNPACKED = 64
-"""Pages that are kept as they are, some 16 MB: packing one takes longer than all else that is done with it."""
+_MOST_UNPACKED = 32
+"""Pages that are kept as they are, some 8 MB: packing one takes longer than all else that is done with it."""
 
 
 class Splitting:

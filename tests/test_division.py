@@ -84,7 +84,7 @@ def test_whatever_comes_when_the_parts_cover_the_window_once(seed: int) -> None:
 @pytest.mark.parametrize("quick", [False, True])
 def test_pages_that_are_packed_come_back_as_they_were(monkeypatch: pytest.MonkeyPatch, *, quick: bool) -> None:
     found = []
-    for most_unpacked in (64, 0):
+    for most_unpacked in (32, 0):
         monkeypatch.setattr(splitting, "_MOST_UNPACKED", most_unpacked)
         division, asked = divided(SPREAD)
         for request in asked:

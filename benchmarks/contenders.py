@@ -19,8 +19,8 @@ import msgspec
 import requests
 
 from benchmarks.measure import CONNECTIONS, PAGE, SOURCE, TOKEN, Job, Meter, pin
-from segment_fetch import BearerToken, SegmentClient
-from segment_fetch import extract as _extract  # noqa: F401 - loaded before the clock runs, as the others' modules are
+from segment_fetch import BearerToken, SegmentClient, wire
+from segment_fetch import filling as _filling  # noqa: F401 - loaded before the clock runs, as the others' modules are
 from segment_fetch import transport as _transport  # noqa: F401
 from segment_fetch.models import SegmentPage
 from segment_fetch.sinks import JsonlSink
@@ -31,6 +31,12 @@ _HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 def client(job: Job) -> None:
     """This client as it is delivered, every check on, without a rate limit."""
     asyncio.run(_client(job))
+
+
+def uncompiled(job: Job) -> None:
+    """The same where no C compiler was there when it was installed."""
+    setattr(wire, "_scanner", wire.Uncompiled())  # noqa: B010 - types do not know it as an attribute
+    client(job)
 
 
 async def _client(job: Job) -> None:
@@ -111,6 +117,7 @@ def sequential(job: Job) -> None:
 
 CONTENDERS: dict[str, Callable[[Job], None]] = {
     "client": client,
+    "uncompiled": uncompiled,
     "bare": bare,
     "usual": usual,
     "sequential": sequential,

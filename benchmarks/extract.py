@@ -5,8 +5,8 @@
 One simulator in a process of its own on one core, its pages rendered beforehand; each contender in a new process on
 another core, one at a time: A B C D, A B C D, ... Ratios are taken within each round and the median of the rounds is
 printed, so that what else the machine does weighs on both sides. Every round, what was written must be the segments of
-the data set, each once. The contenders are described in `contenders`: this client with every check, a bare loop of
-aiohttp and msgspec without any, the usual script of aiohttp and json, and requests page after page.
+the data set, each once. The contenders are described in `contenders`: this client with every check, compiled and not, a
+bare loop of aiohttp and msgspec without any, the usual script of aiohttp and json, and requests page after page.
 
 All segments closed two days ago or earlier, so that this client takes them for settled; `--recent` lets them end now,
 and this client then reads the last day in overlapping pages, as it may still change.
@@ -33,6 +33,7 @@ DAYS = 7
 _KEEP_BYTES = 8 * 2**30
 _TITLES = {
     "client": "segment_fetch, every check",
+    "uncompiled": "the same, installed without a compiler",
     "bare": "bare loop, aiohttp + msgspec",
     "usual": "usual script, aiohttp + json",
     "sequential": "requests, page after page",

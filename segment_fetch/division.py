@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from itertools import takewhile
 
 from msgspec import structs
 
-from segment_fetch.feed import PageAnswer, PageRequest
+from segment_fetch.feed import PageAnswer
 from segment_fetch.query import Window
 from segment_fetch.splitting import Piece, Splitting
 
@@ -20,36 +20,20 @@ class Division(Splitting):
     def __init__(self, window: Window, first: PageAnswer, limit: int, bound: int) -> None:
         super().__init__(window, first, limit, bound)
         self.parts: list[Window] = []
-        self._awaited: deque[int] = deque()
-        self._come: set[int] = set()
-        self._cuts = 0
 
     @property
     def rest(self) -> Window:
         """What no part that was given covers."""
         return Window(self.parts[-1].end if self.parts else self.window.start, self.window.end)
 
-    def next(self) -> PageRequest:
-        """The next page to ask for, oldest first."""
-        request = super().next()
-        self._awaited.append(request.offset)
-        return request
-
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes one of the pages."""
-        super().answered(request, answer)
-        self._come.add(request.offset)
-
     def ready(self) -> list[Piece]:
         """The parts that have become known, oldest first, each once: all that are left as soon as it is complete.
 
         A page that came since may have put a cut elsewhere, if segments came or went; what is given stays.
         """
-        while self._awaited and self._awaited[0] in self._come:
-            self._awaited.popleft()
-            self._cuts += 1
+        cuts = sum(1 for _ in takewhile(lambda rank: rank not in self._wanted, self._ranks))
         pieces = self.pieces()
-        known = pieces if self.complete else pieces[: min(self._cuts, len(pieces) - 1)]
+        known = pieces if self.complete else pieces[: min(cuts, len(pieces) - 1)]
         start = self.rest.start
         ready = [
             structs.replace(piece, window=Window(max(start, piece.window.start), piece.window.end))

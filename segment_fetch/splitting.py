@@ -33,12 +33,12 @@ class Splitting:
         self.limit = limit
         self.requests = 1
         self._count = first.page.pagination.count
-        ranks = cut_ranks(self._count, bound, limit)
-        loosely = Packed.loosely if len(ranks) <= _MOST_UNPACKED else Packed.of
+        self._ranks = cut_ranks(self._count, bound, limit)
+        loosely = Packed.loosely if len(self._ranks) <= _MOST_UNPACKED else Packed.of
         self._keep = loosely if pages else Packed.times_alone
         self._answers = {0: self._keep(first)}
-        self._todo = deque(ranks)
-        self._wanted = set(ranks)
+        self._todo = deque(self._ranks)
+        self._wanted = set(self._ranks)
 
     @property
     def has_next(self) -> bool:

@@ -172,7 +172,7 @@ def count_proof(pages: Sequence[PageView], unique_in: Callable[[list[Any]], int]
     `pages` are of one query, a prefix included, and at least one has a count. The ids are a subset of the
     rows, as large as the set of rows, so none is missing. Equal counts alone would not do: where two answers
     order ties differently, one row comes twice and another never. If one row came and another went between
-    two answers, this is no proof; a chain is.
+    two answers, this is no proof; a chain is. `unique_in` counts the different ids of several pages.
     """
     counts = {page.count for page in pages if page.count is not None}
     unique = unique_in([page.ids for page in pages])

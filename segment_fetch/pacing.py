@@ -43,11 +43,10 @@ FEW: Final = 4  # a refusal after fewer accepted than this is the same congestio
 LONG: Final = 2.0  # seconds of a pause that is more than the least one and rounding
 LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
 GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
-FAST: Final = 50.0  # a second; from there on timers are so coarse beside the spacing that several are due at once
+FAST: Final = 25.0  # a second; from there on what timers are late by would be a share of the spacing worth having
 RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
 FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
-UNTRIED: Final = 0.9995  # of a ceiling, until it is refused: two clocks may differ by as much
-MARGIN: Final = 0.98  # of one that was: requests arrive a little closer to each other than they were sent
+MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each other than they were sent
 MANY: Final = 4  # times what a server may have stored: so many more accepted show that its limit is near the rate
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
@@ -99,16 +98,17 @@ class _Rate:
     """How many requests to send in a second."""
 
     def __init__(self, ceiling: float, learned: Learned | None) -> None:
-        self._told, self._slowest = ceiling, min(SLOWEST, MARGIN * ceiling)
+        self.ceiling = MARGIN * ceiling
+        self._slowest = min(SLOWEST, self.ceiling)
         self.ramping = learned is None or not learned.limited
         self.aim = 0.0 if learned is None or self.ramping else learned.rate  # worth holding; 0: not known yet
         self.refused = self.aim / KEEP  # what the last refusal spoke against
-        self.ceiling = (MARGIN if 0 < self.aim <= ceiling else UNTRIED) * ceiling
         self.value = min(self.ceiling, self._known() or self._start(learned))
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
         self._stored = math.inf  # requests that the server may accept above its limit after a pause, at most
+        self._doubtful = False  # whether all that is known of a limit may have been about the number at once
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
@@ -122,17 +122,9 @@ class _Rate:
         return self.aim if self.aim >= self.ceiling else KEEP * self.aim
 
     @property
-    def at_untried_ceiling(self) -> bool:
-        """Whether requests go as fast as the user allows, and that has not been refused."""
-        return self.value > MARGIN * self._told
-
-    @property
-    def counted(self) -> bool:
-        """Whether requests keep their distance, as a server without any burst refuses two that are closer.
-
-        An untried ceiling is not thought to be the limit of such a server, and a ramp is refused in any case.
-        """
-        return self.ceiling < UNTRIED * self._told if self._told < math.inf else self.refused > 0
+    def at_ceiling(self) -> bool:
+        """Whether requests go as fast as the user allows."""
+        return self.value >= self.ceiling
 
     def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
         lead = LEAD * meter.rate(now, 1.0)
@@ -172,23 +164,33 @@ class _Rate:
             self._retry_at, self._proved_at, self._quiet_since = math.inf, now + PROVE, now
             self.refused, self.aim = max(self.refused, best / KEEP), best
 
-    def lower(self, refusal: Refusal, pause: float) -> None:
-        """Takes a refusal that is not about the number at once, after a pause of so many seconds."""
+    def acquit(self) -> None:
+        """Takes back a refusal of the ramp, if nothing else ever spoke against the rate, as it was about the number."""
+        if self._doubtful:
+            self.aim = self.refused = 0.0
+            self._doubtful = False
+
+    def lower(self, refusal: Refusal, pause: float, *, doubtful: bool = False) -> None:
+        """Takes a refusal that is not about the number at once, after a pause of so many seconds.
+
+        `doubtful`: it may have been, as both grew together.
+        """
         self._lowered += not refusal.again
+        self._doubtful = doubtful
         if self._before is not None:
             self.value, self.refused, self.aim = self._before
             self._wait = min(2 * self._wait, LONGEST_RETRY)
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
             self.value = min(self.value, max(self._slowest, refusal.given))
-        elif self.at_untried_ceiling:
+        elif self.at_ceiling and not self.refused:
             self.refused, self._stored = self.value, refusal.accepted
-            self.ceiling = self.value = self.aim = MARGIN * self._told
+            self.aim = self.value
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             self.value = max(self._slowest, min(self.aim, RAMPED * self._spread(refusal, pause)))
-        elif self.value >= MARGIN * self._told and refusal.accepted >= MANY * self._stored:
+        elif self.at_ceiling and refusal.accepted >= MANY * self._stored:
             self.refused = self.value  # one request came too early; there is nothing to be measured
             self.value = self.aim = CUT * self.value
         else:
@@ -235,8 +237,8 @@ class Pacer:
     Ask `next_send`; when it says 0, send at once and report `sent`; give the ticket back exactly once, by
     whichever of `accepted`, `refused` and `dropped` came of the request, a cancelled one too.
 
-    `ceiling` (requests a second) is the user's own limit: the pacer starts at it and never goes above. Sends
-    are evenly spaced; until a refusal, 10 ms by which a timer is late are made up for. `connections` is the most in
+    `ceiling` (requests a second) is the user's own limit: the pacer starts just below it and never goes above. Sends
+    are evenly spaced; from 25 a second on, 10 ms by which a timer is late are made up for. `connections` is the most in
     flight, and `learned` what an earlier run found.
     """
 
@@ -252,45 +254,39 @@ class Pacer:
         self._in_flight = 0
         self._next = self._resume = self._tick = self._adjusted = self._since = -math.inf
         self._full = False  # whether an answer had to come before the next request
-        self._waited = False  # whether the next request was held back, so that it is the timer that makes it late
         self._fullness = 0.0  # how much of the recent sending that is true of
         self._blame: Blame | None = None
         self._event: Refusal | None = None
         self._refused_at = math.inf
         self._accepted = self._streak = self._answers = 0
+        self._latency = 0.0  # seconds, of recent answers
 
     def next_send(self, now: float) -> float:
         """Seconds until a request may be sent: 0 is now, infinity is after another answer. Ask again then."""
         if now >= self._tick:
             self._adjust(now)
         if self._in_flight >= self._cap.limit:
-            self._full, self._waited = True, False
+            self._full = True
             return math.inf
         wait = self._next - now
-        if wait <= RESOLUTION:
-            return 0.0
-        self._waited = True
-        return wait
+        return 0.0 if wait <= RESOLUTION else wait
 
     def sent(self, now: float) -> Ticket:
         self._in_flight += 1
         rate = self._rate.value
         first = FIRST if self._next == -math.inf else 0.0
-        self._next = max(self._next, now - self._made_up(rate)) + 1 / rate + first
-        self._waited = False
+        made_up = GRAIN if rate >= FAST else 0.0
+        self._next = max(self._next, now - made_up) + 1 / rate + first
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
         return Ticket(now, self._in_flight, rate)
-
-    def _made_up(self, rate: float) -> float:
-        """Seconds that are made up for if a request is late: by a timer, not because there was nothing to send."""
-        return GRAIN if rate >= FAST or (self._waited and not self._rate.counted) else 0.0
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
         self._in_flight -= 1
         self._accepted += 1
         self._answers += 1
+        self._latency += (now - ticket.sent_at - self._latency) / min(self._answers, 16)
         # What was sent between a refusal and the pause was in flight with requests that had left the server already.
         sound = ticket.sent_at >= self._resume or ticket.sent_at <= self._refused_at
         self._meter.add(now, ticket.level if sound else 0)
@@ -321,14 +317,22 @@ class Pacer:
     def _find_fault(self, event: Refusal) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
         self._event = None
-        in_doubt = self._answers < FEW or self._rate.at_untried_ceiling  # what was told may well be the limit
-        if not in_doubt and self._cap.is_to_blame(event.level, self._meter.level()):
+        told = self._rate.at_ceiling and not self._rate.refused  # which may well be the limit
+        in_doubt = self._answers < FEW or told
+        at_once = not in_doubt and self._cap.is_to_blame(event.level, self._meter.level())
+        doubtful = at_once and self._rate.ramping and self._is_due_to_rate(event)
+        if at_once and not doubtful:
             self._blame = "concurrency"
             self._cap.lower(event.level, event.at, self._resume)
+            self._rate.acquit()
         else:
             self._blame = "rate"
-            self._rate.lower(event, self._resume - event.at)
+            self._rate.lower(event, self._resume - event.at, doubtful=doubtful)
         self._rate.pause(event.at, self._resume, self._meter.best)
+
+    def _is_due_to_rate(self, event: Refusal) -> bool:
+        """Whether there were as many in flight as the rate and the latency bring along, the refused one counted."""
+        return self.found_cap is None and event.level <= event.rate * self._latency + 1
 
     def _adjust(self, now: float) -> None:
         if self._event is not None and now >= self._resume:

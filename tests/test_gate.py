@@ -9,7 +9,7 @@ import pytest
 
 from segment_fetch.events import Event, PaceChanged
 from segment_fetch.gate import Gate
-from segment_fetch.pacing import Learned, Pacer
+from segment_fetch.pacing import MARGIN, Learned, Pacer
 from tests.support import ManualClock, without_waiting
 
 
@@ -87,7 +87,7 @@ async def _passages(rate: float | None, count: int, pause_at: tuple[float, float
     return sorted(went)
 
 
-@pytest.mark.parametrize("rate", [5.0, 20.0, 49.0, 200.0])
+@pytest.mark.parametrize("rate", [26.0, 49.0, 200.0])
 @without_waiting
 async def test_timers_that_are_late_cost_no_time_and_let_no_more_through(rate: float) -> None:
     loop, late, went = asyncio.get_running_loop(), cycle([0.001, 0.004, 0.0, 0.007, 0.002]), list[float]()
@@ -99,7 +99,7 @@ async def test_timers_that_are_late_cost_no_time_and_let_no_more_through(rate: f
     for _ in range(100):
         gate.left(await gate.enter(), "accepted")
         went.append(loop.time())
-    assert went[-1] - went[0] == pytest.approx(99 / rate, abs=0.025)
+    assert went[-1] - went[0] == pytest.approx(99 / (MARGIN * rate), abs=0.025)
     assert max(sum(at <= other < at + 1 for other in went) for at in went) <= rate + 1 + rate * 0.01
 
 

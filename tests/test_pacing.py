@@ -14,7 +14,7 @@ from benchmarks import pacing as benchmark
 from benchmarks.pacing_world import AtOnce, Conditions, Limit, SlidingWindow, TokenBucket, Unlimited, World
 from segment_fetch.concurrency import ConcurrencyCap, Ticket
 from segment_fetch.meter import AcceptedMeter
-from segment_fetch.pacing import Learned, Pacer, Refusal, _Rate
+from segment_fetch.pacing import Learned, Pacer, Refusal, Snapshot, _Rate
 
 
 class Meter(AcceptedMeter):
@@ -87,22 +87,13 @@ class TestSpacing:
         assert pacer.next_send(50.0) == pytest.approx(0.1 + 0.005), "the first one takes longer to get under way"
         pacer.accepted(first, 50.1)
         send(pacer, 51.0)
-        assert pacer.next_send(51.0) == pytest.approx(1 / pacer.snapshot(51.0).rate - 0.01)
+        assert pacer.next_send(51.0) == pytest.approx(1 / pacer.snapshot(51.0).rate)
 
     def test_does_not_catch_up_after_idling(self) -> None:
         pacer = Pacer()
         send(pacer, 0.0)
         send(pacer, 10.0)
         assert pacer.next_send(10.0) == pytest.approx(0.1)
-
-    @pytest.mark.parametrize("ceiling", [0.5, 20.0, 49.0])
-    def test_what_timers_make_late_does_not_add_up(self, ceiling: float) -> None:
-        sends = late_sends(Pacer(ceiling=ceiling), [0.002, 0.006, 0.001, 0.004] * 25)
-        assert sends[-1] - sends[0] == pytest.approx(99 / ceiling, abs=0.01 + 0.001 * 99 / ceiling)
-
-    def test_ten_milliseconds_are_made_up_for_at_most(self) -> None:
-        sends = late_sends(Pacer(ceiling=20.0), [0.0, 0.03, 0.0])
-        assert sends[2] - sends[1] == pytest.approx(0.04, abs=1e-3)
 
     def test_what_was_not_there_to_be_sent_is_not_made_up_for(self) -> None:
         """A server without any burst takes two requests for one too many, however long it had none before."""
@@ -111,25 +102,19 @@ class TestSpacing:
         send(pacer, 0.15)
         assert pacer.next_send(0.15) > 0.05
 
-    @pytest.mark.parametrize("ceiling", [0.5, 20.0, 49.0])
-    def test_once_a_ceiling_was_refused_no_two_requests_are_closer_than_it_says(self, ceiling: float) -> None:
-        pacer = Pacer(ceiling=ceiling)
-        now = refuse_next(pacer, accept_for(pacer, 0.0, 10.0))
-        sends = late_sends(pacer, [0.0, 0.02, 0.001, 0.3, 0.0, 0.004], now)
+    @pytest.mark.parametrize("ceiling", [0.5, 20.0, 25.0])
+    def test_no_two_requests_are_closer_than_a_ceiling_says(self, ceiling: float) -> None:
+        sends = late_sends(Pacer(ceiling=ceiling), [0.0, 0.02, 0.001, 0.3, 0.0, 0.004])
         assert min(later - earlier for earlier, later in pairwise(sends)) > 1.01 / ceiling
 
-    def test_once_a_rate_was_refused_no_two_requests_are_closer_than_the_rate_says(self) -> None:
+    def test_no_two_requests_are_closer_than_the_rate_says(self) -> None:
         sends = late_sends(Pacer(learned=LIMITED), [0.0, 0.03, 0.0])
         assert sends[2] - sends[1] > 1 / 9.8
 
-    def test_until_then_a_ramp_makes_up_for_late_ones(self) -> None:
-        sends = late_sends(Pacer(), [0.0, 0.03, 0.0])
-        assert sends[2] - sends[1] < 0.091
+    def test_begins_just_below_a_ceiling(self) -> None:
+        assert Pacer(ceiling=20.0).snapshot(0.0).rate == pytest.approx(0.98 * 20)
 
-    def test_begins_at_a_ceiling(self) -> None:
-        assert Pacer(ceiling=20.0).snapshot(0.0).rate == pytest.approx(20, rel=0.001)
-
-    @pytest.mark.parametrize(("found", "rate"), [(20.0, 19.6), (19.6, 19.6), (19.0, 0.97 * 19), (21.0, 20.0)])
+    @pytest.mark.parametrize(("found", "rate"), [(20.0, 19.6), (19.6, 19.6), (19.0, 0.97 * 19), (21.0, 19.6)])
     def test_begins_just_below_a_ceiling_at_which_an_earlier_run_was_refused(self, found: float, rate: float) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(found, limited=True, cap=None, at=0.0))
         assert pacer.snapshot(0.0).rate == pytest.approx(rate, rel=0.001)
@@ -245,7 +230,7 @@ class TestRamp:
         rate.lower(refusal(rate, 4.0, given=25.0, lasted=4.0), pause=8.0)
         assert rate.value == pytest.approx(1.5 * 10)
 
-    def test_a_refused_ceiling_is_kept_to_a_little_less_closely(self) -> None:
+    def test_the_first_refusal_at_a_ceiling_changes_nothing(self) -> None:
         """It is thought to be the limit, of a server that counts each request; what came before is no measure yet."""
         rate = _Rate(20.0, None)
         rate.lower(refusal(rate, 0.2, 6.0), pause=1.0)
@@ -508,18 +493,42 @@ class TestEvidence:
             dropping.dropped(dropping.sent(4.0), 4.0)
         assert dropping.snapshot(4.0) == plain.snapshot(4.0)
 
+    def crowded(self, pacer: Pacer, now: float, others: int) -> Snapshot:
+        """What it makes of a refusal beside so many others in flight, more than ever before."""
+        for _ in range(others):
+            now += pacer.next_send(now)
+            send(pacer, now)
+        now += pacer.next_send(now)
+        pacer.refused(send(pacer, now), now)
+        pacer.next_send(now + 1.1)
+        return pacer.snapshot(now + 1.1)
+
     def test_a_refusal_with_more_in_flight_than_ever_lowers_the_cap_only(self) -> None:
         pacer = Pacer()
         now = accept_for(pacer, 0.0, 3.0)
         before = pacer.snapshot(now).rate
-        send(pacer, now + 1)
-        pacer.refused(send(pacer, now + 2), now + 2)
-        pacer.next_send(now + 3)
-        after = pacer.snapshot(now + 3)
-        assert (after.cap, after.blame, after.rate >= before) == (1, "concurrency", True)
+        after = self.crowded(pacer, now, 8)
+        assert (after.cap, after.blame, after.rate >= before) == (8, "concurrency", True)
+
+    def test_a_ramp_that_has_no_more_in_flight_than_its_rate_brings_along_lowers_the_rate(self) -> None:
+        """Rate and number grow together, so either may have been refused; a cap on a rate costs far more."""
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 1.0, latency=0.1)
+        assert pacer.snapshot(now).rate > 15
+        after = self.crowded(pacer, now, 1)
+        assert (after.cap, after.blame) == (16, "rate")
+
+    def test_that_is_taken_back_if_the_number_turns_out_to_be_it(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 1.0, latency=0.1)
+        self.crowded(pacer, now, 1)
+        now = accept_for(pacer, now + 5, now + 15, latency=0.1)
+        after = self.crowded(pacer, now, 4)
+        assert (after.cap, after.blame) == (5, "concurrency")
+        assert not pacer.learned(0.0).limited
 
     def test_the_first_refusal_at_a_ceiling_is_not_taken_for_one_of_the_number_at_once(self) -> None:
-        """However few answers have come yet: a cap would cost far more than the 2 % by which the rate falls."""
+        """However few answers have come yet: a cap would cost far more."""
         pacer = Pacer(ceiling=20.0)
         now = accept_for(pacer, 0.0, 0.4)
         send(pacer, now + 0.1)
@@ -600,7 +609,7 @@ class TestLearned:
         [
             (Learned(30.0, limited=True, cap=None, at=0.0), 5.0, 30.0),
             (Learned(30.0, limited=False, cap=None, at=0.0), 5.0, 30.0),
-            (None, 5.0, 5.0),
+            (None, 5.0, 4.9),
         ],
     )
     def test_a_slow_run_does_not_unlearn(self, before: Learned | None, ceiling: float, rate: float) -> None:
@@ -661,9 +670,9 @@ class TestLearned:
         ("pacer", "expected"),
         [
             (Pacer(), None),
-            (Pacer(ceiling=20.0), 20.0),
+            (Pacer(ceiling=20.0), 19.6),
             (Pacer(learned=LIMITED), 10.0),
-            (Pacer(ceiling=5.0, learned=LIMITED), 5.0),
+            (Pacer(ceiling=5.0, learned=LIMITED), 4.9),
         ],
     )
     def test_what_a_plan_may_reckon_with(self, pacer: Pacer, expected: float | None) -> None:
@@ -788,16 +797,10 @@ def test_what_is_hard_stays_as_good_as_it_is(name: str, goodput: float, refused:
 
 
 @pytest.mark.parametrize("latency", [0.05, 0.2, 0.4])
-def test_a_server_that_counts_more_strictly_than_it_says_refuses_a_ceiling_once(latency: float) -> None:
-    """Where each refusal takes a second, and the rate falls by 2 %; the next run begins with that."""
-    first, conditions = Pacer(ceiling=20.0), Conditions(seconds=60, latency=latency)
-    outcome = World(TokenBucket(19.9, 1), conditions, 1).run(first)
-    assert first.snapshot(60.0).blame == "rate"
-    assert outcome.goodput >= 0.96
-    assert outcome.refused <= 2
-    again = World(TokenBucket(19.9, 1), conditions, 1).run(Pacer(ceiling=20.0, learned=first.learned(0.0)))
-    assert again.refused == 0
-    assert again.goodput == pytest.approx(0.985, abs=0.005)
+def test_a_server_that_counts_more_strictly_than_it_says_does_not_refuse_a_ceiling(latency: float) -> None:
+    outcome = World(TokenBucket(19.9, 1), Conditions(seconds=60, latency=latency), 1).run(Pacer(ceiling=20.0))
+    assert outcome.refused == 0
+    assert outcome.goodput == pytest.approx(0.985, abs=0.005)
 
 
 def test_without_a_limit_five_hundred_a_second_come_within_nine_seconds() -> None:

@@ -212,7 +212,7 @@ def test_no_rate_is_set_unless_the_config_does(world: World, tmp_path: Path) -> 
     world.serve(dataset(20))
     store = PaceStore(tmp_path / "pace")
     store.save("111111", world.simulator.base_url, Learned(500.0, limited=True, cap=None, at=world.clock()))
-    for rate, says in ((None, "485 requests a second"), ("10", "now 10 requests a second")):
+    for rate, says in ((None, "485 requests a second"), ("10", "now 9.8 requests a second")):
         result = world.tap("--log-level", "debug", pace=store, rate=rate)
         assert result.code == 0
         assert says in result.err

@@ -284,18 +284,18 @@ def _keep(pages: Sequence[PageView | Instant], order: Iterable[int]) -> Proof:
     for index in order:
         ids = pages[index].ids
         chain.append(Kept(index, _fresh(ids, seen)))
-        seen.update(ids)
         rows += len(ids)
     return Proof(tuple(chain), segments=len(seen), duplicates=rows - len(seen))
 
 
-def _fresh(ids: Sequence[Any], seen: set[Any]) -> Sequence[int]:
-    """The rows whose id is neither among those seen nor in an earlier row of the same page."""
-    new = set(ids) - seen
-    if len(new) == len(ids):
-        return range(len(ids))
-    first = {segment_id: row for row, segment_id in reversed(tuple(enumerate(ids)))}
-    return sorted(first[segment_id] for segment_id in new)
+def _fresh(ids: Sequence[Any], seen: set[Any]) -> list[int]:
+    """The rows whose id is neither among those seen, to which it is added, nor in an earlier row of the same page."""
+    fresh = []
+    for row, segment_id in enumerate(ids):
+        if segment_id not in seen:
+            seen.add(segment_id)
+            fresh.append(row)
+    return fresh
 
 
 def _ids(pages: Sequence[PageView]) -> set[Any]:

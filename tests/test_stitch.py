@@ -196,7 +196,7 @@ def test_a_chain_keeps_each_id_once(pages: list[PageView], rows: str) -> None:
 
 def test_a_proof_says_which_rows_of_which_page_are_new() -> None:
     proof = stitched(page("b8 c7 d6", 4, 1), page("a9 b8 c7", 4))
-    assert proof == Proof((Kept(1, range(3)), Kept(0, [2])), segments=4, duplicates=2)
+    assert proof == Proof((Kept(1, [0, 1, 2]), Kept(0, [2])), segments=4, duplicates=2)
 
 
 def test_an_id_that_one_page_has_twice_is_kept_once() -> None:

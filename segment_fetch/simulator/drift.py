@@ -24,6 +24,12 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     shuffle_ties: bool = False
     seed: int = 1
 
+    @property
+    def changes(self) -> bool:
+        """Whether answers change by themselves."""
+        rates = self.late_share, self.inserts_per_s, self.removals_per_s, self.swaps_per_s
+        return self.shuffle_ties or any(rates)
+
     def __post_init__(self) -> None:
         check_share("late_share", self.late_share)
         check_positive("late_delay_s", self.late_delay_s)

@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -50,14 +51,37 @@ class PreparedPages:
             self._bytes -= len(oldest.answer.body)
 
 
+class PreparedRows:
+    """Rows kept for pages that hold them, too; once there are so many bytes, what is new is rendered each time."""
+
+    def __init__(self, writer: RowWriter, most_bytes: int) -> None:
+        self._writer = writer
+        self._room = most_bytes
+        self._texts: dict[Row, bytes] = {}
+
+    def render(self, rows: Sequence[Row]) -> list[bytes]:
+        """The JSON of each row."""
+        texts = self._texts
+        if self._room > 0:
+            missing = [row for row in rows if row not in texts]
+            fresh = self._writer.render((number, close) for close, number in missing)
+            texts.update(zip(missing, fresh, strict=True))
+            self._room -= sum(map(len, fresh))
+        return [texts.get(row) or self._writer.row(row[1], row[0]) for row in rows]
+
+
 class PageSource:
-    """Renders pages, right ones and spoiled ones, in gzip if asked for."""
+    """Renders pages, right ones and spoiled ones, in gzip if asked for.
+
+    What is kept is pages, or rows where the segments change, as hardly any page is ever the same again.
+    """
 
     def __init__(self, population: Population, writer: RowWriter, keep_bytes: int) -> None:
         self.url = ""
         self._population = population
-        self._writer = writer
-        self._prepared = PreparedPages(keep_bytes) if keep_bytes else None
+        repeatable = population.is_repeatable
+        self._prepared = PreparedPages(keep_bytes) if keep_bytes and repeatable else None
+        self._rows = PreparedRows(writer, 0 if repeatable else keep_bytes)
 
     def answer(self, query: SegmentQuery, request: int, fault: Fault | None, *, gzipped: bool) -> PageAnswer:
         """The answer to a query; `request` is the number of the request."""
@@ -65,7 +89,7 @@ class PageSource:
             return _page_answer(huge_body(gzipped), gzipped, 0)
         if fault in _PAGE_FAULTS:
             return self._spoiled(query, self._population.page(query, request), fault, gzipped)
-        if self._prepared is None or not (query.fixed and self._population.is_repeatable):
+        if self._prepared is None or not query.fixed:
             return self._right(query, self._population.page(query, request), gzipped)
         return self._kept(self._prepared, query, request, gzipped)
 
@@ -93,7 +117,7 @@ class PageSource:
         return _page_answer(compressed(body) if gzipped else body, gzipped, len(rows))
 
     def _rendered(self, query: SegmentQuery, rows: list[Row], count: int) -> bytes:
-        return page_body(query, rows, count, writer=self._writer, url=self.url)
+        return page_body(query, self._rows.render(rows), count, url=self.url)
 
 
 def _page_answer(body: bytes, gzipped: bool, rows: int) -> PageAnswer:

@@ -1,21 +1,20 @@
 """The body of a segments answer: time frame, rows, count and links."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import urlencode
 
 import orjson
 
-from segment_fetch.simulator.overlay import Row
 from segment_fetch.simulator.query import SegmentQuery
-from segment_fetch.simulator.rows import RowWriter, utc_text
+from segment_fetch.simulator.rows import utc_text
 
 
-def page_body(query: SegmentQuery, rows: list[Row], count: int, *, writer: RowWriter, url: str) -> bytes:
+def page_body(query: SegmentQuery, rows: Iterable[bytes], count: int, *, url: str) -> bytes:
     """The JSON of a page: these rows, and this count of all; `url` is the one of the method."""
     frame = orjson.dumps(_time_frame(query))
     pagination = orjson.dumps({"count": count, "references": _references(query, count, url)})
-    rendered = b",".join(writer.render((number, close) for close, number in rows))
-    return b'{"timeframe":%b,"segments":[%b],"pagination":%b}' % (frame, rendered, pagination)
+    return b'{"timeframe":%b,"segments":[%b],"pagination":%b}' % (frame, b",".join(rows), pagination)
 
 
 def _time_frame(query: SegmentQuery) -> dict[str, str | int]:

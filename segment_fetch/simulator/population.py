@@ -52,8 +52,8 @@ class Population:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the same query gets the same rows in the same order while the version is the same."""
-        return not self._drift.shuffle_ties
+        """Whether the same query gets the same rows in the same order until somebody changes them."""
+        return not self._drift.changes
 
     def page(self, query: SegmentQuery, request: int) -> Page:
         """The rows of a query at this moment; `request` decides the order of ties if they are shuffled."""

@@ -116,10 +116,10 @@ class RowWriter:
 
     def render(self, rows: Iterable[tuple[int, int]]) -> list[bytes]:
         """The JSON of each `(row, close time in epoch ms)`."""
-        return [self._row(row, close) for row, close in rows]
+        return [self.row(row, close) for row, close in rows]
 
-    def _row(self, row: int, close: int) -> bytes:
-        """One row. Everything that costs time is laid out in tables, because a page has 500 of them."""
+    def row(self, row: int, close: int) -> bytes:
+        """The JSON of one row. Everything that costs time is laid out in tables, because a page has 500 of them."""
         block, slot = divmod(row, _BLOCK)
         text, numbers = self._material(block)
         at = slot * _STRIDE

@@ -46,7 +46,7 @@ class Simulator:
     `ssl_context`: serve over TLS.
     `clock`: epoch seconds; decides the `Date` header, the month that can be asked for, limits, tokens and drift.
     `domain_host`: what the Domain API answers; the simulator's own host and port unless given.
-    `keep_bytes`: keep rendered pages up to this many bytes, so that serving one again costs little.
+    `keep_bytes`: keep what was rendered up to this many bytes, so that serving it again costs little.
     `log_size`: how many requests `stats.log` holds.
 
     Raises `ValueError`, naming the value, if one is out of its range.

@@ -15,7 +15,7 @@ URL = "http://127.0.0.1:1/api/account/111111/agent-segments"
 
 def body(total: int, **parameters: str) -> Any:
     query = parse_query({"source": "tests", **parameters}, NOON)
-    return orjson.loads(page_body(query, [], total, writer=DATA.writer, url=URL))
+    return orjson.loads(page_body(query, [], total, url=URL))
 
 
 def links(total: int, limit: int, offset: int) -> dict[str, tuple[int, int]]:

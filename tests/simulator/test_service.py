@@ -24,6 +24,7 @@ from segment_fetch.simulator import (
     service,
 )
 from segment_fetch.simulator.limits import RetryAfter
+from segment_fetch.simulator.rows import RowWriter
 from tests.simulator.conftest import DAY_MS, NOON_MS, Asker, Clock, segments_url, until
 
 
@@ -296,6 +297,31 @@ class TestKeptPages:
             first = await asker.page(simulator)
             monkeypatch.setattr(type(day.writer), "render", None)
             assert (await asker.page(simulator)).body == first.body
+
+    @pytest.mark.parametrize(("room", "least", "most"), [(10**7, 3, 3), (50_000, 600, 1000), (0, 1200, 1300)])
+    async def test_where_pages_change_their_rows_are_kept(
+        self,
+        asker: Asker,
+        clock: Clock,
+        day: Dataset,
+        monkeypatch: pytest.MonkeyPatch,
+        room: int,
+        least: int,
+        most: int,
+    ) -> None:
+        rendered, row = list[int](), RowWriter.row
+
+        def noted(writer: RowWriter, number: int, close: int) -> bytes:
+            rendered.append(number)
+            return row(writer, number, close)
+
+        monkeypatch.setattr(RowWriter, "row", noted)
+        async with Simulator(day, clock=clock, drift=Drift(inserts_per_s=1), keep_bytes=room) as simulator:
+            await asker.all_ids(simulator)
+            rendered.clear()
+            clock.now += 3
+            assert (await asker.all_ids(simulator))[::-1] == simulator.ids(day.start, day.end)
+        assert least <= len(rendered) <= most
 
     async def test_only_so_many_bytes_are_kept(self, asker: Asker, clock: Clock, day: Dataset) -> None:
         async with Simulator(day, clock=clock, gzip=False, keep_bytes=100_000) as simulator:

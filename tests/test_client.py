@@ -187,7 +187,7 @@ async def test_filters_narrow_what_is_asked() -> None:
 
 @pytest.mark.parametrize(
     ("rate", "seconds", "known"),
-    [(None, None, False), (20.0, 4 / 20, True), (1000.0, 4 / 1000, True), ("auto", 0.4, False)],
+    [(None, None, False), (20.0, 4 / 19.6, True), (1000.0, 4 / 980, True), ("auto", 0.4, False)],
 )
 async def test_plan_tells_what_an_extraction_reads(
     tmp_path: Path, rate: Any, seconds: float | None, known: bool

@@ -2,7 +2,7 @@
 
 import random
 import re
-from asyncio import sleep
+from asyncio import Lock, sleep
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from functools import lru_cache
@@ -73,6 +73,7 @@ class Service:
         self._pages = pages
         self._verifier = verifier
         self._stats = stats
+        self._turn = Lock()
         self._random = random.Random(settings.latency_seed)  # noqa: S311
 
     def set_limits(self, limits: Sequence[Limit]) -> None:
@@ -182,9 +183,14 @@ class Service:
         return fault, fault_answer(fault, plan.faults.retry_after_s, self._settings.clock())
 
     async def _wait(self) -> None:
+        """The time that an answer takes. Answers due together go one by one: between two of them requests can arrive,
+        so that their time runs, as it would on a server that has other processors for them.
+        """
         least, most = self._settings.latency_ms
         if most:
             await sleep(self._random.uniform(least, most) / 1000)
+            async with self._turn:
+                await sleep(0)
 
     async def _send(
         self, request: web.BaseRequest, answer: Answer, fault: Fault | None, plan: FaultPlan

@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+from itertools import count as count_from
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -25,6 +27,7 @@ from segment_fetch.simulator import (
 )
 from segment_fetch.simulator.limits import RetryAfter
 from segment_fetch.simulator.rows import RowWriter
+from segment_fetch.simulator.service import Service
 from tests.simulator.conftest import DAY_MS, NOON_MS, Asker, Clock, segments_url, until
 
 
@@ -341,7 +344,8 @@ class TestLatency:
         seconds_of_each: list[float] = []
 
         async def note(seconds: float) -> None:
-            seconds_of_each.append(seconds)
+            if seconds:
+                seconds_of_each.append(seconds)
 
         monkeypatch.setattr(service, "sleep", note)
         return seconds_of_each
@@ -360,6 +364,28 @@ class TestLatency:
             await asker.page(simulator)
             await asker.get(f"{simulator.base_url}/api/account/111111/service/sentinel/baseURI.json")
         assert slept == [0.04, 0.04, 0.04]
+
+    async def test_between_two_answers_that_are_due_requests_can_arrive(
+        self, asker: Asker, day: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rounds, answered, checked = count_from(), list[int](), Service._checked
+
+        async def tick() -> None:
+            while True:
+                await asyncio.sleep(0)
+                next(rounds)
+
+        def noted(*given: Any) -> Any:
+            answered.append(next(rounds))
+            return checked(*given)
+
+        monkeypatch.setattr(Service, "_checked", noted)
+        ticking = asyncio.create_task(tick())
+        async with Simulator(day, clock=Clock(), latency_ms=30) as simulator:
+            await asyncio.gather(*(asker.page(simulator, offset=offset) for offset in range(8)))
+        ticking.cancel()
+        assert len(answered) == 8
+        assert min(later - earlier for earlier, later in pairwise(answered)) > 1
 
     @pytest.mark.parametrize("latency", [-1, (5, 1), float("nan")])
     def test_a_wrong_latency_is_refused(self, day: Dataset, latency: Any) -> None:

@@ -47,7 +47,8 @@ FAST: Final = 25.0  # a second; from there on what timers are late by would be a
 RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
 FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
 MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each other than they were sent
-MANY: Final = 4  # times what a server may have stored: so many more accepted show that its limit is near the rate
+LOOSER: Final = 0.96  # of a rate near a ceiling, where a request alone was refused: it came too early
+NEAR: Final = 0.85  # of a ceiling
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
@@ -81,8 +82,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 class Refusal(msgspec.Struct, frozen=True):
     """A 429 that has begun a pause: how many were in flight with it, the rate at which it was sent, when it came.
 
-    `given` a second were accepted in the 10 s before it. `lasted` seconds have passed since the last such event, and
-    `accepted` requests been accepted; `again` says that those are hardly any.
+    `given` a second were accepted in the 10 s before it. `lasted` seconds have passed since the last such event;
+    `again` says that hardly any were accepted since.
     """
 
     level: int
@@ -91,7 +92,6 @@ class Refusal(msgspec.Struct, frozen=True):
     given: float
     again: bool
     lasted: float
-    accepted: int
 
 
 class _Rate:
@@ -107,7 +107,6 @@ class _Rate:
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
-        self._stored = math.inf  # requests that the server may accept above its limit after a pause, at most
         self._doubtful = False  # whether all that is known of a limit may have been about the number at once
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
@@ -119,7 +118,7 @@ class _Rate:
 
     def _known(self) -> float:
         """What an earlier run found, or a little less, so as not to begin with a refusal; 0 if nothing."""
-        return self.aim if self.aim >= self.ceiling else KEEP * self.aim
+        return self.aim if self.aim >= NEAR * self.ceiling else KEEP * self.aim
 
     @property
     def at_ceiling(self) -> bool:
@@ -170,10 +169,10 @@ class _Rate:
             self.aim = self.refused = 0.0
             self._doubtful = False
 
-    def lower(self, refusal: Refusal, pause: float, *, doubtful: bool = False) -> None:
+    def lower(self, refusal: Refusal, pause: float, *, doubtful: bool = False, alone: bool = False) -> None:
         """Takes a refusal that is not about the number at once, after a pause of so many seconds.
 
-        `doubtful`: it may have been, as both grew together.
+        `doubtful`: it may have been, as both grew together. `alone`: those sent right behind it were accepted.
         """
         self._lowered += not refusal.again
         self._doubtful = doubtful
@@ -183,16 +182,13 @@ class _Rate:
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
             self.value = min(self.value, max(self._slowest, refusal.given))
-        elif self.at_ceiling and not self.refused:
-            self.refused, self._stored = self.value, refusal.accepted
-            self.aim = self.value
+        elif alone and self.value >= NEAR * self.ceiling:
+            self.refused = self.value  # a server that counts each request; there is nothing to be measured
+            self.value = self.aim = LOOSER * self.value
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             self.value = max(self._slowest, min(self.aim, RAMPED * self._spread(refusal, pause)))
-        elif self.at_ceiling and refusal.accepted >= MANY * self._stored:
-            self.refused = self.value  # one request came too early; there is nothing to be measured
-            self.value = self.aim = CUT * self.value
         else:
             self._cut(refusal.given, long=refusal.lasted > RECENT)
 
@@ -259,6 +255,7 @@ class Pacer:
         self._event: Refusal | None = None
         self._refused_at = math.inf
         self._accepted = self._streak = self._answers = 0
+        self._spared = self._struck = 0  # of those sent between a refusal and the pause: accepted, refused
         self._latency = 0.0  # seconds, of recent answers
 
     def next_send(self, now: float) -> float:
@@ -289,6 +286,7 @@ class Pacer:
         self._latency += (now - ticket.sent_at - self._latency) / min(self._answers, 16)
         # What was sent between a refusal and the pause was in flight with requests that had left the server already.
         sound = ticket.sent_at >= self._resume or ticket.sent_at <= self._refused_at
+        self._spared += not sound
         self._meter.add(now, ticket.level if sound else 0)
         self._cap.accepted(ticket)
 
@@ -303,6 +301,7 @@ class Pacer:
         """
         self._in_flight -= 1
         if ticket.sent_at < self._resume:
+            self._struck += 1
             if retry_after:
                 self._resume = self._next = self._tick = max(self._resume, now + retry_after)
             return
@@ -311,8 +310,8 @@ class Pacer:
         self._resume = self._next = self._tick = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
         self._refused_at = ticket.sent_at
         given, lasted = self._meter.rate(now, RECENT), now - self._since
-        self._event = Refusal(ticket.level, ticket.rate, now, given, again, lasted, self._accepted)
-        self._since, self._accepted = now, 0
+        self._event = Refusal(ticket.level, ticket.rate, now, given, again, lasted)
+        self._since, self._accepted, self._spared, self._struck = now, 0, 0, 0
 
     def _find_fault(self, event: Refusal) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
@@ -327,7 +326,8 @@ class Pacer:
             self._rate.acquit()
         else:
             self._blame = "rate"
-            self._rate.lower(event, self._resume - event.at, doubtful=doubtful)
+            alone = self._spared > 0 == self._struck
+            self._rate.lower(event, self._resume - event.at, doubtful=doubtful, alone=alone)
         self._rate.pause(event.at, self._resume, self._meter.best)
 
     def _is_due_to_rate(self, event: Refusal) -> bool:

@@ -31,10 +31,8 @@ class Meter(AcceptedMeter):
 LIMITED = Learned(10.0, limited=True, cap=None, at=0.0)
 
 
-def refusal(
-    rate: _Rate, at: float, given: float, *, again: bool = False, lasted: float = 5.0, accepted: int = 50
-) -> Refusal:
-    return Refusal(1, rate.value, at, given, again, lasted, accepted)
+def refusal(rate: _Rate, at: float, given: float, *, again: bool = False, lasted: float = 5.0) -> Refusal:
+    return Refusal(1, rate.value, at, given, again, lasted)
 
 
 def holding(rate: float = 10.0, ceiling: float = math.inf) -> _Rate:
@@ -114,7 +112,7 @@ class TestSpacing:
     def test_begins_just_below_a_ceiling(self) -> None:
         assert Pacer(ceiling=20.0).snapshot(0.0).rate == pytest.approx(0.98 * 20)
 
-    @pytest.mark.parametrize(("found", "rate"), [(20.0, 19.6), (19.6, 19.6), (19.0, 0.97 * 19), (21.0, 19.6)])
+    @pytest.mark.parametrize(("found", "rate"), [(20.0, 19.6), (19.0, 19.0), (16.0, 0.97 * 16), (21.0, 19.6)])
     def test_begins_just_below_a_ceiling_at_which_an_earlier_run_was_refused(self, found: float, rate: float) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(found, limited=True, cap=None, at=0.0))
         assert pacer.snapshot(0.0).rate == pytest.approx(rate, rel=0.001)
@@ -230,25 +228,19 @@ class TestRamp:
         rate.lower(refusal(rate, 4.0, given=25.0, lasted=4.0), pause=8.0)
         assert rate.value == pytest.approx(1.5 * 10)
 
-    def test_the_first_refusal_at_a_ceiling_changes_nothing(self) -> None:
-        """It is thought to be the limit, of a server that counts each request; what came before is no measure yet."""
+    def test_where_one_alone_was_refused_near_a_ceiling_requests_keep_a_little_further_apart(self) -> None:
+        """A server that counts each request by itself; what was accepted before is no measure yet."""
         rate = _Rate(20.0, None)
-        rate.lower(refusal(rate, 0.2, 6.0), pause=1.0)
-        assert rate.value == rate.aim == pytest.approx(0.98 * 20)
-        for now in range(2, 100):
-            rate.adjust(now, 1.0, Meter(), capped=False)
-        assert rate.value == pytest.approx(0.98 * 20)
-
-    @pytest.mark.parametrize(("accepted", "value"), [(39, 15.0), (40, 0.98 * 0.98 * 20)], ids=["few", "many"])
-    def test_a_second_refusal_at_a_ceiling_is_a_measurement_unless_many_were_accepted(
-        self, accepted: int, value: float
-    ) -> None:
-        """Ten were accepted before the first: no more than that can be stored, so the limit must be near the rate."""
-        rate = _Rate(20.0, None)
-        for at, before in ((1.0, 10), (4.0, accepted)):
-            rate.lower(refusal(rate, at, 15.0, accepted=before), pause=1.0)
+        for at, value in ((0.2, 0.96 * 19.6), (3.0, 0.96**2 * 19.6)):
+            rate.lower(refusal(rate, at, 6.0), pause=1.0, alone=True)
             rate.pause(at, at + 1, best=0.0)
-        assert rate.value == pytest.approx(value)
+            assert rate.value == rate.aim == pytest.approx(value)
+
+    @pytest.mark.parametrize(("ceiling", "alone"), [(20.0, False), (40.0, True)], ids=["not alone", "not near"])
+    def test_any_other_refusal_below_a_ceiling_is_a_measurement(self, ceiling: float, alone: bool) -> None:
+        rate = _Rate(ceiling, Learned(19.0, limited=True, cap=None, at=0.0))
+        rate.lower(refusal(rate, 3.0, 15.0), pause=1.0, alone=alone)
+        assert rate.value == pytest.approx(15.0)
 
 
 class TestRate:
@@ -536,7 +528,23 @@ class TestEvidence:
         pacer.next_send(now + 1.3)
         after = pacer.snapshot(now + 1.3)
         assert (after.cap, after.blame) == (16, "rate")
-        assert after.rate == pytest.approx(0.98 * 20)
+        assert after.rate == pytest.approx(0.95 * 0.98 * 20)
+
+    @pytest.mark.parametrize(("others", "share"), [("aa", 0.96), ("ar", 0.95), ("", 0.95)])
+    def test_what_becomes_of_those_behind_a_refused_one_tells_whether_it_was_alone(
+        self, others: str, share: float
+    ) -> None:
+        pacer = Pacer(ceiling=20.0)
+        now = accept_for(pacer, 0.0, 1.0)
+        tickets = []
+        for _ in range(1 + len(others)):
+            now += pacer.next_send(now)
+            tickets.append(send(pacer, now))
+        pacer.refused(tickets[0], now)
+        for ticket, outcome in zip(tickets[1:], others, strict=True):
+            (pacer.accepted if outcome == "a" else pacer.refused)(ticket, now + 0.1)
+        pacer.next_send(now + 1.1)
+        assert pacer.snapshot(now + 1.1).rate == pytest.approx(share * 0.98 * 20)
 
     def test_what_is_answered_during_the_pause_may_still_clear_the_number_at_once(self) -> None:
         pacer = Pacer()
@@ -620,7 +628,7 @@ class TestLearned:
     @pytest.mark.parametrize(
         ("before", "rate", "limited"),
         [
-            (None, 0.49, False),
+            (None, 0.466, False),
             (Learned(30.0, limited=True, cap=None, at=0.0), 30.0, True),
             (Learned(30.0, limited=False, cap=None, at=0.0), 30.0, False),
         ],

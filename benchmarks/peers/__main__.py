@@ -1,15 +1,16 @@
 """This client beside programs that people use today: the same pages from the same server, all in one command.
 
     make bench-peers                                  all of them, in an environment of their own
-    python -m benchmarks.peers [--segments 200000] [--rounds 3] [--settings unlimited limited told late] [--write]
+    python -m benchmarks.peers [--segments 200000] [--rounds 3] [--settings limited late] [--write]
     python -m benchmarks.peers --profile httpx_async  where a program's time goes, without a limit
     python -m benchmarks.peers --smoke                a small run of the programs that can be imported
 
 Settings: `unlimited`, the server as fast as it can, on a core of its own, its pages rendered beforehand; `limited`, 20
-requests a second, 20 at once after a pause, answers after 150 ms, a limit that each program has to find out; `told`,
-the same for the programs that can be told a limit; `late`, 30 rows a second appear and 30 vanish while they are read,
-answers after 100 ms. Each program runs in a process of its own, one at a time, A B C A B C ...; ratios are taken within
-a round, and medians of the rounds are shown. Without drift, what a program writes must be each row once.
+requests a second, 20 at once after a pause, answers after 150 ms, a limit that each program has to find out; `strict`,
+the same but for those 20 at once; `told`, as `limited`, for the programs that can be told a limit; `late`, 30 rows a
+second appear and 30 vanish while they are read, answers after 100 ms. Each program runs in a process of its own, one at
+a time, A B C A B C ...; ratios are taken within a round, and medians of the rounds are shown. Without drift, what a
+program writes must be each row once.
 """
 
 import argparse
@@ -42,9 +43,6 @@ Round = dict[Program, Outcome | None]
 
 _CLEARLY = 0.97
 """A figure counts as better than this client's from here on."""
-
-_LATE_SHARE = 4
-"""The setting in which rows come and go has so many times fewer segments: it counts rows, not time."""
 
 
 def run_rounds(setting: Setting, programs: Sequence[Program], segments: int, rounds: int) -> list[Round]:
@@ -138,9 +136,8 @@ def main() -> None:
         print(f"{program.title}: left out, as {program.needs} is not installed", file=sys.stderr)
     texts, plotted = [], {}
     for setting in (setting for setting in SETTINGS if setting.name in options.settings):
-        segments = options.segments // (_LATE_SHARE if setting.drift else 1)
-        rounds = run_rounds(setting, programs, segments, options.rounds)
-        texts.append(shown(setting, rounds, segments))
+        rounds = run_rounds(setting, programs, options.segments, options.rounds)
+        texts.append(shown(setting, rounds, int(options.segments * setting.share)))
         if not setting.drift:
             plotted[setting.title] = [bar(rounds, program) for program in rounds[0]]
     plot = bars("Time of a whole extraction, as a multiple of this client's", plotted)

@@ -44,7 +44,7 @@ PROGRAMS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """How the server behaves, and what the programs are told of its limit."""
+    """How the server behaves, and what the programs are told of its limit; `share` of the segments are read."""
 
     name: str
     title: str
@@ -52,6 +52,7 @@ class Setting:
     limit: RateLimit | None = None
     latency_ms: float = 0.0
     drift: Drift | None = None
+    share: float = 1.0
 
     def simulator(self, dataset: Dataset) -> Simulator:
         """The server. Credentials are sent by all and checked for none, as not all of them send the same."""
@@ -62,8 +63,11 @@ LIMIT = RateLimit(20, burst=20)
 SETTINGS = (
     Setting("unlimited", "no limit"),
     Setting("limited", "20 requests a second, 150 ms; the limit is not known", "auto", LIMIT, 150.0),
+    Setting(
+        "strict", "20 requests a second, no burst; the limit is not known", "auto", RateLimit(20), 150.0, share=0.25
+    ),
     Setting("told", "20 requests a second, 150 ms; the limit is told", 20.0, LIMIT, 150.0),
-    Setting("late", "rows come and go", latency_ms=100.0, drift=Drift(inserts_per_s=30, removals_per_s=30)),
+    Setting("late", "rows come and go", latency_ms=100.0, drift=Drift(inserts_per_s=30, removals_per_s=30), share=0.25),
 )
 
 
@@ -143,6 +147,6 @@ def run_once(program: Program, setting: Setting, simulator: Simulator) -> Outcom
 
 
 def dataset_of(setting: Setting, segments: int) -> Dataset:
-    """Settled segments of a week; where rows come and go, those of the last two days."""
+    """The setting's share of so many: settled ones of a week; where rows come and go, those of the last two days."""
     days, days_ago = (2, 0) if setting.drift else (7, 2)
-    return Dataset.recent(segments, now=time.time() - days_ago * 86_400, days=days)
+    return Dataset.recent(int(segments * setting.share), now=time.time() - days_ago * 86_400, days=days)

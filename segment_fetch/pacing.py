@@ -43,12 +43,13 @@ FEW: Final = 4  # a refusal after fewer accepted than this is the same congestio
 LONG: Final = 2.0  # seconds of a pause that is more than the least one and rounding
 LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
 GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
-FAST: Final = 25.0  # a second; from there on what timers are late by would be a share of the spacing worth having
+FAST: Final = 50.0  # a second; from there on timers are so coarse beside the spacing that several are due at once
 RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
 FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
 MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each other than they were sent
 LOOSER: Final = 0.96  # of a rate near a ceiling, where a request alone was refused: it came too early
 NEAR: Final = 0.85  # of a ceiling
+SPARED: Final = 2  # accepted behind a refused one, which show that it was alone
 TICK: Final = 0.1  # seconds between two adjustments
 SLOWEST: Final = 0.1  # requests a second
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
@@ -117,7 +118,7 @@ class _Rate:
         return max(START, learned.rate / 2) if learned else START
 
     def _known(self) -> float:
-        """What an earlier run found, or a little less, so as not to begin with a refusal; 0 if nothing."""
+        """What an earlier run found; a little less where no ceiling is near, so as not to begin with a refusal."""
         return self.aim if self.aim >= NEAR * self.ceiling else KEEP * self.aim
 
     @property
@@ -126,6 +127,8 @@ class _Rate:
         return self.value >= self.ceiling
 
     def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
+        if self._quiet_since == -math.inf:
+            self._quiet_since = now
         lead = LEAD * meter.rate(now, 1.0)
         if self.ramping:
             self._grow((RAMP if self.value < BRISK_ABOVE else BRISK) ** elapsed, lead)
@@ -188,7 +191,8 @@ class _Rate:
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
-            self.value = max(self._slowest, min(self.aim, RAMPED * self._spread(refusal, pause)))
+            most = self.aim if doubtful else RAMPED * self._spread(refusal, pause) or self.aim
+            self.value = max(self._slowest, min(self.aim, most))
         else:
             self._cut(refusal.given, long=refusal.lasted > RECENT)
 
@@ -234,7 +238,7 @@ class Pacer:
     whichever of `accepted`, `refused` and `dropped` came of the request, a cancelled one too.
 
     `ceiling` (requests a second) is the user's own limit: the pacer starts just below it and never goes above. Sends
-    are evenly spaced; from 25 a second on, 10 ms by which a timer is late are made up for. `connections` is the most in
+    are evenly spaced; from 50 a second on, 10 ms by which a timer is late are made up for. `connections` is the most in
     flight, and `learned` what an earlier run found.
     """
 
@@ -326,7 +330,7 @@ class Pacer:
             self._rate.acquit()
         else:
             self._blame = "rate"
-            alone = self._spared > 0 == self._struck
+            alone = self._spared >= SPARED and not self._struck
             self._rate.lower(event, self._resume - event.at, doubtful=doubtful, alone=alone)
         self._rate.pause(event.at, self._resume, self._meter.best)
 

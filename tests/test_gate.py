@@ -87,7 +87,7 @@ async def _passages(rate: float | None, count: int, pause_at: tuple[float, float
     return sorted(went)
 
 
-@pytest.mark.parametrize("rate", [26.0, 49.0, 200.0])
+@pytest.mark.parametrize("rate", [52.0, 200.0])
 @without_waiting
 async def test_timers_that_are_late_cost_no_time_and_let_no_more_through(rate: float) -> None:
     loop, late, went = asyncio.get_running_loop(), cycle([0.001, 0.004, 0.0, 0.007, 0.002]), list[float]()

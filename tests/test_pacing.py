@@ -100,7 +100,7 @@ class TestSpacing:
         send(pacer, 0.15)
         assert pacer.next_send(0.15) > 0.05
 
-    @pytest.mark.parametrize("ceiling", [0.5, 20.0, 25.0])
+    @pytest.mark.parametrize("ceiling", [0.5, 20.0, 50.0])
     def test_no_two_requests_are_closer_than_a_ceiling_says(self, ceiling: float) -> None:
         sends = late_sends(Pacer(ceiling=ceiling), [0.0, 0.02, 0.001, 0.3, 0.0, 0.004])
         assert min(later - earlier for earlier, later in pairwise(sends)) > 1.01 / ceiling
@@ -115,7 +115,9 @@ class TestSpacing:
     @pytest.mark.parametrize(("found", "rate"), [(20.0, 19.6), (19.0, 19.0), (16.0, 0.97 * 16), (21.0, 19.6)])
     def test_begins_just_below_a_ceiling_at_which_an_earlier_run_was_refused(self, found: float, rate: float) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(found, limited=True, cap=None, at=0.0))
-        assert pacer.snapshot(0.0).rate == pytest.approx(rate, rel=0.001)
+        assert pacer.snapshot(0.0).rate == pytest.approx(rate)
+        now = accept_for(pacer, 100.0, 104.0)
+        assert pacer.snapshot(now).rate == pytest.approx(rate, rel=0.015)
 
     def test_begins_at_what_was_learned_if_that_is_less(self) -> None:
         assert Pacer(ceiling=20.0, learned=LIMITED).snapshot(0.0).rate == pytest.approx(9.7)
@@ -210,6 +212,22 @@ class TestRamp:
         assert rate.value == pytest.approx(value)
         assert not rate.ramping
         assert rate.aim == pytest.approx(0.95 * 40)
+
+    def test_where_it_may_have_been_the_number_most_of_the_rate_is_kept(self) -> None:
+        rate = _Rate(math.inf, None)
+        rate.value = 40.0
+        rate.lower(refusal(rate, 10.0, 9.0), pause=1.0, doubtful=True)
+        assert rate.value == rate.aim == pytest.approx(0.95 * 40)
+
+    @pytest.mark.parametrize("confirmed", [False, True])
+    def test_that_can_be_taken_back_until_the_rate_is_refused_once_more(self, confirmed: bool) -> None:
+        rate = _Rate(math.inf, None)
+        rate.lower(refusal(rate, 10.0, 9.0), pause=1.0, doubtful=True)
+        rate.pause(10.0, 11.0, best=0.0)
+        if confirmed:
+            rate.lower(refusal(rate, 20.0, 9.0), pause=1.0)
+        rate.acquit()
+        assert bool(rate.aim) is bool(rate.refused) is confirmed
 
     def test_what_a_ramp_has_grown_since_the_request_was_sent_is_not_what_was_refused(self) -> None:
         pacer = Pacer()
@@ -510,6 +528,37 @@ class TestEvidence:
         after = self.crowded(pacer, now, 1)
         assert (after.cap, after.blame) == (16, "rate")
 
+    def test_what_was_accepted_behind_an_earlier_refusal_does_not_count(self) -> None:
+        pacer = Pacer(ceiling=20.0)
+        now = accept_for(pacer, 0.0, 1.0)
+        tickets = []
+        for _ in range(3):
+            now += pacer.next_send(now)
+            tickets.append(send(pacer, now))
+        pacer.refused(tickets[0], now)
+        for ticket in tickets[1:]:
+            pacer.accepted(ticket, now + 0.1)
+        now = accept_for(pacer, now + 1.0, now + 3.0)
+        now = refuse_next(pacer, now)
+        pacer.next_send(now + 1.1)
+        assert pacer.snapshot(now + 1.1).rate < 0.9 * 0.96 * 19.6, "a measurement"
+
+    def test_a_first_refusal_before_any_answer_is_no_measurement(self) -> None:
+        """Nothing accepted is not a rate of nothing: from there it would take minutes to get anywhere."""
+        pacer = Pacer(ceiling=20.0)
+        now = refuse_next(pacer, 0.0)
+        pacer.next_send(now + 1.1)
+        assert pacer.snapshot(now + 1.1).rate == pytest.approx(0.95 * 19.6)
+
+    def test_once_the_rate_was_refused_a_fuller_one_is_about_the_number(self) -> None:
+        pacer = Pacer()
+        now = accept_for(pacer, 0.0, 2.0)
+        now = refuse_next(pacer, now)
+        now = accept_for(pacer, now + 1.0, now + 6.0)
+        after = self.crowded(pacer, now, 1)
+        assert (after.cap, after.blame) == (1, "concurrency")
+        assert pacer.learned(0.0).limited, "the first one was about the rate"
+
     def test_that_is_taken_back_if_the_number_turns_out_to_be_it(self) -> None:
         pacer = Pacer()
         now = accept_for(pacer, 0.0, 1.0, latency=0.1)
@@ -530,7 +579,12 @@ class TestEvidence:
         assert (after.cap, after.blame) == (16, "rate")
         assert after.rate == pytest.approx(0.95 * 0.98 * 20)
 
-    @pytest.mark.parametrize(("others", "share"), [("aa", 0.96), ("ar", 0.95), ("", 0.95)])
+    def test_a_later_one_may_be_about_the_number_at_once(self) -> None:
+        pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
+        after = self.crowded(pacer, accept_for(pacer, 0.0, 2.0), 3)
+        assert (after.cap, after.blame) == (3, "concurrency")
+
+    @pytest.mark.parametrize(("others", "share"), [("aa", 0.96), ("a", 0.95), ("aar", 0.95), ("", 0.95)])
     def test_what_becomes_of_those_behind_a_refused_one_tells_whether_it_was_alone(
         self, others: str, share: float
     ) -> None:

@@ -298,7 +298,7 @@ class TestKeptPages:
     ) -> None:
         async with Simulator(day, clock=clock, keep_bytes=10**7) as simulator:
             first = await asker.page(simulator)
-            monkeypatch.setattr(type(day.writer), "render", None)
+            monkeypatch.setattr(type(day.writer), "row", None)
             assert (await asker.page(simulator)).body == first.body
 
     @pytest.mark.parametrize(("room", "least", "most"), [(10**7, 3, 3), (50_000, 600, 1000), (0, 1200, 1300)])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from segment_fetch import stitch
 from segment_fetch.instants import Ask, InstantPass, Instants, exact
 from segment_fetch.models import Segment
-from segment_fetch.order import Joiner, Part, in_order, slice_page
+from segment_fetch.order import Joiner, Part, in_order, piece_of
 from segment_fetch.passes import Failed, Pass, Proven, foreign
 from segment_fetch.query import Window
 from segment_fetch.wire import times_of
@@ -135,6 +135,6 @@ class MovingPass(Pass[Part]):
         parts: list[Part] = []
         while members:
             rows = members.pop()
-            parts += joiner.add(slice_page(rows, times_of(rows), self._encode))
+            parts += joiner.add(piece_of(rows, times_of(rows), self._encode))
         parts += joiner.end()
         return Proven(parts, joiner.rows)

@@ -2,7 +2,8 @@
 
 Pages come newest first, in any sequence; rows that share a millisecond may be ordered differently in two answers. So
 that a page can be encoded as soon as it comes, only its edges wait: the rows that share their millisecond with the
-page's first or last row, as the neighbouring page may hold more of them.
+page's first or last row, as the neighbouring page may hold more of them. A page of lines waits as it is, since that
+costs nothing; its neighbour there, it most often becomes one part, its bytes those that were read.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ close_order = attrgetter("endTimeL", "segmentId")
 """Sort key of the order."""
 
 
+Piece: TypeAlias = "Slice[Part] | Lines"
+"""A page as a `Joiner` takes it."""
+
+
 class Slice(Struct, Generic[Part], frozen=True):
     """A page in the written order: `middle` is encoded, the edges wait for their neighbours.
 
@@ -48,13 +53,9 @@ def slice_page(
     newest_first: Sequence[Segment],
     times: Sequence[int],
     encode: Callable[[Sequence[Segment]], Part],
-    *,
-    falling: bool = False,
 ) -> Slice[Part]:
-    """A page's rows and their close times, newest first, made ready. `falling`: no two times are equal."""
+    """A page's rows and their close times, newest first, in the written order and cut at the edges."""
     rows = newest_first[::-1]
-    if falling and len(rows) > 2:
-        return Slice(list(rows[:1]), encode(rows[1:-1]), list(rows[-1:]), len(rows) - 2)
     if not rows:
         return Slice((), None, ())
     if not isinstance(rows, Lines):  # which are in the written order
@@ -67,26 +68,56 @@ def slice_page(
     return Slice(list(rows[:low]), middle, list(rows[high:]), high - low)
 
 
+def piece_of(
+    newest_first: Sequence[Segment],
+    times: Sequence[int],
+    encode: Callable[[Sequence[Segment]], Part],
+) -> Piece[Part]:
+    """A page's rows and their close times, newest first, made ready for a `Joiner`.
+
+    Lines are in the written order; they stay a page, as hardly ever a neighbour shares an instant with them.
+    """
+    return newest_first[::-1] if isinstance(newest_first, Lines) else slice_page(newest_first, times, encode)
+
+
 class Joiner(Generic[Part]):
-    """The encoded parts of a window, from slices given oldest page first.
+    """The encoded parts of a window, from pieces given oldest page first.
 
     `more` has further segments by close time and id, of instants that page boundaries cut. At such a cut the same
-    segment may be in two slices; it is kept once.
+    segment may be in two pieces; it is kept once.
     """
 
     def __init__(self, encode: Callable[[Sequence[Segment]], Part]) -> None:
         self.rows = 0
         """How many segments the parts hold that were given."""
         self._encode = encode
+        self._page: Lines | None = None  # waits for the next piece; else the edge may
         self._edge: dict[str, Segment] = {}
         self._at = 0
 
-    def cuts(self, piece: Slice[Part]) -> bool:
-        """Whether an instant is cut by the boundary between the last slice and this one."""
-        return bool(self._edge and piece.oldest) and piece.oldest[0].endTimeL == self._at
+    def cuts(self, piece: Piece[Part]) -> bool:
+        """Whether an instant is cut by the boundary between the last piece and this one."""
+        return bool(self._page or self._edge) and _oldest(piece) == self._at
 
-    def add(self, piece: Slice[Part], more: _More = _NONE) -> Iterator[Part]:
-        """The parts that are whole, now that the next slice is there."""
+    def add(self, piece: Piece[Part], more: _More = _NONE) -> Iterator[Part]:
+        """The parts that are whole, now that the next piece is there."""
+        if self.cuts(piece):
+            yield from self._cut(more)
+        if not isinstance(piece, Lines):
+            yield from self._add(piece, more)
+        elif self.cuts(piece) or _oldest(piece) in more:
+            yield from self._add(_slice(piece, self._encode), more)
+        elif piece:
+            yield from self.end(more)
+            self._page, self._at = piece, piece.times[-1]
+
+    def _cut(self, more: _More) -> Iterator[Part]:
+        """Takes the page that waits apart, as its newest instant is not whole."""
+        if self._page is not None:
+            page, self._page = self._page, None
+            yield from self._add(_slice(page, self._encode), more)
+
+    def _add(self, piece: Slice[Part], more: _More) -> Iterator[Part]:
         for rows, behind in ((piece.oldest, piece.middle), (piece.newest, None)):
             if rows and rows[0].endTimeL != self._at:
                 yield from self.end(more)
@@ -98,9 +129,25 @@ class Joiner(Generic[Part]):
                 yield behind
 
     def end(self, more: _More = _NONE) -> Iterator[Part]:
-        """What waited for a next slice, as there is none."""
+        """What waited for a next piece, as there is none."""
+        if self._at in more:
+            yield from self._cut(more)
+        if self._page is not None:
+            page, self._page = self._page, None
+            self.rows += len(page)
+            yield self._encode(page)
         if self._edge:
             rows = {**self._edge, **more.get(self._at, {})}
             self._edge.clear()
             self.rows += len(rows)
             yield self._encode(in_order(rows.values()))
+
+
+def _oldest(piece: Piece[Part]) -> int | None:
+    if isinstance(piece, Lines):
+        return piece.times[0] if piece else None
+    return piece.oldest[0].endTimeL if piece.oldest else None
+
+
+def _slice(page: Lines, encode: Callable[[Sequence[Segment]], Part]) -> Slice[Part]:
+    return slice_page(page[::-1], page[::-1].times, encode)

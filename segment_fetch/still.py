@@ -13,7 +13,7 @@ from segment_fetch import stitch
 from segment_fetch.errors import TransientError
 from segment_fetch.instants import Ask, InstantPass, Instants
 from segment_fetch.models import Segment
-from segment_fetch.order import Joiner, Part, Slice, slice_page
+from segment_fetch.order import Joiner, Part, Piece, piece_of
 from segment_fetch.passes import Failed, Pass, Proven, foreign
 from segment_fetch.query import Window
 from segment_fetch.wire import distinct, key_of
@@ -69,7 +69,7 @@ class StillPass(Pass[Part]):
         self._limit = limit
         self._encode = encode
         self._pages: list[_Digest] = []
-        self._slices: dict[int, Slice[Part]] = {}
+        self._pieces: dict[int, Piece[Part]] = {}
         self._joiner = Joiner(encode)
         self._behind: deque[int] = deque()
         self._foreign: set[Hashable] = set()
@@ -92,7 +92,7 @@ class StillPass(Pass[Part]):
         newer = foreign(view.times, self._window)
         self._foreign.update(view.ids[:newer])
         at = _PREFIX if view.count is None else view.offset
-        self._slices[at] = slice_page(rows[newer:], view.times[newer:], self._encode, falling=view.falling)
+        self._pieces[at] = piece_of(rows[newer:], view.times[newer:], self._encode)
         self._pages.append(_Digest(view))
         return None
 
@@ -123,9 +123,11 @@ class StillPass(Pass[Part]):
     def ready(self) -> list[Part]:
         """The next parts in order, unless more rows of an instant that a page boundary cuts may have to be read."""
         parts: list[Part] = []
-        while self._behind and (piece := self._slices.get(self._behind[0])) and not self._joiner.cuts(piece):
+        while (
+            self._behind and (piece := self._pieces.get(self._behind[0])) is not None and not self._joiner.cuts(piece)
+        ):
             parts += self._joiner.add(piece)
-            del self._slices[self._behind.popleft()]
+            del self._pieces[self._behind.popleft()]
         return parts
 
     def _mend(self) -> list[Ask] | Proven[Part] | Failed:
@@ -156,8 +158,8 @@ class StillPass(Pass[Part]):
 
     def _proven(self, unique: int) -> Proven[Part] | Failed:
         more = {at: instant.rows for at, instant in self._instants.all.items()}
-        slices = (self._slices[offset] for offset in sorted(self._slices, reverse=True))
-        parts = [part for piece in slices for part in self._joiner.add(piece, more)]
+        pieces = (self._pieces[offset] for offset in sorted(self._pieces, reverse=True))
+        parts = [part for piece in pieces for part in self._joiner.add(piece, more)]
         parts += self._joiner.end(more)
         owned = unique - len(self._foreign)
         if self._joiner.rows != owned:

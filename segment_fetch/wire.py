@@ -84,9 +84,7 @@ def quick_page(body: bytes | memoryview) -> SegmentPage | None:
     end, text, starts, times, keys, falling = found
     if (page := _page_around(bytes(body[:head]) + bytes(body[end:]))) is None:
         return None
-    columns = _Columns(
-        memoryview(text), memoryview(starts).cast("I"), memoryview(times).cast("q"), memoryview(keys).cast("q")
-    )
+    columns = _Columns(text, memoryview(starts).cast("I"), memoryview(times).cast("q"), memoryview(keys).cast("q"))
     return SegmentPage(Lines(columns, falling, 0, len(columns.times)), page.pagination, page.timeframe)
 
 
@@ -137,7 +135,7 @@ def distinct(columns: list[Column]) -> int:
 class _Columns(NamedTuple):
     """What was found of a page: its lines as written, where each begins, and, newest first, their times and keys."""
 
-    text: memoryview
+    text: bytes
     starts: memoryview[int]
     times: memoryview[int]
     keys: memoryview[int]
@@ -159,8 +157,8 @@ class Lines(Sequence[Segment]):
         return self._last - self._first
 
     @property
-    def text(self) -> memoryview:
-        """The lines, in the written order."""
+    def text(self) -> bytes:
+        """The lines, in the written order; of a whole page without copying them."""
         text, starts, times, _ = self._columns
         whole = len(times)
         return text[starts[whole - self._last] : starts[whole - self._first]]

@@ -25,7 +25,7 @@ class Encoder(Protocol[Part_co]):
 
 def encoded(encoder: Encoder[Part], segments: Sequence[Segment]) -> Part:
     """Segments as the encoder wants them held, whichever road they came."""
-    return encoded_lines(encoder, bytes(segments.text)) if isinstance(segments, Lines) else encoder.encode(segments)
+    return encoded_lines(encoder, segments.text) if isinstance(segments, Lines) else encoder.encode(segments)
 
 
 def encoded_lines(encoder: Encoder[Part], lines: bytes) -> Part:

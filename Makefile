@@ -35,7 +35,7 @@ bench: install
 bench-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.peers
 
-# Writes every table and plot of docs/benchmarks.md anew: twenty minutes, on a machine that has nothing else to do. A goal
+# Writes every table and plot of docs/benchmarks.md anew: twenty-five minutes, on a machine that has nothing else to do. A goal
 # that is missed does not end it.
 bench-all: install $(PEERS)/.installed
 	-$(BIN)/python -m benchmarks.startup --write

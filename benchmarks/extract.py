@@ -105,12 +105,19 @@ def plotted(rounds: Sequence[Round]) -> str:
     return bars("Time without a limit, as a multiple of this client's", {"one core for the client": ratios})
 
 
-def profile(name: str, served: Served) -> None:
-    """One contender under cProfile, its most expensive functions on standard error."""
+def profile(name: str, served: Served, perf: str | None) -> None:
+    """One contender under cProfile, its most expensive functions on standard error; or under `perf`, into a file.
+
+    `perf` begins half a second late, when everything is imported, so there should be a million segments or more.
+    """
     with serving(served) as base_url, tempfile.TemporaryDirectory(prefix="segment_fetch_") as out:
         run_once(name, base_url, served)
         job = _job(base_url, served, out)
-        command = [sys.executable, "-m", "benchmarks.contenders", name, job, "--profile", "45"]
+        command = [sys.executable, "-m", "benchmarks.contenders", name, job]
+        if perf:
+            command = ["perf", "record", "--delay", "500", "--output", perf, *command]
+        else:
+            command += ["--profile", "45"]
         subprocess.run(command, check=True, timeout=600)
 
 
@@ -122,6 +129,7 @@ def main() -> None:
     parser.add_argument("--gzip", action="store_true", help="let the server compress, as clients ask it to")
     parser.add_argument("--recent", action="store_true", help="segments up to now, the newest of which may still move")
     parser.add_argument("--profile", choices=CONTENDERS, help="profile one contender instead")
+    parser.add_argument("--perf", metavar="FILE", help="profile by `perf record` into this file, where there is perf")
     parser.add_argument("--write", action="store_true", help="put table and plot into the documentation")
     parser.add_argument("--smoke", action="store_true", help="a small run that checks what is written; no figures")
     options = parser.parse_args()
@@ -129,7 +137,7 @@ def main() -> None:
     days_ago = 0 if options.recent else 2
     served = closed(segments, days=DAYS, days_ago=days_ago, keep_bytes=_KEEP_BYTES, gzip=options.gzip)
     if options.profile:
-        profile(options.profile, served)
+        profile(options.profile, served, options.perf)
         return
     kind = f"{'gzip' if options.gzip else 'no compression'}, {'up to now' if options.recent else 'settled'}"
     done = run_rounds(served, rounds, warm=not options.smoke)

@@ -3,7 +3,7 @@
 Pages come newest first, in any sequence; rows that share a millisecond may be ordered differently in two answers. So
 that a page can be encoded as soon as it comes, only its edges wait: the rows that share their millisecond with the
 page's first or last row, as the neighbouring page may hold more of them. A page of lines waits as it is, since that
-costs nothing; its neighbour there, it most often becomes one part, its bytes those that were read.
+costs nothing; when the next page comes, it most often becomes one part, of the very bytes that the scanner made.
 """
 
 from __future__ import annotations
@@ -101,11 +101,12 @@ class Joiner(Generic[Part]):
 
     def add(self, piece: Piece[Part], more: _More = _NONE) -> Iterator[Part]:
         """The parts that are whole, now that the next piece is there."""
-        if self.cuts(piece):
+        cuts = self.cuts(piece)
+        if cuts:
             yield from self._cut(more)
         if not isinstance(piece, Lines):
             yield from self._add(piece, more)
-        elif self.cuts(piece) or _oldest(piece) in more:
+        elif cuts or _oldest(piece) in more:
             yield from self._add(_slice(piece, self._encode), more)
         elif piece:
             yield from self.end(more)
@@ -150,4 +151,5 @@ def _oldest(piece: Piece[Part]) -> int | None:
 
 
 def _slice(page: Lines, encode: Callable[[Sequence[Segment]], Part]) -> Slice[Part]:
-    return slice_page(page[::-1], page[::-1].times, encode)
+    newest_first = page[::-1]
+    return slice_page(newest_first, newest_first.times, encode)

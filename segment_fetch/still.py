@@ -123,9 +123,9 @@ class StillPass(Pass[Part]):
     def ready(self) -> list[Part]:
         """The next parts in order, unless more rows of an instant that a page boundary cuts may have to be read."""
         parts: list[Part] = []
-        while (
-            self._behind and (piece := self._pieces.get(self._behind[0])) is not None and not self._joiner.cuts(piece)
-        ):
+        while self._behind and (piece := self._pieces.get(self._behind[0])) is not None:
+            if self._joiner.cuts(piece):
+                break
             parts += self._joiner.add(piece)
             del self._pieces[self._behind.popleft()]
         return parts

@@ -94,7 +94,7 @@ class Dataset:
 
     def row(self, number: int) -> dict[str, Any]:
         """One segment by its number, as the API spells it."""
-        row: dict[str, Any] = orjson.loads(self.writer.render([(number, self.close_time(number))])[0])
+        row: dict[str, Any] = orjson.loads(self.writer.row(number, self.close_time(number)))
         return row
 
     @cached_property

@@ -24,6 +24,7 @@ from segment_fetch.sinks.names import MANIFEST, PATTERN, is_segments
 
 _LOCK = ".lock"
 _PARTIAL = ".partial"
+_WRITE_BACK = 4 * 2**20  # bytes that are written before the disk is to begin with them
 _OWN_PARTIAL = re.compile(rf"\.(?:{re.escape(MANIFEST)}|{PATTERN}\.[a-z.]+){re.escape(_PARTIAL)}", re.ASCII)
 
 
@@ -192,10 +193,15 @@ class Replacement:
         self._folder = folder
         self._partial = _partial(folder, name)
         self._file = disk.create(self._partial)
+        self._size = self._on_its_way = 0
 
     def write(self, data: bytes) -> None:
         """Appends all of the data."""
         self._disk.write(self._file, data)
+        self._size += len(data)
+        if (more := self._size - self._on_its_way) >= _WRITE_BACK:
+            self._disk.write_back(self._file, self._on_its_way, more)
+            self._on_its_way = self._size
 
     def finish(self) -> None:
         """Gives it its name, in a way that survives a loss of power."""

@@ -109,6 +109,9 @@ class LoggedDisk(Disk):
         self.before("write")
         super().write(file, data)
 
+    def write_back(self, file: BinaryIO, start: int, length: int) -> None:
+        self.before(f"write_back {length} from {start}")
+
     def sync(self, file: BinaryIO) -> None:
         self.before("sync")
 

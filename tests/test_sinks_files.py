@@ -17,6 +17,7 @@ from segment_fetch import DestinationBusyError, DestinationError, InputError, Ma
 from segment_fetch.ledger import Ledger
 from segment_fetch.sinks import CsvSink, JsonlSink
 from segment_fetch.sinks.disk import Disk
+from segment_fetch.sinks.files import Replacement
 from segment_fetch.sinks.names import stamp
 from tests.support_runs import contents, names
 from tests.support_sinks import QUERY, DeathError, DyingDisk, FailingDisk, LoggedDisk, hours, window_read
@@ -108,6 +109,31 @@ def test_short_writes_are_completed(tmp_path: Path) -> None:
     file = Slow()
     Disk().write(file, b"abcde")  # type: ignore[arg-type]
     assert file.taken == b"abcde"
+
+
+def test_the_disk_begins_with_a_file_while_it_is_written(tmp_path: Path) -> None:
+    disk, mib = LoggedDisk(), 2**20
+    file = Replacement(disk, tmp_path, "a")
+    for size in (3, 2, 1, 9, 3):
+        file.write(bytes(size * mib))
+    file.finish()
+    writes = ["write", "write", f"write_back {5 * mib} from 0", "write", "write"]
+    assert disk.calls[1:-3] == [*writes, f"write_back {10 * mib} from {5 * mib}", "write"]
+
+
+@pytest.mark.parametrize("offered", [True, False])
+def test_a_system_that_cannot_begin_early_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, offered: bool
+) -> None:
+    advised: list[tuple[int, ...]] = []
+    if offered:
+        monkeypatch.setattr(os, "posix_fadvise", lambda _, *advice: advised.append(advice), raising=False)
+        monkeypatch.setattr(os, "POSIX_FADV_DONTNEED", 4, raising=False)
+    else:
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    with (tmp_path / "a").open("wb") as file:
+        Disk().write_back(file, 3, 7)
+    assert advised == ([(3, 7, 4)] if offered else [])
 
 
 def test_second_run_in_this_process_is_refused(tmp_path: Path) -> None:

@@ -1,17 +1,19 @@
-"""A window that may change while it is read: pages overlap, and are proven by stitching them; patches where a joint
-cannot be shown, instants where there are large ties.
+"""A window that may change while it is read: its pages overlap. They are joined as they come; what cannot be is
+proven by stitching, with patches where a joint cannot be shown, and instants where there are large ties.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from segment_fetch import stitch
 from segment_fetch.instants import Ask, InstantPass, Instants, exact
 from segment_fetch.models import Segment
-from segment_fetch.order import Joiner, Part, in_order, piece_of
-from segment_fetch.passes import Failed, Pass, Proven, foreign
+from segment_fetch.order import Joiner, Part, in_order, piece_of, since
+from segment_fetch.passes import Failed, Pass, Proven
 from segment_fetch.query import Window
+from segment_fetch.seams import Page, Seams
 from segment_fetch.wire import times_of
 
 MOST_PATCHES = 50
@@ -51,65 +53,103 @@ def _sorted_together(pages: list[Sequence[Segment]], limit: int) -> list[Sequenc
 
 
 class MovingPass(Pass[Part]):
-    """Overlapping pages, stitched."""
+    """Overlapping pages: joined from the oldest on while they come, as far as that can be; the others are stitched.
 
-    def __init__(self, window: Window, limit: int, encode: Callable[[Sequence[Segment]], Part]) -> None:
+    What was joined is not at hand any more where an id turns out to be twice in the window, or its last page not to be
+    the last. It is then to be read anew, with `joins` off.
+    """
+
+    def __init__(
+        self, window: Window, limit: int, encode: Callable[[Sequence[Segment]], Part], *, joins: bool = True
+    ) -> None:
         self._window = window
         self._limit = limit
         self._encode = encode
-        self._views: list[stitch.PageView] = []
-        self._rows: list[Sequence[Segment]] = []
+        self._joins = joins
+        self._seams = Seams(window, encode)
+        self._behind: deque[int] = deque()  # offsets of pages to be joined
+        self._waiting: dict[int, Page] = {}  # those of them that came
+        self._pages: list[Page] = []  # all others
+        self._parts: list[Part] = []
         self._instants = Instants()
         self._overlap = stitch.OVERLAP
-        self._asked = self._confirmed = False
+        self._asked = self._ended = self._confirmed = False
         self._rounds = 0
 
     def take(self, ask: Ask, view: stitch.PageView, rows: Sequence[Segment]) -> str | None:
         if ask.instant is not None:
             ask.instant.take(view, rows)
+        elif ask.offset in self._behind:
+            self._waiting[ask.offset] = Page(view, rows)
         else:
-            self._views.append(exact(view, rows))
-            self._rows.append(rows)
+            self._pages.append(Page(view, rows))
         return None
+
+    def ready(self) -> list[Part]:
+        """What is joined below the next page, unless the window then turns out to need another reading."""
+        parts: list[Part] = []
+        while self._behind and (page := self._waiting.get(self._behind[0])) is not None:
+            if (joined := self._seams.join(page)) is None:
+                self._stop_joining()
+            else:
+                parts += joined
+                del self._waiting[self._behind.popleft()]
+        return parts
+
+    def _stop_joining(self) -> None:
+        self._pages += self._waiting.values()
+        self._waiting.clear()
+        self._behind.clear()
 
     def advance(self) -> list[Ask] | Proven[Part] | Failed:
         if not self._asked:
-            self._asked = self._views[-1].count is not None
-            if asks := self._first_asks():
+            newest = self._pages[-1].view
+            self._asked = newest.count is not None
+            if asks := self._first_asks(newest):
                 return asks
+        if not self._ended:
+            self._ended = True
+            self._parts += self.ready()
+            self._pages[:0] = filter(None, [self._seams.rest()])
         step = self._instants.advance()
         if isinstance(step, str):
             return Failed(step)
         return step or self._stitched()
 
-    def _first_asks(self) -> list[Ask]:
-        """The pages behind the first one, which tells how much they have to overlap."""
-        view = self._views[-1]
+    def _first_asks(self, view: stitch.PageView) -> list[Ask]:
+        """The pages behind the first one, which tells how much they have to overlap; oldest first."""
         self._overlap = max(self._overlap, stitch.overlap(stitch.largest_tie(view.times)))
         if view.count is None:
             shared = min(self._overlap, self._limit // 2)
             return [Ask(self._window, max(1, view.offset + len(view.ids) - shared))]
-        behind = stitch.offsets(view.count - view.offset, self._limit, self._overlap)[1:]
-        return [Ask(self._window, view.offset + at) for at in behind]
+        offsets = stitch.offsets(view.count - view.offset, self._limit, self._overlap)[:0:-1]
+        behind = [view.offset + at for at in offsets]
+        if self._joins:
+            self._behind.extend(behind)
+        return [Ask(self._window, at) for at in behind]
 
     def _stitched(self) -> list[Ask] | Proven[Part] | Failed:
+        if self._seams.joined and any(self._seams.is_below(page.view) for page in self._pages):
+            return Failed("its pages contradict each other about where it ends", again=True)
+        self._pages = [Page(exact(*page), page.rows) for page in self._pages]
+        views = [page.view for page in self._pages]
         instants = list(self._instants.all.values())
-        known: list[stitch.PageView | stitch.Instant] = [*self._views]
+        known: list[stitch.PageView | stitch.Instant] = [*views]
         known += [stitch.Instant(instant.at, list(instant.rows)) for instant in instants]
-        outcome = stitch.stitch(known, start=self._window.start, end=self._window.end, k=self._overlap)
+        outcome = stitch.stitch(known, start=self._seams.at, end=self._window.end, k=self._overlap)
         if isinstance(outcome, stitch.Proof):
             if doubt := self._doubtful_end(outcome.chain[-1].page):
                 return [doubt]
-            rows = [*self._rows, *(list(instant.rows.values()) for instant in instants)]
+            rows = [page.rows for page in self._pages] + [list(instant.rows.values()) for instant in instants]
             chain = [_picked(rows[kept.page], kept.rows) for kept in outcome.chain]
-            self._rows.clear()
+            self._pages.clear()
             rows.clear()
             return self._proven(chain)
         self._rounds += 1
         if self._rounds > MOST_PATCHES:
             return Failed(f"it changed faster than it could be read, in {MOST_PATCHES} rounds")
         patches = [Ask(Window(self._window.start, gap.to)) for gap in outcome.gaps]
-        ties = [InstantPass(tie.at, tie.to, self._limit, seen=self._views, still=False) for tie in outcome.ties]
+        ties = [InstantPass(tie.at, tie.to, self._limit, seen=views, still=False) for tie in outcome.ties]
         patches += [self._instants.add(instant) for instant in ties if instant.at not in self._instants.all]
         return patches or Failed("its pages contradict each other")
 
@@ -118,23 +158,31 @@ class MovingPass(Pass[Part]):
 
         Either those have vanished since, or the page's count was stale and it is not the last at all.
         """
-        if index >= len(self._views) or self._confirmed:
+        if self._confirmed or index >= len(self._pages) or (self._seams.joined and index == 0):
             return None
-        last = self._views[index]
-        if not last.times or all(view.times[-1] >= last.times[-1] for view in self._views if view.times):
+        last = self._pages[index].view
+        if not last.is_last or not last.times:
+            return None
+        if all(view.times[-1] >= last.times[-1] for view, _ in self._pages if view.times):
             return None
         self._confirmed = True
-        del self._views[index], self._rows[index]
+        del self._pages[index]
         return Ask(Window(self._window.start, last.to), last.offset)
 
-    def _proven(self, chain: list[Sequence[Segment]]) -> Proven[Part]:
+    def _proven(self, chain: list[Sequence[Segment]]) -> Proven[Part] | Failed:
         """Encodes the rows of a chain, which is emptied meanwhile, so that they are not in memory twice."""
-        members = _apart((rows[foreign(times_of(rows), self._window) :] for rows in chain), self._limit)
+        own = (self._own(rows, times_of(rows)) for rows in chain)
+        members = _apart(own, self._limit)
         chain.clear()
+        if self._seams.rows and not self._seams.are_different(members):
+            return Failed("a segment came with two close times", again=True)
         joiner = Joiner(self._encode)
-        parts: list[Part] = []
         while members:
             rows = members.pop()
-            parts += joiner.add(piece_of(rows, times_of(rows), self._encode))
-        parts += joiner.end()
-        return Proven(parts, joiner.rows)
+            self._parts += joiner.add(piece_of(rows, times_of(rows), self._encode))
+        self._parts += joiner.end()
+        return Proven(self._parts, self._seams.rows + joiner.rows)
+
+    def _own(self, rows: Sequence[Segment], times: Sequence[int]) -> Sequence[Segment]:
+        """Without those of the next window, and those that were joined."""
+        return rows[since(times, self._window.end) : since(times, self._seams.at)]

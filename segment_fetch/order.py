@@ -44,6 +44,11 @@ class Slice(Struct, Generic[Part], frozen=True):
     between: int = 0
 
 
+def since(times: Sequence[int], at: int) -> int:
+    """How many of these close times, newest first, are `at` or later."""
+    return bisect_left(times, 1 - at, key=neg)
+
+
 def in_order(rows: Iterable[Segment]) -> list[Segment]:
     """Segments in the written order."""
     return sorted(rows, key=close_order)

@@ -10,9 +10,7 @@ A pass is driven by its `asks`: whoever drives it sends each, hands every page t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
 from collections.abc import Sequence
-from operator import neg
 from typing import Generic
 
 from msgspec import Struct
@@ -21,7 +19,6 @@ from segment_fetch import stitch
 from segment_fetch.instants import Ask
 from segment_fetch.models import Segment
 from segment_fetch.order import Part
-from segment_fetch.query import Window
 
 
 class Proven(Struct, Generic[Part], frozen=True):
@@ -32,9 +29,10 @@ class Proven(Struct, Generic[Part], frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """This way of reading cannot prove the window."""
+    """This way of reading cannot prove the window; `again` if another way may."""
 
     reason: str
+    again: bool = False
 
 
 class Pass(ABC, Generic[Part]):
@@ -51,8 +49,3 @@ class Pass(ABC, Generic[Part]):
     @abstractmethod
     def advance(self) -> list[Ask] | Proven[Part] | Failed:
         """What next, now that every page asked for is there."""
-
-
-def foreign(times: Sequence[int], window: Window) -> int:
-    """How many rows of a page, newest first, close at the end of the window or later, and so are not its own."""
-    return bisect_left(times, -window.end + 1, key=neg)

@@ -79,7 +79,8 @@ def checked_view(
 class WindowReading(Generic[Part]):
     """Reads one window until its pages prove it, or cannot.
 
-    A settled window is read as one that does not change; if it does, or if it is not settled yet, as one that moves.
+    A settled window is read as one that does not change; if it does, or if it is not settled yet, as one that moves;
+    and once more, in the rare case that pages which were joined turn out not to be what they seemed.
     `newest` is a page already read, of a bigger query, that holds the newest segments of the window.
     """
 
@@ -165,12 +166,13 @@ class WindowReading(Generic[Part]):
         return self.window.end <= self._began - SETTLED_AFTER_MS
 
     def _first_pass(self) -> Pass[Part]:
-        kind = StillPass if self._settled and self._passes == 0 else MovingPass
         self._passes += 1
-        return kind(self.window, self.limit, self._encode)
+        if self._settled and self._passes == 1:
+            return StillPass(self.window, self.limit, self._encode)
+        return MovingPass(self.window, self.limit, self._encode, joins=self._passes <= 1 + self._settled)
 
     def _start_over(self, reason: str) -> None:
-        """Reads the window again, as one that moves. What is still in flight is no longer of use."""
+        """Reads the window again, in another way. What is still in flight is no longer of use."""
         self._tell(WindowReread(self.window, self._passes, reason))
         self._withdraw()
         self._todo.clear()
@@ -188,7 +190,7 @@ class WindowReading(Generic[Part]):
             return self._result("complete" if self._settled else "provisional", step.parts, step.segments)
         if isinstance(step, list):
             self._ask(step)
-        elif isinstance(self._pass, StillPass):
+        elif step.again:
             self._start_over(step.reason)
         else:
             return self.unproven(step)

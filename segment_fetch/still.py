@@ -13,8 +13,8 @@ from segment_fetch import stitch
 from segment_fetch.errors import TransientError
 from segment_fetch.instants import Ask, InstantPass, Instants
 from segment_fetch.models import Segment
-from segment_fetch.order import Joiner, Part, Piece, piece_of
-from segment_fetch.passes import Failed, Pass, Proven, foreign
+from segment_fetch.order import Joiner, Part, Piece, piece_of, since
+from segment_fetch.passes import Failed, Pass, Proven
 from segment_fetch.query import Window
 from segment_fetch.wire import distinct, key_of
 
@@ -89,7 +89,7 @@ class StillPass(Pass[Part]):
         if self._count is None and self._pages and not _goes_on(self._pages[0].oldest, view.times):
             return "its newest segments changed while it was divided"
         self._count = view.count if self._count is None else self._count
-        newer = foreign(view.times, self._window)
+        newer = since(view.times, self._window.end)  # which are the next window's own
         self._foreign.update(view.ids[:newer])
         at = _PREFIX if view.count is None else view.offset
         self._pieces[at] = piece_of(rows[newer:], view.times[newer:], self._encode)
@@ -145,7 +145,7 @@ class StillPass(Pass[Part]):
             if instant.at >= self._window.end:
                 self._foreign |= keys
         if isinstance(step, str) or len(ids) != self._count:
-            return Failed(f"its pages did not hold each of its {self._count} segments once")
+            return Failed(f"its pages did not hold each of its {self._count} segments once", again=True)
         return self._proven(len(ids))
 
     def _cut_ties(self) -> list[int]:
@@ -163,5 +163,5 @@ class StillPass(Pass[Part]):
         parts += self._joiner.end(more)
         owned = unique - len(self._foreign)
         if self._joiner.rows != owned:
-            return Failed(f"its pages held {self._joiner.rows} segments in order, but {owned} in all")
+            return Failed(f"its pages held {self._joiner.rows} segments in order, but {owned} in all", again=True)
         return Proven(parts, owned)

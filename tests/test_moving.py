@@ -29,8 +29,8 @@ def read(counts: dict[int, Sequence[int]]) -> tuple[WindowRead[list[Segment]], l
     while (result := reading.advance()) is None:
         request: PageRequest = reading.next()
         asked.append(request.offset)
-        count = left[request.offset].pop(0) if left.get(request.offset) else len(ROWS)
         rows = [row for row in ROWS if row.endTimeL <= request.window.end]
+        count = left[request.offset].pop(0) if left.get(request.offset) else len(rows)
         page = rows[request.offset : min(count, request.offset + LIMIT)]
         reading.answered(request, PageAnswer(SegmentPage(page, Pagination(count)), WINDOW.end))
     return result, asked
@@ -40,23 +40,35 @@ def written(result: WindowRead[list[Segment]]) -> list[Segment]:
     return [row for part in result.parts for row in part]
 
 
-def test_pages_are_stitched() -> None:
+def test_the_newest_page_is_read_first_and_then_the_oldest() -> None:
     result, asked = read({})
     assert (result.status, written(result)) == ("provisional", ROWS[::-1])
-    assert asked == [0, 2, 4, 6]
+    assert asked == [0, 6, 4, 2]
 
 
 def test_a_page_that_falsely_claims_to_be_the_last_is_asked_for_again() -> None:
-    result, asked = read({4: [8]})
+    result, asked = read({6: [7]})
     assert (result.status, written(result)) == ("provisional", ROWS[::-1])
-    assert asked == [0, 2, 4, 6, 4]
+    assert asked == [0, 6, 4, 2, 6]
 
 
 def test_a_page_that_claims_it_twice_is_believed() -> None:
     """Then what other pages hold behind it has vanished since."""
-    result, asked = read({4: [8, 8]})
+    result, asked = read({6: [7, 7]})
     assert (result.status, written(result)) == ("provisional", ROWS[:8][::-1])
-    assert asked == [0, 2, 4, 6, 4]
+    assert asked == [0, 6, 4, 2, 6]
+
+
+def test_a_page_that_claims_it_above_the_last_one_changes_nothing() -> None:
+    result, asked = read({4: [8]})
+    assert (result.status, written(result)) == ("provisional", ROWS[::-1])
+    assert asked == [0, 6, 4, 2]
+
+
+def test_where_no_page_is_the_last_the_rest_is_asked_for() -> None:
+    result, asked = read({6: [11]})
+    assert (result.status, written(result)) == ("provisional", ROWS[::-1])
+    assert asked == [0, 6, 4, 2, 0]
 
 
 def test_pages_between_each_of_which_a_row_came_are_sorted_together_and_stay_pages() -> None:

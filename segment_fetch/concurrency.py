@@ -10,7 +10,9 @@ GROW_EVERY: Final = 0.5  # seconds
 
 
 class Ticket(NamedTuple):
-    """One request: when it was sent, how many were then in flight, itself among them, and at how many a second."""
+    """One request: when it was sent, how many were then in flight, itself among them, and at how many a second it
+    followed the one before.
+    """
 
     sent_at: float
     level: int

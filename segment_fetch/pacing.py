@@ -27,7 +27,7 @@ RISE: Final = 1.15  # growth in a second where a limit is thought to be gone, or
 LEAD: Final = 2.0  # the rate grows to at most so many times what is being accepted
 RECENT: Final = 10.0  # seconds over which the accepted rate is taken for what the server gives
 RAMPED: Final = 1.5  # what was accepted while the rate still grew, times this, is what a server may well give
-RAMP_KEEP: Final = 0.95  # the share of the first refused rate that is worth holding: a growing one has overshot
+RAMP_KEEP: Final = 0.955  # the share of the first refused rate that is worth holding: a growing one has overshot
 CUT: Final = 0.98  # a refused rate falls at least to this share of itself
 DEEPEST_CUT: Final = 0.7  # and at most to this one, once the ramp is over
 KEEP: Final = 0.97  # the share of a refused rate that is worth holding
@@ -50,7 +50,7 @@ MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each ot
 LOOSER: Final = 0.96  # of a rate near a ceiling, where a request alone was refused: it came too early
 NEAR: Final = 0.85  # of a ceiling
 SPARED: Final = 2  # accepted behind a refused one, which show that it was alone
-TICK: Final = 0.1  # seconds between two adjustments
+TICK: Final = 0.025  # seconds between two adjustments: about 2 % of a rate that doubles in a second
 SLOWEST: Final = 0.1  # requests a second
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
 FULL: Final = 0.5  # the share of sends that wait for an answer, from which the cap is what slows the client
@@ -109,6 +109,7 @@ class _Rate:
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
         self._doubtful = False  # whether all that is known of a limit may have been about the number at once
+        self._sharp = False  # whether the server seems to have no burst, so that each request counts by itself
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
@@ -185,15 +186,17 @@ class _Rate:
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
             self.value = min(self.value, max(self._slowest, refusal.given))
-        elif alone and self.value >= NEAR * self.ceiling:
-            self.refused = self.value  # a server that counts each request; there is nothing to be measured
+        elif alone and (self._sharp or self.value >= NEAR * self.ceiling):
+            self.refused = self.value  # it came too early; there is nothing to be measured
             self.value = self.aim = LOOSER * self.value
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             most = self.aim if doubtful else RAMPED * self._spread(refusal, pause) or self.aim
             self.value = max(self._slowest, min(self.aim, most))
+            self._sharp = not doubtful and self.aim <= most
         else:
+            self._sharp = False
             self._cut(refusal.given, long=refusal.lasted > RECENT)
 
     @staticmethod
@@ -261,6 +264,7 @@ class Pacer:
         self._accepted = self._streak = self._answers = 0
         self._spared = self._struck = 0  # of those sent between a refusal and the pause: accepted, refused
         self._latency = 0.0  # seconds, of recent answers
+        self._spacing = self._begun_at  # requests a second, at which the next one is spaced from the last
 
     def next_send(self, now: float) -> float:
         """Seconds until a request may be sent: 0 is now, infinity is after another answer. Ask again then."""
@@ -280,7 +284,8 @@ class Pacer:
         self._next = max(self._next, now - made_up) + 1 / rate + first
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
-        return Ticket(now, self._in_flight, rate)
+        spacing, self._spacing = self._spacing, rate
+        return Ticket(now, self._in_flight, spacing)
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
@@ -330,7 +335,7 @@ class Pacer:
             self._rate.acquit()
         else:
             self._blame = "rate"
-            alone = self._spared >= SPARED and not self._struck
+            alone = self._spared >= max(SPARED, self._struck + 1)
             self._rate.lower(event, self._resume - event.at, doubtful=doubtful, alone=alone)
         self._rate.pause(event.at, self._resume, self._meter.best)
 

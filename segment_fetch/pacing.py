@@ -39,6 +39,7 @@ CREEP: Final = 0.001  # the first step above the rate worth holding; two steps o
 GONE: Final = 1.04  # so far above a refused rate without a refusal, that limit is taken to be gone
 WORTH: Final = 0.75  # below this share of the best rate of the run, going back to that is worth trying
 PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts as back
+PLENTY: Final = 100  # accepted since a pause: a burst that was stored in it is small beside them
 FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
 LONG: Final = 2.0  # seconds of a pause that is more than the least one and rounding
 LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
@@ -315,12 +316,17 @@ class Pacer:
                 self._resume = self._next = self._tick = max(self._resume, now + retry_after)
             return
         again = self._refused_at < math.inf and self._accepted < FEW
+        given, lasted = max(self._meter.rate(now, RECENT), self._given_since_pause(now)), now - self._since
         self._streak = self._streak + 1 if again else 0
         self._resume = self._next = self._tick = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
         self._refused_at = ticket.sent_at
-        given, lasted = self._meter.rate(now, RECENT), now - self._since
         self._event = Refusal(ticket.level, ticket.rate, now, given, again, lasted)
         self._since, self._accepted, self._spared, self._struck = now, 0, 0, 0
+
+    def _given_since_pause(self, now: float) -> float:
+        """What was accepted a second since the last pause, if that is a measurement: 10 s have the pause in them."""
+        took = now - self._resume
+        return self._accepted / took if STEP <= took < RECENT and self._accepted >= PLENTY else 0.0
 
     def _find_fault(self, event: Refusal) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""

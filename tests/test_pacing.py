@@ -604,6 +604,28 @@ class TestEvidence:
         assert (after.cap, after.blame) == (16, "rate")
         assert after.rate == pytest.approx(0.955 * 0.98 * 20)
 
+    @pytest.mark.parametrize(
+        ("rate", "seconds", "whole"),
+        [
+            pytest.param(30.0, 6.0, True, id="150 in 6 s are a measurement"),
+            pytest.param(30.0, 4.0, False, id="4 s are too short"),
+            pytest.param(15.0, 6.0, False, id="75 are too few"),
+        ],
+    )
+    def test_a_pause_is_left_out_of_what_was_given_if_enough_came_since(
+        self, rate: float, seconds: float, whole: bool
+    ) -> None:
+        pacer = Pacer(learned=Learned(rate, limited=True, cap=None, at=0.0))
+        now = accept_for(pacer, 0.0, 2.0, latency=0.001)
+        now += pacer.next_send(now)
+        pacer.refused(send(pacer, now), now)
+        now = accept_for(pacer, now + 1.0, now + 1.0 + seconds, latency=0.001)
+        now += pacer.next_send(now)
+        before = pacer.snapshot(now).rate
+        pacer.refused(send(pacer, now), now)
+        pacer.next_send(now + 1.0)
+        assert (pacer.snapshot(now + 1.0).rate > 0.95 * before) is whole
+
     def test_a_later_one_may_be_about_the_number_at_once(self) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
         after = self.crowded(pacer, accept_for(pacer, 0.0, 2.0), 3)

@@ -172,7 +172,7 @@ class _Rate:
         """Takes back a refusal of the ramp, if nothing else ever spoke against the rate, as it was about the number."""
         if self._doubtful:
             self.aim = self.refused = 0.0
-            self._doubtful = False
+            self._doubtful = self._sharp = False
 
     def lower(self, refusal: Refusal, pause: float, *, doubtful: bool = False, alone: bool = False) -> None:
         """Takes a refusal that is not about the number at once, after a pause of so many seconds.
@@ -186,16 +186,17 @@ class _Rate:
             self._wait = min(2 * self._wait, LONGEST_RETRY)
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
-            self.value = min(self.value, max(self._slowest, refusal.given))
+            least = DEEPEST_CUT * self.value if self._sharp else self._slowest
+            self.value = min(self.value, max(least, refusal.given))
         elif alone and (self._sharp or self.value >= NEAR * self.ceiling):
             self.refused = self.value  # it came too early; there is nothing to be measured
             self.value = self.aim = LOOSER * self.value
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
-            most = self.aim if doubtful else RAMPED * self._spread(refusal, pause) or self.aim
-            self.value = max(self._slowest, min(self.aim, most))
-            self._sharp = not doubtful and self.aim <= most
+            most = RAMPED * self._spread(refusal, pause)
+            self._sharp = self.aim <= most if most else self.at_ceiling
+            self.value = max(self._slowest, self.aim if doubtful or not most else min(self.aim, most))
         else:
             self._sharp = False
             self._cut(refusal.given, long=refusal.lasted > RECENT)

@@ -263,7 +263,8 @@ class TestRamp:
         [
             ({"given": 13.3}, [True, True], 0.96**2 * 19.1),  # two thirds of 20, while it doubled: it never had more
             ({"given": 12.0}, [True], 0.7 * 18.0),  # less than that: it had more before, and gave it away
-            ({"given": 13.3, "doubtful": True}, [True], 0.7 * 19.1),
+            ({"given": 13.3, "doubtful": True}, [True], 0.96 * 19.1),
+            ({"given": 12.0, "doubtful": True}, [True], 0.7 * 19.1),
             ({"given": 13.3}, [False], 0.7 * 19.1),
             ({"given": 13.3}, [False, True], 9.5),
         ],
@@ -278,6 +279,34 @@ class TestRamp:
             rate.pause(at - 1.0, at, best=0.0)
             rate.lower(refusal(rate, at, 9.5), pause=1.0, alone=one)
         assert rate.value == pytest.approx(value)
+
+    @pytest.mark.parametrize(
+        ("ceiling", "given", "value"),
+        [
+            pytest.param(math.inf, 13.3, 0.7 * 19.1, id="it has no burst"),
+            pytest.param(math.inf, 12.0, 2.0, id="it has one"),
+            pytest.param(math.inf, 0.0, 2.0, id="nothing is known yet"),
+            pytest.param(20 / 0.98, 0.0, 0.7 * 19.1, id="but that somebody expects as much"),
+        ],
+    )
+    def test_above_the_limit_of_a_server_without_a_burst_half_is_refused_again_at_once(
+        self, ceiling: float, given: float, value: float
+    ) -> None:
+        rate = _Rate(ceiling, None)
+        rate.value = 20.0
+        rate.lower(refusal(rate, 1.5, given, lasted=1.5), pause=1.0)
+        rate.pause(1.5, 2.5, best=0.0)
+        rate.lower(refusal(rate, 2.6, 2.0, again=True), pause=2.0)
+        assert rate.value == pytest.approx(value)
+
+    def test_a_limit_on_the_number_at_once_says_nothing_of_a_burst(self) -> None:
+        rate = _Rate(math.inf, None)
+        rate.value = 20.0
+        rate.lower(refusal(rate, 1.5, 13.3, lasted=1.5), pause=1.0, doubtful=True)
+        rate.pause(1.5, 2.5, best=0.0)
+        rate.acquit()
+        rate.lower(refusal(rate, 2.6, 2.0, again=True), pause=2.0)
+        assert rate.value == 2.0
 
     @pytest.mark.parametrize(("ceiling", "alone"), [(20.0, False), (40.0, True)], ids=["not alone", "not near"])
     def test_any_other_refusal_below_a_ceiling_is_a_measurement(self, ceiling: float, alone: bool) -> None:

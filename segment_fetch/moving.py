@@ -69,7 +69,7 @@ class MovingPass(Pass[Part]):
         self._seams = Seams(window, encode)
         self._behind: deque[int] = deque()  # offsets of pages to be joined
         self._waiting: dict[int, Page] = {}  # those of them that came
-        self._pages: list[Page] = []  # all others
+        self._pages: list[Page] = []  # all others; at the end the first is what was joined and not given, if any was
         self._parts: list[Part] = []
         self._instants = Instants()
         self._overlap = stitch.OVERLAP
@@ -154,7 +154,7 @@ class MovingPass(Pass[Part]):
         return patches or Failed("its pages contradict each other")
 
     def _doubtful_end(self, index: int) -> Ask | None:
-        """The page that claims to be the last, to be read once more, if another page holds older segments.
+        """The page that claims to be the last, to be read once more, if another page, joined or not, has older segments.
 
         Either those have vanished since, or the page's count was stale and it is not the last at all.
         """
@@ -163,7 +163,8 @@ class MovingPass(Pass[Part]):
         last = self._pages[index].view
         if not last.is_last or not last.times:
             return None
-        if all(view.times[-1] >= last.times[-1] for view, _ in self._pages if view.times):
+        held = all(view.times[-1] >= last.times[-1] for view, _ in self._pages if view.times)
+        if held and not self._seams.go_below(last):
             return None
         self._confirmed = True
         del self._pages[index]
@@ -175,7 +176,7 @@ class MovingPass(Pass[Part]):
         members = _apart(own, self._limit)
         chain.clear()
         if self._seams.rows and not self._seams.are_different(members):
-            return Failed("a segment came with two close times", again=True)
+            return Failed("an id came twice in pages that were joined", again=True)
         joiner = Joiner(self._encode)
         while members:
             rows = members.pop()

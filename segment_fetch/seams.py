@@ -34,7 +34,7 @@ class Seams(Generic[Part]):
         self._encode = encode
         self._keys: list[Column] = []
         self._last: Page | None = None  # while it is all there is
-        self._oldest: int | None = None
+        self._oldest: int | None = None  # of the last page
         self._top: Sequence[Segment] = ()  # the page joined last, with what it lacked; from `at` on not given
 
     def join(self, page: Page) -> list[Part] | None:
@@ -59,6 +59,10 @@ class Seams(Generic[Part]):
         """Whether a page holds older rows than the last one, which then may not be the last at all."""
         return self._oldest is not None and len(view.times) > 0 and view.times[-1] < self._oldest
 
+    def go_below(self, view: stitch.PageView) -> bool:
+        """Whether older rows were joined than a page holds."""
+        return self.joined and self._oldest is not None and view.times[-1] > self._oldest
+
     def _join(self, rows: Sequence[Segment], times: Sequence[int]) -> list[Part]:
         above = times_of(self._top)
         cut = max(self.at, times[-1])
@@ -78,8 +82,8 @@ class Seams(Generic[Part]):
         if not self.joined:
             return self._last
         rows = self._top[: since(times_of(self._top), self.at)]
-        view = stitch.PageView(self._window.end, 1, 1 + len(rows), keys_of(rows), times_of(rows))
-        return Page(view, rows)
+        offset = 1  # any but 0: it is not the first page; and its count says that it is the last
+        return Page(stitch.PageView(self._window.end, offset, offset + len(rows), keys_of(rows), times_of(rows)), rows)
 
     def are_different(self, others: Sequence[Sequence[Segment]]) -> bool:
         """Whether no id is twice among the rows that were given and these."""

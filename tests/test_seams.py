@@ -218,7 +218,7 @@ def test_a_window_of_which_an_id_comes_with_two_close_times_is_read_anew() -> No
     written, asked, reasons = read([moved, *segments(8, 7, 6, 5, 4, 3, 2)], segments(10, 8, 7, 6, 5, 4, 3, 1))
     assert written == [1, 3, 4, 5, 6, 7, 8, 10]
     assert asked == [0, 4, 2] * 2
-    assert reasons == ["a segment came with two close times"]
+    assert reasons == ["an id came twice in pages that were joined"]
 
 
 def test_a_window_whose_last_page_was_not_the_last_is_read_anew() -> None:
@@ -228,3 +228,18 @@ def test_a_window_whose_last_page_was_not_the_last_is_read_anew() -> None:
     assert written == [13, 14, 15, 16, 17, 18, 19, 20]
     assert asked == [0, 4, 2] * 2
     assert reasons == ["its pages contradict each other about where it ends"]
+
+
+def test_a_patch_that_claims_to_be_the_last_page_is_asked_for_again_where_older_rows_were_joined() -> None:
+    """It ends with the very rows that wait for it: at 7 there are two."""
+    rows = [Segment(segmentId=f"r{number}", endTimeL=close) for number, close in enumerate((10, 9, 7, 7, 6, 5, 5, 4))]
+    reading = WindowReading(WINDOW, 4, list[Segment], tell=lambda _: None)
+    counts = [8, 8, 8, 4]
+    while (result := reading.advance()) is None:
+        request = reading.next()
+        there = [row for row in rows if row.endTimeL <= request.window.end]
+        count = counts.pop(0) if counts else len(there)
+        found = SegmentPage(there[request.offset :][:4], Pagination(count))
+        reading.answered(request, PageAnswer(found, END))
+    assert not counts
+    assert sorted(row.segmentId for part in result.parts for row in part) == [f"r{number}" for number in range(8)]

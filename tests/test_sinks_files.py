@@ -136,6 +136,15 @@ def test_a_system_that_cannot_begin_early_is_left_alone(
     assert advised == ([(3, 7, 4)] if offered else [])
 
 
+def test_a_system_that_refuses_to_begin_early_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
+    with (tmp_path / "a").open("wb") as file:
+        Disk().write_back(file, 0, 1)
+
+
 def test_second_run_in_this_process_is_refused(tmp_path: Path) -> None:
     first, second = JsonlSink(tmp_path), JsonlSink(tmp_path)
     first.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,11 +26,13 @@ class Disk:
             view = view[file.write(view) :]
 
     def write_back(self, file: BinaryIO, start: int, length: int) -> None:
-        """Has the system begin to bring a part of the file to the disk, so that `sync` finds less to wait for. Nothing
-        is promised by it; where a system does not offer that, nothing is done.
+        """Has the system begin to bring a part of the file to the disk, so that `sync` finds less to wait for.
+
+        A hint, and never an error: where it is not taken, `sync` does it all, and says what is wrong with the disk.
         """
         if hasattr(os, "posix_fadvise"):  # Linux begins to write what it is told it need not keep
-            os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):
+                os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_DONTNEED)
 
     def sync(self, file: BinaryIO) -> None:
         """What was written survives a loss of power."""

@@ -154,7 +154,7 @@ class MovingPass(Pass[Part]):
         return patches or Failed("its pages contradict each other")
 
     def _doubtful_end(self, index: int) -> Ask | None:
-        """The page that claims to be the last, to be read once more, if another page, joined or not, has older segments.
+        """The page that claims to be the last, to be read once more if another page, joined or not, has older ones.
 
         Either those have vanished since, or the page's count was stale and it is not the last at all.
         """

@@ -27,6 +27,7 @@ RISE: Final = 1.15  # growth in a second where a limit is thought to be gone, or
 LEAD: Final = 2.0  # the rate grows to at most so many times what is being accepted
 RECENT: Final = 10.0  # seconds over which the accepted rate is taken for what the server gives
 RAMPED: Final = 1.5  # what was accepted while the rate still grew, times this, is what a server may well give
+SHARP: Final = 0.9  # of the refused rate: on a burst a ramp goes on, and leaves what was accepted further behind
 RAMP_KEEP: Final = 0.955  # the share of the first refused rate that is worth holding: a growing one has overshot
 CUT: Final = 0.98  # a refused rate falls at least to this share of itself
 DEEPEST_CUT: Final = 0.7  # and at most to this one, once the ramp is over
@@ -195,7 +196,7 @@ class _Rate:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             most = RAMPED * self._spread(refusal, pause)
-            self._sharp = self.aim <= most if most else self.at_ceiling
+            self._sharp = SHARP * self.aim <= most if most else self.at_ceiling
             self.value = max(self._slowest, self.aim if doubtful or not most else min(self.aim, most))
         else:
             self._sharp = False

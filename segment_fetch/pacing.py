@@ -27,7 +27,7 @@ RISE: Final = 1.15  # growth in a second where a limit is thought to be gone, or
 LEAD: Final = 2.0  # the rate grows to at most so many times what is being accepted
 RECENT: Final = 10.0  # seconds over which the accepted rate is taken for what the server gives
 RAMPED: Final = 1.5  # what was accepted while the rate still grew, times this, is what a server may well give
-SHARP: Final = 0.9  # of the refused rate: on a burst a ramp goes on, and leaves what was accepted further behind
+SHARP: Final = 0.9  # of the refused rate: on a burst the ramp goes on, and leaves what was accepted further behind
 RAMP_KEEP: Final = 0.955  # the share of the first refused rate that is worth holding: a growing one has overshot
 CUT: Final = 0.98  # a refused rate falls at least to this share of itself
 DEEPEST_CUT: Final = 0.7  # and at most to this one, once the ramp is over
@@ -40,7 +40,7 @@ CREEP: Final = 0.001  # the first step above the rate worth holding; two steps o
 GONE: Final = 1.04  # so far above a refused rate without a refusal, that limit is taken to be gone
 WORTH: Final = 0.75  # below this share of the best rate of the run, going back to that is worth trying
 PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts as back
-PLENTY: Final = 100  # accepted since a pause: a burst that was stored in it is small beside them
+PLENTY: Final = 100  # accepted since a short pause: what was stored in that is small beside them
 FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
 LONG: Final = 2.0  # seconds of a pause that is more than the least one and rounding
 LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
@@ -51,8 +51,8 @@ FIRST: Final = 0.005  # seconds by which the first request may be sent later tha
 MARGIN: Final = 0.98  # of a ceiling: requests arrive a little closer to each other than they were sent
 LOOSER: Final = 0.96  # of a rate near a ceiling, where a request alone was refused: it came too early
 NEAR: Final = 0.85  # of a ceiling
-SPARED: Final = 2  # accepted behind a refused one, which show that it was alone
-TICK: Final = 0.025  # seconds between two adjustments: about 2 % of a rate that doubles in a second
+SPARED: Final = 2  # accepted behind a refused one, and more than were refused there: it was alone
+TICK: Final = 0.025  # seconds between two adjustments, if requests come as often: 2 % of a rate that doubles
 SLOWEST: Final = 0.1  # requests a second
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
 FULL: Final = 0.5  # the share of sends that wait for an answer, from which the cap is what slows the client
@@ -83,10 +83,10 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """A 429 that has begun a pause: how many were in flight with it, the rate at which it was sent, when it came.
+    """A 429 that has begun a pause: how many were in flight with it, at which rate it followed another, when it came.
 
-    `given` a second were accepted in the 10 s before it. `lasted` seconds have passed since the last such event;
-    `again` says that hardly any were accepted since.
+    `given` a second were accepted in the 10 s before it, or since the pause before it. `lasted` seconds have passed
+    since the last such event; `again` says that hardly any were accepted since.
     """
 
     level: int
@@ -178,7 +178,7 @@ class _Rate:
     def lower(self, refusal: Refusal, pause: float, *, doubtful: bool = False, alone: bool = False) -> None:
         """Takes a refusal that is not about the number at once, after a pause of so many seconds.
 
-        `doubtful`: it may have been, as both grew together. `alone`: those sent right behind it were accepted.
+        `doubtful`: it may have been, as both grew together. `alone`: most of those sent right behind it were accepted.
         """
         self._lowered += not refusal.again
         self._doubtful = doubtful
@@ -196,7 +196,7 @@ class _Rate:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             most = RAMPED * self._spread(refusal, pause)
-            self._sharp = SHARP * self.aim <= most if most else self.at_ceiling
+            self._sharp = not self.at_ceiling and SHARP * self.aim <= most
             self.value = max(self._slowest, self.aim if doubtful or not most else min(self.aim, most))
         else:
             self._sharp = False
@@ -264,7 +264,8 @@ class Pacer:
         self._blame: Blame | None = None
         self._event: Refusal | None = None
         self._refused_at = math.inf
-        self._accepted = self._streak = self._answers = 0
+        self._accepted = self._leftover = 0  # since the last refusal, and before its pause was over
+        self._streak = self._answers = 0
         self._spared = self._struck = 0  # of those sent between a refusal and the pause: accepted, refused
         self._latency = 0.0  # seconds, of recent answers
         self._spacing = self._begun_at  # requests a second, at which the next one is spaced from the last
@@ -327,12 +328,13 @@ class Pacer:
 
     def _given_since_pause(self, now: float) -> float:
         """What was accepted a second since the last pause, if that is a measurement: 10 s have the pause in them."""
-        took = now - self._resume
-        return self._accepted / took if STEP <= took < RECENT and self._accepted >= PLENTY else 0.0
+        took, came = now - self._resume, self._accepted - self._leftover
+        short = self._resume - self._since <= LONG
+        return came / took if short and STEP <= took < RECENT and came >= PLENTY else 0.0
 
     def _find_fault(self, event: Refusal) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
-        self._event = None
+        self._event, self._leftover = None, self._accepted
         told = self._rate.at_ceiling and not self._rate.refused  # which may well be the limit
         in_doubt = self._answers < FEW or told
         at_once = not in_doubt and self._cap.is_to_blame(event.level, self._meter.level())

@@ -287,7 +287,7 @@ class TestRamp:
             pytest.param(math.inf, 13.3, 0.7 * 19.1, id="it has no burst"),
             pytest.param(math.inf, 11.0, 2.0, id="it has one"),
             pytest.param(math.inf, 0.0, 2.0, id="nothing is known yet"),
-            pytest.param(20 / 0.98, 0.0, 0.7 * 19.1, id="but that somebody expects as much"),
+            pytest.param(20 / 0.98, 13.3, 2.0, id="there was no ramp"),
         ],
     )
     def test_above_the_limit_of_a_server_without_a_burst_half_is_refused_again_at_once(
@@ -635,21 +635,28 @@ class TestEvidence:
         assert after.rate == pytest.approx(0.955 * 0.98 * 20)
 
     @pytest.mark.parametrize(
-        ("rate", "seconds", "whole"),
+        ("rate", "seconds", "pause", "during", "whole"),
         [
-            pytest.param(30.0, 6.0, True, id="150 in 6 s are a measurement"),
-            pytest.param(30.0, 4.0, False, id="4 s are too short"),
-            pytest.param(15.0, 6.0, False, id="75 are too few"),
+            pytest.param(30.0, 6.0, 1.0, 0, True, id="130 in 6 s are a measurement"),
+            pytest.param(30.0, 4.0, 1.0, 0, False, id="4 s are too short"),
+            pytest.param(15.0, 6.0, 1.0, 0, False, id="70 are too few"),
+            pytest.param(15.0, 6.0, 1.0, 40, False, id="what comes during the pause is none of them"),
+            pytest.param(30.0, 6.0, 2.5, 0, False, id="in a long pause more may have been stored"),
         ],
     )
     def test_a_pause_is_left_out_of_what_was_given_if_enough_came_since(
-        self, rate: float, seconds: float, whole: bool
+        self, rate: float, seconds: float, pause: float, during: int, whole: bool
     ) -> None:
-        pacer = Pacer(learned=Learned(rate, limited=True, cap=None, at=0.0))
+        pacer = Pacer(connections=64, learned=Learned(rate, limited=True, cap=None, at=0.0))
         now = accept_for(pacer, 0.0, 2.0, latency=0.001)
-        now += pacer.next_send(now)
-        pacer.refused(send(pacer, now), now)
-        now = accept_for(pacer, now + 1.0, now + 1.0 + seconds, latency=0.001)
+        behind = []
+        for _ in range(1 + during):
+            now += pacer.next_send(now)
+            behind.append(send(pacer, now))
+        pacer.refused(behind.pop(), now, pause)
+        for ticket in behind:
+            pacer.accepted(ticket, now + 0.5)
+        now = accept_for(pacer, now + pause, now + pause + seconds, latency=0.001)
         now += pacer.next_send(now)
         before = pacer.snapshot(now).rate
         pacer.refused(send(pacer, now), now)

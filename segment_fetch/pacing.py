@@ -111,7 +111,7 @@ class _Rate:
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
         self._doubtful = False  # whether all that is known of a limit may have been about the number at once
-        self._sharp = False  # whether the server seems to have no burst, so that each request counts by itself
+        self.sharp = False  # whether the server seems to have no burst, so that each request counts by itself
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
@@ -173,7 +173,7 @@ class _Rate:
         """Takes back a refusal of the ramp, if nothing else ever spoke against the rate, as it was about the number."""
         if self._doubtful:
             self.aim = self.refused = 0.0
-            self._doubtful = self._sharp = False
+            self._doubtful = self.sharp = False
 
     def lower(self, refusal: Refusal, pause: float, *, doubtful: bool = False, alone: bool = False) -> None:
         """Takes a refusal that is not about the number at once, after a pause of so many seconds.
@@ -187,19 +187,19 @@ class _Rate:
             self._wait = min(2 * self._wait, LONGEST_RETRY)
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
-            least = DEEPEST_CUT * self.value if self._sharp else self._slowest
+            least = DEEPEST_CUT * self.value if self.sharp else self._slowest
             self.value = min(self.value, max(least, refusal.given))
-        elif alone and (self._sharp or self.value >= NEAR * self.ceiling):
+        elif alone and (self.sharp or self.value >= NEAR * self.ceiling):
             self.refused = self.value  # it came too early; there is nothing to be measured
             self.value = self.aim = LOOSER * self.value
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused
             most = RAMPED * self._spread(refusal, pause)
-            self._sharp = not self.at_ceiling and SHARP * self.aim <= most
+            self.sharp = not self.at_ceiling and SHARP * self.aim <= most
             self.value = max(self._slowest, self.aim if doubtful or not most else min(self.aim, most))
         else:
-            self._sharp = False
+            self.sharp = False
             self._cut(refusal.given, long=refusal.lasted > RECENT)
 
     @staticmethod
@@ -336,7 +336,8 @@ class Pacer:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
         self._event, self._leftover = None, self._accepted
         told = self._rate.at_ceiling and not self._rate.refused  # which may well be the limit
-        in_doubt = self._answers < FEW or told
+        alone = self._spared >= max(SPARED, self._struck + 1)
+        in_doubt = self._answers < FEW or told or (alone and self._rate.sharp)
         at_once = not in_doubt and self._cap.is_to_blame(event.level, self._meter.level())
         doubtful = at_once and self._rate.ramping and self._is_due_to_rate(event)
         if at_once and not doubtful:
@@ -345,7 +346,6 @@ class Pacer:
             self._rate.acquit()
         else:
             self._blame = "rate"
-            alone = self._spared >= max(SPARED, self._struck + 1)
             self._rate.lower(event, self._resume - event.at, doubtful=doubtful, alone=alone)
         self._rate.pause(event.at, self._resume, self._meter.best)
 

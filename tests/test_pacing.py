@@ -663,6 +663,26 @@ class TestEvidence:
         pacer.next_send(now + 1.0)
         assert (pacer.snapshot(now + 1.0).rate > 0.95 * before) is whole
 
+    @pytest.mark.parametrize(
+        ("sharp", "others", "blame"),
+        [(True, "aa", "rate"), (True, "ar", "concurrency"), (False, "aa", "concurrency")],
+    )
+    def test_one_alone_is_not_about_the_number_at_once_where_a_server_has_no_burst(
+        self, sharp: bool, others: str, blame: str
+    ) -> None:
+        pacer = Pacer(learned=Learned(20.0, limited=True, cap=None, at=0.0))
+        pacer._rate.sharp = sharp
+        now = accept_for(pacer, 0.0, 3.0)
+        tickets = []
+        for _ in range(2 + len(others)):
+            now += pacer.next_send(now)
+            tickets.append(send(pacer, now))
+        pacer.refused(tickets[1], now)
+        for ticket, outcome in zip(tickets[2:], others, strict=True):
+            (pacer.accepted if outcome == "a" else pacer.refused)(ticket, now + 0.1)
+        pacer.next_send(now + 1.1)
+        assert pacer.snapshot(now + 1.1).blame == blame
+
     def test_a_later_one_may_be_about_the_number_at_once(self) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
         after = self.crowded(pacer, accept_for(pacer, 0.0, 2.0), 3)

@@ -111,6 +111,7 @@ class _Rate:
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
         self._doubtful = False  # whether all that is known of a limit may have been about the number at once
+        self._warm = not self.ramping  # whether nothing but an earlier run has told of a limit
         self.sharp = False  # whether the server seems to have no burst, so that each request counts by itself
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
@@ -189,7 +190,7 @@ class _Rate:
         elif refusal.again:
             least = DEEPEST_CUT * self.value if self.sharp else self._slowest
             self.value = min(self.value, max(least, refusal.given))
-        elif alone and (self.sharp or self.value >= NEAR * self.ceiling):
+        elif alone and (self.sharp or self._warm or self.value >= NEAR * self.ceiling):
             self.refused = self.value  # it came too early; there is nothing to be measured
             self.value = self.aim = LOOSER * self.value
         elif self.ramping:
@@ -199,7 +200,7 @@ class _Rate:
             self.sharp = not self.at_ceiling and SHARP * self.aim <= most
             self.value = max(self._slowest, self.aim if doubtful or not most else min(self.aim, most))
         else:
-            self.sharp = False
+            self.sharp = self._warm = False
             self._cut(refusal.given, long=refusal.lasted > RECENT)
 
     @staticmethod

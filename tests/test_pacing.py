@@ -309,11 +309,24 @@ class TestRamp:
         rate.lower(refusal(rate, 2.6, 2.0, again=True), pause=2.0)
         assert rate.value == 2.0
 
-    @pytest.mark.parametrize(("ceiling", "alone"), [(20.0, False), (40.0, True)], ids=["not alone", "not near"])
-    def test_any_other_refusal_below_a_ceiling_is_a_measurement(self, ceiling: float, alone: bool) -> None:
+    @pytest.mark.parametrize("ceiling", [20.0, 40.0, math.inf])
+    def test_one_refused_alone_at_what_an_earlier_run_found_came_too_early_as_well(self, ceiling: float) -> None:
         rate = _Rate(ceiling, Learned(19.0, limited=True, cap=None, at=0.0))
-        rate.lower(refusal(rate, 3.0, 15.0), pause=1.0, alone=alone)
+        before = rate.value
+        for at, value in ((3.0, 0.96 * before), (5.0, 0.96**2 * before)):
+            rate.lower(refusal(rate, at, 12.0), pause=1.0, alone=True)
+            rate.pause(at, at + 1, best=0.0)
+            assert rate.value == pytest.approx(value)
+
+    @pytest.mark.parametrize("later", [False, True])
+    def test_any_other_refusal_below_a_ceiling_is_a_measurement(self, later: bool) -> None:
+        rate = _Rate(40.0, Learned(19.0, limited=True, cap=None, at=0.0))
+        rate.lower(refusal(rate, 3.0, 15.0), pause=1.0)
         assert rate.value == pytest.approx(15.0)
+        if later:
+            rate.pause(3.0, 4.0, best=0.0)
+            rate.lower(refusal(rate, 9.0, 13.0), pause=1.0, alone=True)
+            assert rate.value == pytest.approx(13.0)
 
 
 class TestRate:

@@ -35,8 +35,8 @@ bench: install
 bench-peers: $(PEERS)/.installed
 	$(PEERS)/bin/python -m benchmarks.peers
 
-# Writes every table and plot of docs/benchmarks.md anew: twenty-five minutes, on a machine that has nothing else to do. A goal
-# that is missed does not end it.
+# Writes every table and plot of docs/benchmarks.md anew: twenty-five minutes, on a machine that has nothing else to do.
+# A goal that is missed does not end it.
 bench-all: install $(PEERS)/.installed
 	-$(BIN)/python -m benchmarks.startup --write
 	-$(BIN)/python -m benchmarks.extract --write

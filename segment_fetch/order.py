@@ -8,7 +8,7 @@ costs nothing; when the next page comes, it most often becomes one part, of the 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter, neg
 from types import MappingProxyType
@@ -65,8 +65,7 @@ def slice_page(
         return Slice((), None, ())
     if not isinstance(rows, Lines):  # which are in the written order
         rows = in_order(rows)
-    low = len(times) - bisect_left(times, -times[-1], key=neg)
-    high = len(times) - bisect_right(times, -times[0], key=neg)
+    low, high = len(times) - since(times, times[-1] + 1), len(times) - since(times, times[0])
     if low > high:  # all of one millisecond
         return Slice(list(rows), None, ())
     middle = encode(rows[low:high]) if low < high else None

@@ -34,13 +34,13 @@ class Seams(Generic[Part]):
         self._encode = encode
         self._keys: list[Column] = []
         self._last: Page | None = None  # while it is all there is
-        self._oldest: int | None = None  # of the last page
-        self._top: Sequence[Segment] = ()  # the page joined last, with what it lacked; from `at` on not given
+        self._oldest = window.start  # of the last page
+        self._top: Sequence[Segment] = ()  # the page taken last, with what it lacked; from `at` on not given
 
     def join(self, page: Page) -> list[Part] | None:
         """Takes the next newer page. What is whole now, in order; None where the page cannot be shown to come next."""
         view, rows = page
-        if self._oldest is None:
+        if not self._top:
             if not view.is_last or not rows:
                 return None
             self._last, self._oldest, self._top = page, view.times[-1], rows
@@ -53,15 +53,15 @@ class Seams(Generic[Part]):
     @property
     def joined(self) -> bool:
         """Whether two pages were."""
-        return self._oldest is not None and self._last is None
+        return len(self._top) > 0 and self._last is None
 
     def is_below(self, view: stitch.PageView) -> bool:
         """Whether a page holds older rows than the last one, which then may not be the last at all."""
-        return self._oldest is not None and len(view.times) > 0 and view.times[-1] < self._oldest
+        return len(view.times) > 0 and view.times[-1] < self._oldest
 
     def go_below(self, view: stitch.PageView) -> bool:
         """Whether older rows were joined than a page holds."""
-        return self.joined and self._oldest is not None and view.times[-1] > self._oldest
+        return self.joined and view.times[-1] > self._oldest
 
     def _join(self, rows: Sequence[Segment], times: Sequence[int]) -> list[Part]:
         above = times_of(self._top)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from operator import neg
 
 from msgspec import Struct, json, structs
 
 from segment_fetch.feed import PageAnswer, PageRequest
 from segment_fetch.models import ExtendedPage, SegmentPage
+from segment_fetch.order import since
 from segment_fetch.plan import cut_at, cut_ranks
 from segment_fetch.protocol import decode_page
 from segment_fetch.query import Window
@@ -122,6 +121,6 @@ class Piece(Struct, frozen=True):
     def newest(self) -> PageAnswer:
         """The page with the rows that are of this window."""
         answer = self.page.unpacked()
-        last = bisect_right(self.page.times, -self.window.start, key=neg)
+        last = since(self.page.times, self.window.start)
         rows = answer.page.segments[self.first : last]
         return structs.replace(answer, page=structs.replace(answer.page, segments=rows))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
-from operator import neg
 
 from segment_fetch import stitch
 from segment_fetch.errors import TransientError
@@ -45,7 +43,7 @@ _PREFIX = -1
 
 def _whole_instants(view: stitch.PageView, rows: Sequence[Segment]) -> tuple[stitch.PageView, Sequence[Segment]]:
     """A prefix without its oldest instant, of which more rows may lie behind it."""
-    whole = bisect_left(view.times, -view.times[-1], key=neg) if view.times else 0
+    whole = since(view.times, view.times[-1] + 1) if view.times else 0
     ids, times = view.ids[:whole], view.times[:whole]
     return stitch.PageView(view.to, view.offset, None, ids, times, view.falling), rows[:whole]
 

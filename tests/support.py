@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import random
 import selectors
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ParamSpec
 
 import aiohttp
+import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
@@ -23,6 +25,7 @@ from segment_fetch.models import Pagination, Segment, SegmentPage
 from segment_fetch.query import Query, Window
 from segment_fetch.retry import RetryPolicy
 from segment_fetch.transport import Timeouts, Transport
+from segment_fetch.wire import quick_page
 
 P = ParamSpec("P")
 
@@ -131,6 +134,17 @@ class Asked(Struct):
 
 
 Respond = Callable[[Asked], bytes | None]
+
+
+def shuffled_page(
+    rows: Sequence[Segment], window: Window, offset: int, limit: int, chance: random.Random, *, quick: float
+) -> SegmentPage:
+    """The page of a server that has these rows: ties in any order, and a share of the pages by the quick road."""
+    found = [row for row in rows if window.start <= row.endTimeL <= window.end]
+    chance.shuffle(found)
+    found.sort(key=lambda row: -row.endTimeL)
+    page = SegmentPage(found[offset : offset + limit], Pagination(count=len(found)))
+    return (quick_page(msgspec.json.encode(page)) if chance.random() < quick else None) or page
 
 
 def http(status: int, body: bytes | str = b"", **headers: str) -> bytes:

@@ -62,6 +62,19 @@ def accept_for(pacer: Pacer, start: float, end: float, latency: float = 0.05) ->
     return now
 
 
+def refused_before(pacer: Pacer, now: float, others: str) -> Snapshot:
+    """What it makes of a refusal, where those sent right behind it are accepted ("a") or refused ("r") as well."""
+    tickets = []
+    for _ in range(1 + len(others)):
+        now += pacer.next_send(now)
+        tickets.append(send(pacer, now))
+    pacer.refused(tickets[0], now)
+    for ticket, outcome in zip(tickets[1:], others, strict=True):
+        (pacer.accepted if outcome == "a" else pacer.refused)(ticket, now + 0.1)
+    pacer.next_send(now + 1.1)
+    return pacer.snapshot(now + 1.1)
+
+
 def late_sends(pacer: Pacer, late: Sequence[float], now: float = 0.0) -> list[float]:
     """When requests go that are each woken so many seconds late, and always accepted."""
     sends = []
@@ -686,15 +699,9 @@ class TestEvidence:
         pacer = Pacer(learned=Learned(20.0, limited=True, cap=None, at=0.0))
         pacer._rate.sharp = sharp
         now = accept_for(pacer, 0.0, 3.0)
-        tickets = []
-        for _ in range(2 + len(others)):
-            now += pacer.next_send(now)
-            tickets.append(send(pacer, now))
-        pacer.refused(tickets[1], now)
-        for ticket, outcome in zip(tickets[2:], others, strict=True):
-            (pacer.accepted if outcome == "a" else pacer.refused)(ticket, now + 0.1)
-        pacer.next_send(now + 1.1)
-        assert pacer.snapshot(now + 1.1).blame == blame
+        now += pacer.next_send(now)
+        send(pacer, now)
+        assert refused_before(pacer, now, others).blame == blame
 
     def test_a_later_one_may_be_about_the_number_at_once(self) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
@@ -709,15 +716,7 @@ class TestEvidence:
     ) -> None:
         pacer = Pacer(ceiling=20.0)
         now = accept_for(pacer, 0.0, 1.0)
-        tickets = []
-        for _ in range(1 + len(others)):
-            now += pacer.next_send(now)
-            tickets.append(send(pacer, now))
-        pacer.refused(tickets[0], now)
-        for ticket, outcome in zip(tickets[1:], others, strict=True):
-            (pacer.accepted if outcome == "a" else pacer.refused)(ticket, now + 0.1)
-        pacer.next_send(now + 1.1)
-        assert pacer.snapshot(now + 1.1).rate == pytest.approx(share * 0.98 * 20)
+        assert refused_before(pacer, now, others).rate == pytest.approx(share * 0.98 * 20)
 
     def test_what_is_answered_during_the_pause_may_still_clear_the_number_at_once(self) -> None:
         pacer = Pacer()

@@ -21,6 +21,7 @@ from segment_fetch.reading import WindowReading, checked_view
 from segment_fetch.seams import Page, Seams
 from segment_fetch.stitch import PageView
 from segment_fetch.wire import COMPILED, Lines, keys_of, quick_page, times_of
+from tests.support import shuffled_page
 
 END = 1_000
 WORLDS = 2_500
@@ -67,13 +68,7 @@ class World:
 
     def answer(self, ask: Ask) -> PageAnswer:
         self.move()
-        rows = [row for row in self.rows if ask.window.start <= row.endTimeL <= ask.window.end]
-        self.random.shuffle(rows)
-        rows.sort(key=lambda row: -row.endTimeL)
-        page = SegmentPage(rows[ask.offset : ask.offset + self.limit], Pagination(count=len(rows)))
-        if self.random.random() < 0.7:
-            page = quick_page(msgspec.json.encode(page)) or page
-        return PageAnswer(page, END)
+        return PageAnswer(shuffled_page(self.rows, ask.window, ask.offset, self.limit, self.random, quick=0.7), END)
 
     def read(self, *, joins: bool = True) -> Counts:
         reading = MovingPass(self.window, self.limit, list[Segment], joins=joins)

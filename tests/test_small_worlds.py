@@ -10,16 +10,15 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import pytest
 
 from segment_fetch.errors import TransientError
 from segment_fetch.feed import PageAnswer, PageRequest
-from segment_fetch.models import Pagination, Segment, SegmentPage
+from segment_fetch.models import Segment
 from segment_fetch.query import Window
 from segment_fetch.reader import Reader, Settings
 from segment_fetch.reading import WindowRead
-from segment_fetch.wire import quick_page
+from tests.support import shuffled_page
 
 END = 1_000
 SETTLED, MOVING = 10**12, END
@@ -77,13 +76,8 @@ class World:
         self.change = ""
 
     def answer(self, request: PageRequest) -> PageAnswer:
-        rows = [row for row in self.rows if request.window.start <= row.endTimeL <= request.window.end]
-        self.random.shuffle(rows)
-        rows.sort(key=lambda row: -row.endTimeL)
-        page = SegmentPage(rows[request.offset : request.offset + request.limit], Pagination(count=len(rows)))
-        if self.random.random() < 0.5:
-            page = quick_page(msgspec.json.encode(page)) or page
-        return PageAnswer(page, self.now)
+        window, offset = request.window, request.offset
+        return PageAnswer(shuffled_page(self.rows, window, offset, request.limit, self.random, quick=0.5), self.now)
 
     def read(self) -> None:
         in_flight: list[PageRequest] = []

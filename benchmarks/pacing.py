@@ -31,7 +31,8 @@ from benchmarks.pacing_world import (
     Unlimited,
     World,
 )
-from segment_fetch.pacing import Learned, Pacer
+from segment_fetch.pacing import Pacer
+from segment_fetch.rate import Learned
 
 COLD = Conditions()
 USUAL, QUICK, SLOW, LONG = (0.05, 0.2, 0.8), (0.02, 0.05, 0.1), (0.2, 0.4, 0.8), (1.2, 1.4, 1.5)
@@ -106,24 +107,25 @@ RIVALS: dict[str, Callable[[], Paced]] = {
 }
 
 # What turns each rule off. The names are those of the constants in the module that is patched.
-PACING, CONCURRENCY, NEVER = "segment_fetch.pacing.", "segment_fetch.concurrency.", math.inf
+PACING, RATE, CONCURRENCY = "segment_fetch.pacing.", "segment_fetch.rate.", "segment_fetch.concurrency."
+NEVER = math.inf
 RULES: dict[str, dict[str, float]] = {
     "nothing": {},
     "the longer pause": {PACING + "LONGEST_PAUSE": 1.0},
     "same congestion": {PACING + "FEW": 0},
-    "slow steps": {PACING + "STEP_REQUESTS": 0.0},
-    "the creep": {PACING + "CREEP": 0.0},
-    "limit gone": {PACING + "GONE": NEVER},
-    "back to the best": {PACING + "WORTH": 0.0},
-    "proving it": {PACING + "PROVE": 0.0},
-    "the lead": {PACING + "LEAD": NEVER},
-    "keeping below": {PACING + "KEEP": 1.0},
-    "least cut": {PACING + "CUT": 1.0},
-    "deepest cut": {PACING + "DEEPEST_CUT": 0.0},
+    "slow steps": {RATE + "STEP_REQUESTS": 0.0},
+    "the creep": {RATE + "CREEP": 0.0},
+    "limit gone": {RATE + "GONE": NEVER},
+    "back to the best": {RATE + "WORTH": 0.0},
+    "proving it": {RATE + "PROVE": 0.0},
+    "the lead": {RATE + "LEAD": NEVER},
+    "keeping below": {RATE + "KEEP": 1.0},
+    "least cut": {RATE + "CUT": 1.0},
+    "deepest cut": {RATE + "DEEPEST_CUT": 0.0},
     "growing a cap": {PACING + "FULL": 1.0},
     "trust in a cap": {CONCURRENCY + "TRUST": 10**9},
-    "brisk ramp": {PACING + "BRISK": 2.0},
-    "more than the ramp gave": {PACING + "RAMPED": 1.0},
+    "brisk ramp": {RATE + "BRISK": 2.0},
+    "more than the ramp gave": {RATE + "RAMPED": 1.0},
 }
 
 

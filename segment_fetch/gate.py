@@ -11,7 +11,8 @@ from aiolimiter import AsyncLimiter
 
 from segment_fetch.concurrency import Ticket
 from segment_fetch.events import PaceChanged
-from segment_fetch.pacing import GRAIN, Learned, Pacer
+from segment_fetch.pacing import GRAIN, Pacer
+from segment_fetch.rate import Learned
 from segment_fetch.watching import PaceWatch
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]

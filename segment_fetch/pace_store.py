@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from segment_fetch.pacing import Learned
+from segment_fetch.rate import Learned
 
 OLDEST_S: Final = 30 * 86_400.0
 """Seconds after which what was learned no longer counts."""

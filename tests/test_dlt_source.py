@@ -14,7 +14,7 @@ import pytest
 from segment_fetch import BearerToken, Filters, IncompleteError, InputError
 from segment_fetch.events import Event, PaceChanged
 from segment_fetch.pace_store import PaceStore
-from segment_fetch.pacing import Learned
+from segment_fetch.rate import Learned
 from segment_fetch.reading import SETTLED_AFTER_MS
 from segment_fetch.simulator import Dataset, Drift, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory

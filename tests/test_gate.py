@@ -9,7 +9,8 @@ import pytest
 
 from segment_fetch.events import Event, PaceChanged
 from segment_fetch.gate import Gate
-from segment_fetch.pacing import MARGIN, Learned, Pacer
+from segment_fetch.pacing import Pacer
+from segment_fetch.rate import MARGIN, Learned
 from tests.support import ManualClock, without_waiting
 
 

@@ -14,7 +14,7 @@ import pytest
 from segment_fetch import Window
 from segment_fetch.events import Event, PaceChanged
 from segment_fetch.pace_store import OLDEST_S, PaceStore
-from segment_fetch.pacing import Learned
+from segment_fetch.rate import Learned
 from segment_fetch.simulator import Simulator
 from tests.support import without_waiting
 from tests.support_runs import NOW, START, client, served, settled

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from segment_fetch.pace_store import PaceStore
-from segment_fetch.pacing import MARGIN, Learned
+from segment_fetch.rate import MARGIN, Learned
 from segment_fetch.simulator import RateLimit, Simulator, SlidingWindow
 from segment_fetch.simulator.limits import Limit
 from tests.support import without_waiting

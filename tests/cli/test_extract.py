@@ -15,7 +15,7 @@ import pytest
 import zstandard
 
 from segment_fetch import PaceStore
-from segment_fetch.pacing import Learned
+from segment_fetch.rate import Learned
 from segment_fetch.simulator import Dataset, Fault, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from segment_fetch.pace_store import PaceStore
-from segment_fetch.pacing import Learned
 from segment_fetch.query import Filters
+from segment_fetch.rate import Learned
 from segment_fetch.simulator import Bearer, ClientCredentials, Dataset, OAuth1, Simulator
 from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from segment_fetch.singer.config import SECRETS, Settings

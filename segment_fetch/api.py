@@ -22,6 +22,7 @@ from segment_fetch.errors import (
     ThrottledError,
     TransientError,
     UnauthorizedError,
+    lasting,
 )
 from segment_fetch.events import Event, Paused
 from segment_fetch.feed import PageAnswer
@@ -197,9 +198,7 @@ class SegmentApi:
         """ServiceError for a pause that is longer than a run waits for the service."""
         self._tell(Paused(seconds))
         if seconds > self._retry.patience:
-            raise ServiceError(
-                f"the service asks for a pause of {seconds / 60:.0f} minutes (429): try again then", status=429
-            )
+            raise ServiceError(f"the service asks for a pause of {lasting(seconds)} (429): try again then", status=429)
 
     def _refuse(self, reply: Reply, sent: Sequence[str] = ()) -> None:
         """Raises for an answer that is not 200; the error shows nothing of what was sent, should the body repeat it."""

@@ -132,3 +132,14 @@ class ThrottledError(TransientError):
 
 class UnauthorizedError(CredentialsError):
     """The API answered 401 to a signed request; a fresh token may mend it once."""
+
+
+def lasting(seconds: float) -> str:
+    """4.2 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

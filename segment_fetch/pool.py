@@ -19,6 +19,7 @@ from segment_fetch.errors import (
     ThrottledError,
     TooLargeError,
     TransientError,
+    lasting,
 )
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
 from segment_fetch.feed import Feed, PageRequest
@@ -157,11 +158,9 @@ class Pool:
         pause = self._gate.closed_for()
         self._tell(Paused(pause))
         if pause > self._patience:
-            raise ServiceError(
-                f"the API asks for a pause of {pause / 60:.0f} minutes (429): try again then", status=429
-            )
+            raise ServiceError(f"the API asks for a pause of {lasting(pause)} (429): try again then", status=429)
         if self._schedule.refused(attempt, self._clock(), pause) > self._patience:
-            raise ServiceError(f"the API answered nothing but 429 for {self._patience / 60:.0f} minutes", status=429)
+            raise ServiceError(f"the API answered nothing but 429 for {lasting(self._patience)}", status=429)
 
     def _failed(self, attempt: Attempt, error: TransientError) -> None:
         request: PageRequest = attempt.request
@@ -170,9 +169,10 @@ class Pool:
                 self._tell(Retrying(request.window, request.offset, attempt.tries, delay, error.message, parked))
             case Down(seconds):
                 self._tell(ServiceDown(seconds, self._patience, error.message))
-            case Lost(alone):
+            case Lost(alone, down):
                 often = f", {attempt.tries} times" if attempt.tries > 1 else ""
-                final = ServiceError(f"{error.message}{often}", status=error.status)
+                waited = "" if down is None else f"; nothing has come through for {lasting(down)}"
+                final = ServiceError(f"{error.message}{waited or often}", status=error.status)
                 final.at(request.window, request.offset)
                 if not alone:
                     raise final

@@ -51,9 +51,12 @@ class Down(Struct, frozen=True):
 
 
 class Lost(Struct, frozen=True):
-    """The page cannot be had. `alone` if others came through meanwhile."""
+    """The page cannot be had. `alone` if others came through meanwhile; `down` for how long nothing has, if it was
+    waited for.
+    """
 
     alone: bool
+    down: float | None = None
 
 
 class Schedule:
@@ -196,10 +199,11 @@ class Schedule:
     def _still_down(self, attempt: Attempt, now: float, since: float) -> Down | Lost:
         self._probing = False
         self._told = True
-        self._probe_at = now + self._policy.probe
         seconds = now - since
-        if seconds > self._policy.patience:
-            return Lost(alone=False)
+        left = self._policy.patience - seconds
+        if left <= 0:
+            return Lost(alone=False, down=seconds)
+        self._probe_at = now + min(self._policy.probe, left)
         attempt.failures = 0
         self._wait(attempt, now, paid=True)
         return Down(seconds)

@@ -96,20 +96,23 @@ def test_many_failures_in_a_row_mean_down_and_then_only_probes_go() -> None:
     assert made.take(33.0, fresh("fresh"), idle=False) is not None
 
 
-def test_patience_ends() -> None:
-    made = healthy(RetryPolicy(patience=60, jitter=0))
-    now = 0.0
+@pytest.mark.parametrize(("patience", "probes"), [(60, [15, 30, 45, 60]), (20, [15, 20]), (2, [2])])
+def test_patience_ends_when_it_is_over(patience: float, probes: list[float]) -> None:
+    made = healthy(RetryPolicy(patience=patience, jitter=0))
     for number in range(DOWN_AFTER):
-        made.failed(Attempt(number), SERVER, now)
-    while True:
-        now += 15
+        made.failed(Attempt(number), SERVER, 0.0)
+    for now in probes:
+        assert made.next_at(now - 0.1) == now
         probe = made.take(now, fresh(), idle=True)
         assert probe is not None
         outcome = made.failed(probe, SERVER, now)
-        if outcome == Lost(alone=False):
-            break
-        assert outcome == Down(now)
-    assert now == 75
+        assert outcome == (Lost(alone=False, down=patience) if now == patience else Down(now))
+
+
+def test_without_patience_nothing_is_waited_for() -> None:
+    made = healthy(RetryPolicy(patience=0))
+    seen = [made.failed(Attempt(number), SERVER, 0.0) for number in range(DOWN_AFTER)]
+    assert seen[-1] == Lost(alone=False, down=0.0)
 
 
 def test_a_429_costs_neither_a_retry_nor_a_token() -> None:

@@ -16,7 +16,7 @@ from segment_fetch.cli.app import exit_code
 from segment_fetch.cli.credentials import Credentials
 from segment_fetch.cli.logs import say
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import lasting, plural, width, wrapped
+from segment_fetch.cli.words import plural, width, wrapped
 from segment_fetch.errors import (
     CredentialsError,
     InputError,
@@ -25,6 +25,7 @@ from segment_fetch.errors import (
     ServiceError,
     ThrottledError,
     TransientError,
+    lasting,
 )
 from segment_fetch.feed import PageAnswer
 from segment_fetch.gate import MIN_PAUSE_S, Gate

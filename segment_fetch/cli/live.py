@@ -12,7 +12,8 @@ from rich.text import Text
 
 from segment_fetch.cli.progress import Display
 from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import lasting, pace
+from segment_fetch.cli.words import pace
+from segment_fetch.errors import lasting
 
 _REDRAWS_PER_S = 8
 

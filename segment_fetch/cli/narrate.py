@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from segment_fetch.cli.logs import say
-from segment_fetch.cli.words import lasting, pace, plural
+from segment_fetch.cli.words import pace, plural
+from segment_fetch.errors import lasting
 from segment_fetch.events import (
     Event,
     NewFields,

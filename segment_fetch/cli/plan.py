@@ -7,8 +7,9 @@ from typing import Any
 
 from segment_fetch.cli import exits, settings, stopping
 from segment_fetch.cli.shell import Shell
-from segment_fetch.cli.words import lasting, per_second, plural, width, wrapped
+from segment_fetch.cli.words import per_second, plural, width, wrapped
 from segment_fetch.client import Rate
+from segment_fetch.errors import lasting
 from segment_fetch.plan import Plan
 from segment_fetch.query import format_time
 

@@ -11,7 +11,8 @@ from typing import TextIO
 
 from segment_fetch.cli.logs import say
 from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import lasting, pace
+from segment_fetch.cli.words import pace
+from segment_fetch.errors import lasting
 
 INTERVAL_S = 5.0
 

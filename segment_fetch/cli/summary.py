@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from segment_fetch.cli.words import lasting, plural, wrapped
+from segment_fetch.cli.words import plural, wrapped
+from segment_fetch.errors import lasting
 from segment_fetch.extract import Report
 from segment_fetch.query import format_time
 from segment_fetch.reading import SETTLED_AFTER_MS

@@ -9,7 +9,8 @@ import pytest
 
 from segment_fetch.cli.logs import logging_to
 from segment_fetch.cli.narrate import Narrator
-from segment_fetch.cli.words import lasting, plural, wrapped
+from segment_fetch.cli.words import plural, wrapped
+from segment_fetch.errors import lasting
 from segment_fetch.events import (
     Event,
     PaceChanged,

@@ -28,7 +28,8 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True):
     """A window in the manifest and in reports; times are RFC 3339, in UTC.
 
     `count` is what the API reported, `segments` what was written, `duplicates` rows that were read beyond those: seen
-    twice, or on the instant that belongs to the next window. `bytes` and `sha256` are those of the file.
+    twice, or on the instant that belongs to the next window. Without any page `read_at` is None, and `count` says
+    nothing. `bytes` and `sha256` are those of the file.
     """
 
     from_: str = field(name="from")
@@ -39,7 +40,7 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True):
     duplicates: int
     pages: int
     requests: int
-    read_at: str
+    read_at: str | None
     unknown_fields: tuple[str, ...]
     file: str | None = None
     bytes: int | None = None
@@ -76,7 +77,7 @@ def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
         duplicates=read.duplicates,
         pages=read.pages,
         requests=read.requests,
-        read_at=format_time(read.read_at),
+        read_at=format_time(read.read_at) if read.pages else None,
         unknown_fields=read.unknown_fields,
         file=written.file,
         bytes=written.bytes,
@@ -139,7 +140,7 @@ def _check_windows(entries: Sequence[WindowEntry]) -> None:
 
 
 def _time_fault(entry: WindowEntry) -> str | None:
-    for text in (entry.from_, entry.to, entry.read_at):
+    for text in (entry.from_, entry.to, *([] if entry.read_at is None else [entry.read_at])):
         if not _TIME.fullmatch(text):
             return f"{text!r} is not a time as 2026-11-01T08:00:00Z"
         parse_time(text, 0)
@@ -153,4 +154,6 @@ def _value_fault(entry: WindowEntry) -> str | None:
         return f"window {entry.window} has a negative number"
     if entry.status == "unproven" and entry.written != Written():
         return f"window {entry.window} is unproven, but has a file"
+    if entry.status != "unproven" and entry.read_at is None:
+        return f"window {entry.window} is proven, but was never read"
     return None

@@ -323,6 +323,8 @@ async def test_unproven_windows_are_named_and_the_rest_stands(tmp_path: Path) ->
         entry.window for entry in report.windows if entry.status == "unproven"
     ]
     assert all("agentId" in (entry.reason or "") for entry in report.unproven)
+    assert {entry.pages for entry in report.unproven} == {0}, "none of them could be used"
+    assert all((entry.read_at is None) == (entry.pages == 0) for entry in report.windows)
     assert [entry["status"] for entry in manifest(tmp_path)["windows"]] == statuses
     async with served(settled()) as simulator:
         mended = await extract(simulator, JsonlSink(tmp_path), window=DAY)

@@ -121,6 +121,7 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "to in the next window": (window_0(to="2026-11-01T01:30:00Z"), "overlap"),
     "the same window twice": (lambda m: m["windows"].append(m["windows"][0]), "overlap"),
     "read_at in words": (window_0(read_at="yesterday"), "'yesterday' is not a time"),
+    "never read, but proven": (window_0(read_at=None), "is proven, but was never read"),
     "fields as text": (window_0(unknown_fields="abc"), "unknown_fields"),
     "unproven with a file": (window_0(status="unproven"), "is unproven, but has a file"),
     "no file": (lambda m: m["windows"][0].pop("file"), "the file of window"),

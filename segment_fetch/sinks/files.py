@@ -245,11 +245,16 @@ def _advice(error: OSError, folder: Path) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return f"no space left for {folder}: free some and run again; what is committed stays"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"no permission to write {place}: give it, or choose another folder"
+        case errno.EACCES | errno.EPERM:
+            return f"no permission for {place}: give it, or choose another folder"
+        case errno.EROFS:
+            return f"{place} cannot be written, as its file system is read-only: choose another folder"
         case errno.ENOTDIR | errno.EEXIST:
             return f"{place} is not a folder: choose another one"
-    return f"cannot write {place}: {error.strerror or error}; mend it and run again; what is committed stays"
+    return (
+        f"cannot write {place}: {error.strerror or error}; mend that, or choose another folder, and run again; what is "
+        "committed stays"
+    )
 
 
 class JsonlSink(FolderSink[bytes]):

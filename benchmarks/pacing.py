@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 from benchmarks.pacing_rivals import Aimd, AwsAdaptive, Fixed, Gradient2, Rclone
@@ -64,6 +64,7 @@ def at_once(count: int = 5) -> Callable[[], Limit]:
 
 SHORT, HALVED, DOUBLED = Conditions(seconds=60), Conditions(scaled=0.5), Conditions(scaled=2)
 NOISY, NOISIER, SHARED = Conditions(noise=0.002), Conditions(noise=0.005), Conditions(neighbour=5)
+LATE = Conditions(late=True)
 COLD_GATE, WARM_GATE, MOVING_GATE = (0.95, 0.6), (0.95, 0.3), (0.92, 1.5)
 
 ROWS = (
@@ -81,6 +82,9 @@ ROWS = (
     Row("5 at once, cold, 60 s", at_once(), SHORT),
     Row("token bucket, doubles midway", bucket(), DOUBLED),
     Row("token bucket 10/s, burst 1", bucket(burst=1)),
+    Row("token bucket 10/s, burst 10, 429 late", bucket(), LATE),
+    Row("token bucket 10/s, burst 1, 429 late", bucket(burst=1), LATE),
+    Row("5 at once, 429 late", at_once(), LATE),
     Row("fixed window 100 in 10 s", lambda: FixedWindow(100, 10)),
     Row("sliding window 600 in 60 s", window(600, 60)),
     Row("token bucket 1/s, burst 5", bucket(1, 5)),
@@ -109,9 +113,9 @@ RIVALS: dict[str, Callable[[], Paced]] = {
 # What turns each rule off. The names are those of the constants in the module that is patched.
 PACING, RATE, CONCURRENCY = "segment_fetch.pacing.", "segment_fetch.rate.", "segment_fetch.concurrency."
 NEVER = math.inf
-RULES: dict[str, dict[str, float]] = {
+RULES: dict[str, dict[str, object]] = {
     "nothing": {},
-    "the longer pause": {PACING + "LONGEST_PAUSE": 1.0},
+    "the longer pause": {PACING + "PAUSES": (1.0,)},
     "same congestion": {PACING + "FEW": 0},
     "slow steps": {RATE + "STEP_REQUESTS": 0.0},
     "the creep": {RATE + "CREEP": 0.0},
@@ -140,8 +144,7 @@ def outcomes(row: Row, make: Callable[[], Paced] | None, seeds: int) -> Iterator
     """One a run; no `make` is this project's pacer."""
     kinds = itertools.product(row.latencies, (True, False), range(seeds))
     for latency, retry_after, seed in kinds:
-        given = row.conditions
-        conditions = Conditions(given.seconds, latency, retry_after, given.noise, given.neighbour, given.scaled)
+        conditions = replace(row.conditions, latency=latency, retry_after=retry_after)
         learned = warmed(row, conditions, seed) if row.warm and make is None else None
         yield World(row.limit(), conditions, seed).run(make() if make else Pacer(learned=learned))
 

@@ -1,7 +1,8 @@
 """Servers with a limit, simulated by events: what the pacing benchmark runs its pacers against.
 
 The client always has work. The server decides at the moment a request is sent; an accepted one is in flight
-for a log-normal time, a refused one for 10 ms and a tenth of the mean latency. Nothing here really waits.
+for a log-normal time, a refused one for 10 ms and a tenth of the mean latency, or for as long as if it were accepted.
+Nothing here really waits.
 """
 
 import heapq
@@ -122,7 +123,9 @@ class Unlimited:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """`noise` is a share refused at random, `neighbour` a rate on and off, `scaled` is from midway."""
+    """`noise` is a share refused at random, `neighbour` a rate on and off, `scaled` is from midway. With `late` a 429
+    takes as long as an answer, so that others are sent behind it.
+    """
 
     seconds: float = 300.0
     latency: float = 0.2
@@ -131,6 +134,7 @@ class Conditions:
     neighbour: float = 0.0
     scaled: float = 1.0
     connections: int = 16
+    late: bool = False
 
 
 @dataclass(slots=True)
@@ -212,11 +216,8 @@ class World:
             self.outcome.accepted += 1
             return now + took, None, False
         self.outcome.refused += 1
-        return (
-            now + 0.01 + conditions.latency / 10,
-            float(math.ceil(wait)) if conditions.retry_after else None,
-            True,
-        )
+        told = took if conditions.late else 0.01 + conditions.latency / 10
+        return now + told, float(math.ceil(wait)) if conditions.retry_after else None, True
 
     def _neighbour_sends(self) -> None:
         if int(self.neighbour_at / 30) % 2:

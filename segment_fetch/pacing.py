@@ -15,14 +15,14 @@ import msgspec
 
 from segment_fetch.concurrency import ConcurrencyCap, Ticket
 from segment_fetch.meter import AcceptedMeter
-from segment_fetch.rate import LONG, RECENT, SLOWEST, STEP, TICK, Learned, Rate, Refusal
+from segment_fetch.rate import FASTEST, LONG, RECENT, SLOWEST, STEP, TICK, Learned, Rate, Refusal
 
 Blame = Literal["rate", "concurrency"]
 Phase = Literal["ramping", "holding", "probing", "paused"]
 
 PLENTY: Final = 100  # accepted since a short pause: what was stored in that is small beside them
 FEW: Final = 4  # a refusal after fewer accepted than this is the same congestion, not a new measurement
-LONGEST_PAUSE: Final = 8.0  # seconds, unless Retry-After says more
+PAUSES: Final = (1.0, 2.0, 4.0, 8.0)  # seconds, for the first refusal and again; unless Retry-After says more
 GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up for
 FAST: Final = 50.0  # a second; from there on timers are so coarse beside the spacing that several are due at once
 RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
@@ -125,8 +125,8 @@ class Pacer:
             return
         again = self._refused_at < math.inf and self._accepted < FEW
         given, lasted = max(self._meter.rate(now, RECENT), self._given_since_pause(now)), now - self._since
-        self._streak = self._streak + 1 if again else 0
-        self._resume = self._next = self._tick = now + max(retry_after or 0.0, min(LONGEST_PAUSE, 2.0**self._streak))
+        self._streak = min(self._streak + 1, len(PAUSES) - 1) if again else 0
+        self._resume = self._next = self._tick = now + max(retry_after or 0.0, PAUSES[self._streak])
         self._refused_at = ticket.sent_at
         self._event = Refusal(ticket.level, ticket.rate, now, given, again, lasted)
         self._since, self._accepted, self._spared, self._struck = now, 0, 0, 0
@@ -142,7 +142,8 @@ class Pacer:
         self._event, self._leftover = None, self._accepted
         told = self._rate.at_ceiling and not self._rate.refused  # which may well be the limit
         alone = self._spared >= max(SPARED, self._struck + 1)
-        in_doubt = self._answers < FEW or told or (alone and self._rate.sharp)
+        beside = self._spared >= event.level  # as many were at the server at once, and were accepted
+        in_doubt = self._answers < FEW or told or beside or (alone and self._rate.spares(event.level))
         at_once = not in_doubt and self._cap.is_to_blame(event.level, self._meter.level())
         doubtful = at_once and self._rate.ramping and self._is_due_to_rate(event)
         if at_once and not doubtful:
@@ -218,4 +219,4 @@ class Pacer:
         if before is not None and cap is None and before.cap and before.cap >= self._cap.connections:
             cap = before.cap
         rate, limited = self._rate.found(before)
-        return Learned(max(SLOWEST, rate), limited, cap, at)
+        return Learned(min(max(SLOWEST, rate), FASTEST), limited, cap, at)

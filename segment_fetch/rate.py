@@ -26,6 +26,7 @@ ARRIVED: Final = 0.985  # of the rate worth holding: near enough to go to it
 STEP: Final = 5.0  # seconds
 STEP_REQUESTS: Final = 50.0  # a step of creeping is at least so many requests: a slow limit is probed slowly
 CREEP: Final = 0.001  # the first step above the rate worth holding; two steps on, it has doubled
+CREEP_DOUBLES: Final = 6.0  # times at most; only a ceiling lets it come so far
 GONE: Final = 1.04  # so far above a refused rate without a refusal, that limit is taken to be gone
 WORTH: Final = 0.75  # below this share of the best rate of the run, going back to that is worth trying
 PROVE: Final = 10.0  # seconds that the best rate has to hold before it counts as back
@@ -35,6 +36,7 @@ LOOSER: Final = 0.96  # of a rate at which a request alone was refused, as it ca
 NEAR: Final = 0.85  # of a ceiling
 TICK: Final = 0.025  # seconds between two adjustments, if requests come as often: 2 % of a rate that doubles
 SLOWEST: Final = 0.1  # requests a second
+FASTEST: Final = 1e6
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ class Learned(msgspec.Struct, frozen=True):
     elsewhere has to be within these bounds.
     """
 
-    rate: Annotated[float, msgspec.Meta(ge=SLOWEST, le=1e6)]
+    rate: Annotated[float, msgspec.Meta(ge=SLOWEST, le=FASTEST)]
     limited: bool
     cap: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None
     at: float
@@ -75,13 +77,14 @@ class Rate:
         self.ramping = learned is None or not learned.limited
         self.aim = 0.0 if learned is None or self.ramping else learned.rate  # worth holding; 0: not known yet
         self.refused = self.aim / KEEP  # what the last refusal spoke against
-        self.value = min(self.ceiling, self._known() or self._start(learned))
+        self.value = min(self.ceiling, max(self._slowest, self._known()) if self.aim else self._start(learned))
         self._step_at = self._quiet_since = -math.inf
         self._retry_at, self._wait, self._proved_at = math.inf, RETRY, math.inf
         self._before: tuple[float, float, float] | None = None  # to go back to if the best rate does not hold
         self._doubtful = False  # whether all that is known of a limit may have been about the number at once
         self._warm = not self.ramping  # whether nothing but an earlier run has told of a limit
         self.sharp = False  # whether the server seems to have no burst, so that each request counts by itself
+        self._spared = 0  # the highest number at once that was not blamed for a refusal, as it came too early
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
@@ -102,6 +105,7 @@ class Rate:
     def adjust(self, now: float, elapsed: float, meter: AcceptedMeter, capped: bool) -> None:
         if self._quiet_since == -math.inf:
             self._quiet_since = now
+        elapsed = min(elapsed, RECENT)  # after hours of silence, too
         lead = LEAD * meter.rate(now, 1.0)
         if self.ramping:
             self._grow((RAMP if self.value < BRISK_ABOVE else BRISK) ** elapsed, lead)
@@ -128,7 +132,7 @@ class Rate:
         else:
             step = max(STEP, STEP_REQUESTS / self.value)
             self._step_at = now + step
-            self._grow(1 + CREEP * 2 ** ((now - self._quiet_since) / step / 2), math.inf)
+            self._grow(1 + CREEP * 2 ** min(CREEP_DOUBLES, (now - self._quiet_since) / step / 2), math.inf)
 
     def _return(self, now: float, elapsed: float, best: float) -> None:
         """Goes back to the best rate of the run: who took a share of the limit may have left again."""
@@ -137,7 +141,17 @@ class Rate:
         self._grow(RISE**elapsed, best)
         if self.value >= min(best, self.ceiling):
             self._retry_at, self._proved_at, self._quiet_since = math.inf, now + PROVE, now
-            self.refused, self.aim = max(self.refused, best / KEEP), best
+            self.refused, self.aim = max(self.refused, best / KEEP), max(self.aim, best)
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether this is what is worth holding, and no probing above it."""
+        return ARRIVED * self.value <= self.aim
+
+    def spares(self, level: int) -> bool:
+        """Whether a refusal that was alone speaks against no number at once: on a server without a burst, once each."""
+        known, self._spared = self._spared, max(self._spared, level if self.sharp else 0)
+        return self.sharp and level > known
 
     def acquit(self) -> None:
         """Takes back a refusal of the ramp, if nothing else ever spoke against the rate, as it was about the number."""
@@ -153,15 +167,16 @@ class Rate:
         self._lowered += not refusal.again
         self._doubtful = doubtful
         if self._before is not None:
-            self.value, self.refused, self.aim = self._before
+            before, self.refused, self.aim = self._before
+            self.value = min(self.value, max(before, DEEPEST_CUT * refusal.given))
             self._wait = min(2 * self._wait, LONGEST_RETRY)
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
-            least = DEEPEST_CUT * self.value if self.sharp else self._slowest
-            self.value = min(self.value, max(least, refusal.given))
-        elif alone and (self.sharp or self._warm or self.value >= NEAR * self.ceiling):
+            least = DEEPEST_CUT * self.value if self.sharp else 0.0
+            self.value = min(self.value, max(self._slowest, least, refusal.given))
+        elif alone and (self.sharp or (self._warm and self._is_held) or self.value >= NEAR * self.ceiling):
             self.refused = self.value  # it came too early; there is nothing to be measured
-            self.value = self.aim = LOOSER * self.value
+            self.value = self.aim = max(self._slowest, LOOSER * self.value)
         elif self.ramping:
             self.refused = refusal.rate
             self.aim = RAMP_KEEP * self.refused

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import msgspec
 import pytest
@@ -401,17 +402,37 @@ class TestEvidence:
 
     @pytest.mark.parametrize(
         ("sharp", "others", "blame"),
-        [(True, "aa", "rate"), (True, "ar", "concurrency"), (False, "aa", "concurrency")],
+        [
+            pytest.param(True, "aa", "rate", id="no burst, so it came too early"),
+            pytest.param(True, "ar", "concurrency", id="not alone"),
+            pytest.param(False, "aa", "concurrency", id="a burst"),
+            pytest.param(False, "aaa", "rate", id="as many at once were accepted"),
+        ],
     )
     def test_one_alone_is_not_about_the_number_at_once_where_a_server_has_no_burst(
         self, sharp: bool, others: str, blame: str
     ) -> None:
         pacer = Pacer(learned=Learned(20.0, limited=True, cap=None, at=0.0))
         pacer._rate.sharp = sharp
-        now = accept_for(pacer, 0.0, 3.0)
-        now += pacer.next_send(now)
-        send(pacer, now)
-        assert refused_before(pacer, now, others).blame == blame
+        assert self.third(pacer, accept_for(pacer, 0.0, 3.0), others).blame == blame
+
+    def test_the_same_number_is_not_taken_for_too_early_again(self) -> None:
+        """Else a server that does allow no more at once would be refused for ever, and slower each time."""
+        pacer = Pacer(learned=Learned(20.0, limited=True, cap=None, at=0.0))
+        pacer._rate.sharp = True
+        assert self.third(pacer, accept_for(pacer, 0.0, 3.0), "aa").blame == "rate"
+        assert self.third(pacer, accept_for(pacer, 6.0, 9.0), "aa").blame == "concurrency"
+
+    def third(self, pacer: Pacer, now: float, others: str) -> Snapshot:
+        """Refused while two are in flight that are answered only later, as never more than one has been."""
+        earlier = []
+        for _ in range(2):
+            now += pacer.next_send(now)
+            earlier.append(send(pacer, now))
+        after = refused_before(pacer, now, others)
+        for ticket in earlier:
+            pacer.dropped(ticket, now + 1.2)
+        return after
 
     def test_a_later_one_may_be_about_the_number_at_once(self) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
@@ -607,6 +628,38 @@ class Scripted:
 
     def capacity(self, latency: float) -> float:
         return 1.0
+
+
+class TestLongRuns:
+    """Figures that double with time have to stop somewhere."""
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"ceiling": 20.0}, {"learned": LIMITED}, {"ceiling": 20.0, "learned": LIMITED}]
+    )
+    @pytest.mark.parametrize("idle", [1_100.0, 5_200.0, 12_000.0, 1e9])
+    def test_a_long_silence_changes_little(self, options: dict[str, Any], idle: float) -> None:
+        pacer = Pacer(**options)
+        now = accept_for(pacer, 0.0, 3.0) + idle
+        assert pacer.next_send(now) == 0
+        assert 0 < pacer.snapshot(now).rate < 5000
+
+    @pytest.mark.parametrize("learned", [None, Learned(0.5, limited=True, cap=None, at=0.0)])
+    def test_hours_at_a_ceiling_without_a_refusal(self, learned: Learned | None) -> None:
+        pacer = Pacer(ceiling=0.5, learned=learned)
+        refuse_next(pacer, accept_for(pacer, 0.0, 60.0))
+        now = accept_for(pacer, 70.0, 20_000.0)
+        assert pacer.snapshot(now).rate == pytest.approx(0.98 * 0.5)
+
+    def test_what_is_learned_can_be_read_again_whatever_the_ceiling(self) -> None:
+        learned = Pacer(ceiling=1e9).learned(0.0)
+        assert msgspec.json.decode(msgspec.json.encode(learned), type=Learned) == learned
+
+    def test_hours_of_nothing_but_refusals(self) -> None:
+        pacer, now = Pacer(), 0.0
+        for _ in range(1_100):
+            now = refuse_next(pacer, now)
+        assert 0.1 <= pacer.snapshot(now).rate < 10
+        assert pacer.next_send(now) == pytest.approx(8.0)
 
 
 class TestProperties:

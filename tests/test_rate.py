@@ -151,6 +151,12 @@ class TestRamp:
             rate.pause(at, at + 1, best=0.0)
             assert rate.value == pytest.approx(value)
 
+    def test_above_what_an_earlier_run_found_one_refused_alone_is_a_measurement(self) -> None:
+        rate = Rate(math.inf, Learned(19.0, limited=True, cap=None, at=0.0))
+        rate.value = 1.02 * 19.0
+        rate.lower(refusal(rate, 3.0, 16.0), pause=1.0, alone=True)
+        assert rate.value == pytest.approx(16.0)
+
     @pytest.mark.parametrize("later", [False, True])
     def test_any_other_refusal_below_a_ceiling_is_a_measurement(self, later: bool) -> None:
         rate = Rate(40.0, Learned(19.0, limited=True, cap=None, at=0.0))
@@ -196,6 +202,14 @@ class TestRate:
             rate.lower(refusal(rate, now, 0.0, again=again, lasted=5.0), pause=1.0)
             rate.pause(now, now + 1, best=0.0)
         assert rate.value == slowest
+
+    @pytest.mark.parametrize("refused", [{"again": True}, {"alone": True}, {}])
+    def test_the_slowest_is_not_undercut(self, refused: dict[str, bool]) -> None:
+        rate = Rate(math.inf, Learned(0.1, limited=True, cap=None, at=0.0))
+        assert rate.value == 0.1
+        rate.sharp = True
+        rate.lower(refusal(rate, 50.0, 0.0, again=refused.pop("again", False)), pause=1.0, **refused)
+        assert rate.value == 0.1
 
     def test_approaches_the_rate_worth_holding_and_stops_there(self) -> None:
         rate = holding()
@@ -282,6 +296,24 @@ class TestBackToTheBest:
         assert rate.value < 5.1
         assert max(self.climb(rate, 125, 162)) < 5.4
         assert max(self.climb(rate, 163, 169)) == 10.0
+
+    def test_is_undone_to_no_less_than_what_was_accepted_meanwhile(self) -> None:
+        """Where it was silence that had brought the rate down, say of a window of a minute that was full."""
+        rate = self.lowered()
+        rate.value = 0.1
+        self.climb(rate, 102, 140)
+        rate._before = 0.1, 5.2, 5.0
+        rate.lower(refusal(rate, 140.0, 6.0), pause=1.0)
+        assert rate.value == pytest.approx(0.7 * 6.0)
+        rate._before = 0.1, 5.2, 5.0
+        rate.lower(refusal(rate, 142.0, 60.0), pause=1.0)
+        assert rate.value == pytest.approx(0.7 * 6.0), "nor to more than before"
+
+    def test_to_a_rate_below_what_is_worth_holding_forgets_nothing(self) -> None:
+        rate = self.lowered()
+        rate.value, rate.aim, rate.refused = 0.1, 19.0, 19.6
+        assert max(self.climb(rate, 102, 160)) > 15
+        assert rate.aim == 19.0
 
     def test_a_refusal_soon_after_arriving_undoes_it_too(self) -> None:
         rate = self.lowered()

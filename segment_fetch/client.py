@@ -54,6 +54,10 @@ ASSUMED_RATE = 10.0
 _BATCH = 500
 
 
+MOST_CONNECTIONS = 1_000
+"""Far beyond what the API serves, and the event loop keeps up with it."""
+
+
 class SegmentClient:
     """One account of the agent-segments API. Use it with `async with`, in the event loop that it was entered in.
 
@@ -96,10 +100,10 @@ class SegmentClient:
         self._session = session
         self._base_url = base_url
         self._rate = _checked_rate(rate)
-        self._connections = _at_least_one("connections", connections)
+        self._connections = _at_least_one("connections", connections, MOST_CONNECTIONS)
         self._processes = _checked_processes(processes, self._rate, session, self._connections)
         self._pace = pace
-        self._width = planning.check_width(window // timedelta(milliseconds=1))
+        self._width = planning.check_width(_milliseconds(window))
         self._split_above = _at_least_one("split_above", split_above)
         self._retry = retry or RetryPolicy()
         self._timeouts = timeouts
@@ -368,10 +372,18 @@ def _nobody(event: Event) -> None:
     """The callback of a client without one."""
 
 
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise InputError(f"{name}: must be at least 1")
+def _at_least_one(name: str, value: int, most: int | None = None) -> int:
+    if type(value) is not int or value < 1:
+        raise InputError(f"{name}: must be a whole number of at least 1")
+    if most is not None and value > most:
+        raise InputError(f"{name}: must be at most {most:,}")
     return value
+
+
+def _milliseconds(window: timedelta) -> int:
+    if not isinstance(window, timedelta):
+        raise InputError("window: must be a datetime.timedelta")
+    return window // timedelta(milliseconds=1)
 
 
 def _checked_processes(value: int, rate: Rate, session: object, connections: int) -> int:
@@ -385,7 +397,7 @@ def _checked_processes(value: int, rate: Rate, session: object, connections: int
 
 
 def _checked_rate(rate: Rate) -> Rate:
-    if rate is None or rate == "auto" or (isinstance(rate, (int, float)) and 0 < rate < inf):
+    if rate is None or rate == "auto" or (type(rate) in (int, float) and 0 < rate < inf):
         return rate
     raise InputError("rate: must be above zero requests a second, auto, or none")
 

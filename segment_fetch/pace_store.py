@@ -18,6 +18,11 @@ _LARGEST: Final = 4096
 _SUFFIX: Final = ".pace.json"
 
 
+def _at_once(path: str, flags: int) -> int:
+    """Opens what is no file without waiting for somebody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class PaceStore:
     """A folder with one small file for each account and service; it is made when there is something to keep.
 
@@ -32,7 +37,7 @@ class PaceStore:
     def load(self, account: str, service: str, now: float) -> Learned | None:
         """What was learned about an account at a service (its base URL, or any name for it); None if nothing was."""
         try:
-            with self._path(account, service).open("rb") as file:
+            with open(self._path(account, service), "rb", opener=_at_once) as file:
                 learned = msgspec.json.decode(file.read(_LARGEST), type=Learned)
         except FileNotFoundError:
             return None

@@ -175,8 +175,8 @@ class Pacer:
 
     @property
     def remembers(self) -> bool:
-        """Whether it began with what an earlier run found."""
-        return self._before is not None
+        """Whether it began with what an earlier run found, and not with the ceiling."""
+        return self._before is not None and self._begun_at < self._rate.ceiling
 
     @property
     def resumes_at(self) -> float:

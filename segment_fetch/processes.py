@@ -246,4 +246,4 @@ async def _received(stdout: asyncio.StreamReader) -> Any:
 
 def _ended(code: int) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return f"one of the processes {how}; what is committed stays, run it again"
+    return f"one of the processes {how}"

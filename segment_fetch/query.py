@@ -201,7 +201,7 @@ def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[st
         )
     cut = oldest + CLAMP_MARGIN_MS
     if last <= cut:
-        raise InputError(f"the whole range is older than the API serves: its data ended at {format_time(oldest)}")
+        raise InputError(f"the whole range is older than the API serves: its data begins at {format_time(oldest)}")
     if warn is not None:
         warn(f"{format_time(first)} to {format_time(cut)} can no longer be had: the API serves one month back")
     return cut

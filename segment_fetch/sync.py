@@ -104,7 +104,7 @@ class Sync(Struct, frozen=True):
 
     def _warn(self, entries: Sequence[WindowEntry], todo: Agenda) -> None:
         if other_days(entries, self.zone):
-            what = f"no window here begins at a midnight of {self.zone}: was it another time zone before?"
+            what = f"no window here begins at a midnight of {self.zone}: if it was another zone before, name that one"
             self.filling.tell(Warned(what))
         if todo.lost is not None:
             self.filling.tell(Warned(f"{todo.lost} can no longer be had: the API serves one month back"))

@@ -185,7 +185,9 @@ def _strangers(sink: FileSink[Any], entries: Sequence[WindowEntry]) -> Iterator[
             yield Finding("left over", name, "an interrupted run left it; the next run removes it")
         elif is_segments(name) and name not in known:
             yield Finding(
-                "extra file", name, "the manifest does not name it, but a reader of the folder would count it"
+                "extra file",
+                name,
+                "the manifest does not name it, but a reader of the folder would count it: move or delete it",
             )
 
 

@@ -114,6 +114,16 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(store: PaceStore, 
     assert only_file(tmp_path) == path
 
 
+def test_a_pipe_in_its_place_keeps_nobody_waiting(store: PaceStore, tmp_path: Path) -> None:
+    store.save("1", SERVICE, FOUND)
+    path = only_file(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert store.load("1", SERVICE, NOW) is None
+    store.save("1", SERVICE, FOUND)
+    assert store.load("1", SERVICE, NOW) == FOUND
+
+
 def test_many_at_once_never_see_half_a_file(store: PaceStore, tmp_path: Path) -> None:
     def work(number: int) -> bool:
         store.save("1", SERVICE, Learned(float(number + 1), limited=True, cap=None, at=NOW))
@@ -169,7 +179,7 @@ async def test_a_ceiling_holds_for_what_was_found_too(store: PaceStore) -> None:
         store.save(simulator.account, simulator.base_url, Learned(500.0, limited=True, cap=None, at=NOW))
         changes = await _run(simulator, store, rate=7.0)
         kept = store.load(simulator.account, simulator.base_url, NOW)
-    assert [(change.at_once, change.reason) for change in changes] == [(None, "remembered")]
+    assert [(change.at_once, change.reason) for change in changes] == [(None, "started")]
     assert changes[0].rate == pytest.approx(0.98 * 7)
     assert kept is not None
     assert kept.rate == 500.0

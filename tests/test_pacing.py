@@ -650,6 +650,10 @@ class TestLongRuns:
         now = accept_for(pacer, 70.0, 20_000.0)
         assert pacer.snapshot(now).rate == pytest.approx(0.98 * 0.5)
 
+    @pytest.mark.parametrize(("ceiling", "remembers"), [(None, True), (9.0, False), (30.0, True)])
+    def test_a_ceiling_is_not_what_an_earlier_run_found(self, ceiling: float | None, remembers: bool) -> None:
+        assert Pacer(ceiling=ceiling, learned=LIMITED).remembers is remembers
+
     def test_what_is_learned_can_be_read_again_whatever_the_ceiling(self) -> None:
         learned = Pacer(ceiling=1e9).learned(0.0)
         assert msgspec.json.decode(msgspec.json.encode(learned), type=Learned) == learned

@@ -23,7 +23,7 @@ MEANINGS = (
     ("4", "credentials missing or refused"),
     ("5", "the service failed before anything could be read"),
     ("70", "an error in this program"),
-    ("130", "interrupted by Ctrl-C (143: by SIGTERM); what is committed stays, run it again"),
+    ("130", "interrupted by Ctrl-C (143: by SIGTERM, 129: by SIGHUP); what is committed stays, run it again"),
 )
 
 
@@ -36,7 +36,7 @@ def is_wrong_place(error: DestinationError) -> bool:
 
 
 class InterruptedRunError(Exception):
-    """SIGINT or SIGTERM ended the run; everything in flight has been stopped."""
+    """SIGINT, SIGTERM or SIGHUP ended the run; everything in flight has been stopped."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

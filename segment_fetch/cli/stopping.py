@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop what is in flight, within two seconds, whatever hangs."""
+"""Ctrl-C, SIGTERM and a terminal that is closed: stop what is in flight, within two seconds, whatever hangs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ async def _supervised(main: Coroutine[Any, Any, T], on_signal: Callable[[int], N
         on_signal(signum)
 
     loop = asyncio.get_running_loop()
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
+    for signum in signals:
         loop.add_signal_handler(signum, stop, signum)
     try:
         return await task
@@ -47,7 +50,7 @@ async def _supervised(main: Coroutine[Any, Any, T], on_signal: Callable[[int], N
             raise InterruptedRunError(caught[0]) from None
         raise
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in signals:
             loop.remove_signal_handler(signum)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from segment_fetch.events import (
@@ -38,6 +39,7 @@ class Tally:
         self.pages = 0
         self.retries = 0
         self.pauses = 0
+        self._paused_until = -inf
         self.pace: PaceChanged | None = None
         """How fast requests go out by now; None where nobody paces them."""
 
@@ -62,9 +64,15 @@ class Tally:
             case Retrying():
                 self.retries += 1
             case Paused():
-                self.pauses += 1
+                self._paused(event.seconds)
             case PaceChanged():
                 self.pace = event
+
+    def _paused(self, seconds: float) -> None:
+        """A 429 that comes during a pause makes it longer at most."""
+        now = self._clock()
+        self.pauses += now >= self._paused_until
+        self._paused_until = max(self._paused_until, now + seconds)
 
     def _split(self, event: WindowSplit) -> None:
         self.windows += len(event.parts) - 1

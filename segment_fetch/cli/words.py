@@ -16,7 +16,9 @@ def plural(count: int, noun: str) -> str:
 
 
 def per_second(rate: float) -> str:
-    """9.7, 120: as many digits as matter."""
+    """0.25, 9.7, 120: as many digits as matter."""
+    if rate < 1:
+        return f"{rate:.2g}"
     return f"{rate:.1f}".removesuffix(".0") if rate < 100 else f"{rate:.0f}"
 
 

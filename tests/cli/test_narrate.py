@@ -9,7 +9,7 @@ import pytest
 
 from segment_fetch.cli.logs import logging_to
 from segment_fetch.cli.narrate import Narrator
-from segment_fetch.cli.words import plural, wrapped
+from segment_fetch.cli.words import per_second, plural, wrapped
 from segment_fetch.errors import lasting
 from segment_fetch.events import (
     Event,
@@ -86,6 +86,13 @@ def test_pages_are_told_at_debug_only() -> None:
 def test_lengths_of_time(seconds: float, words: str) -> None:
     assert lasting(seconds) == words
     assert lasting(3_600) == "1 h"
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.0001, "0.0001"), (0.25, "0.25"), (9.66, "9.7"), (10.0, "10"), (120.4, "120")]
+)
+def test_rates(rate: float, words: str) -> None:
+    assert per_second(rate) == words
 
 
 def test_plurals_and_wrapping() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a quick end that can be gone on from, whatever hangs."""
+"""Ctrl-C, SIGTERM and SIGHUP: a quick end that can be gone on from, whatever hangs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def _ended(running: Popen[str], signum: int) -> tuple[int, str]:
     return code, running.stderr.read()
 
 
-@pytest.mark.parametrize(("signum", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")])
+@pytest.mark.parametrize(
+    ("signum", "word"),
+    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "terminated")],
+)
 def test_an_interrupted_run_goes_on(
     signum: int, word: str, slow: Simulator, env: dict[str, str], run: Run, tmp_path: Path
 ) -> None:
@@ -58,6 +61,18 @@ def test_an_interrupted_run_goes_on(
     result = run(*_argv(slow, tmp_path))
     assert result.code == 0
     assert "more were there already" in result.words
+    assert len(lines_in(tmp_path)) == 6_000
+
+
+def test_without_its_terminal_a_run_goes_on_if_it_was_started_so(
+    slow: Simulator, env: dict[str, str], tmp_path: Path
+) -> None:
+    """As nohup starts it."""
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)}
+    with started(*_argv(slow, tmp_path), env=env, stdout=DEVNULL, **ignoring) as running:
+        until(lambda: list(tmp_path.glob("segments-*")))
+        running.send_signal(signal.SIGHUP)
+        assert running.wait(30) == 0
     assert len(lines_in(tmp_path)) == 6_000
 
 

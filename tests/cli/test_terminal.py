@@ -175,11 +175,14 @@ def test_a_tally_counts_trouble_and_guesses_what_is_left() -> None:
     for event in (RangePlanned(1, 0), WindowOpened(window, 100), PageRead(window, 0, 25)):
         tally.take(event)
     tally.take(Retrying(window, 25, 1, 5.0, "it broke"))
-    tally.take(Paused(1.0))
+    for clock.now in (0.0, 0.5, 1.2):  # the second makes the pause longer, so that the third is in it, too
+        tally.take(Paused(1.0))
     clock.now = 10.0
     assert tally.left == pytest.approx(30.0)
     assert "retries 1, pauses 1" in progress.sentence(tally)
     assert progress.numbers(tally)["retries"] == 1
+    tally.take(Paused(1.0))
+    assert tally.pauses == 2
 
 
 @pytest.mark.parametrize("columns", [40, 60, 120])

@@ -10,13 +10,62 @@ GROW_EVERY: Final = 0.5  # seconds
 
 
 class Ticket(NamedTuple):
-    """One request: when it was sent, how many were then in flight, itself among them, and at how many a second it
-    followed the one before.
+    """One request: when it was sent, how many were then in flight, itself among them, at how many a second it followed
+    the one before, and its number in order.
     """
 
     sent_at: float
     level: int
     rate: float = 0.0
+    number: int = 0
+
+
+class InFlight:
+    """The requests in flight, and how many of them those were at once that were accepted.
+
+    For the client a refused request is in flight until its 429 comes; for the server it never was. So how many were
+    accepted together is certain only when all that were sent before have been answered.
+    """
+
+    def __init__(self) -> None:
+        self._sent = 0
+        self._levels: dict[int, int] = {}  # of those in flight, by number, in the order in which they were sent
+        self._uncertain: dict[int, Ticket] = {}  # accepted, while others that were sent before are in flight
+        self._oldest = math.inf
+
+    def __len__(self) -> int:
+        return len(self._levels)
+
+    def sent(self, now: float, rate: float) -> Ticket:
+        self._sent += 1
+        self._levels[self._sent] = level = len(self._levels) + 1
+        return Ticket(now, level, rate, self._sent)
+
+    def accepted(self, ticket: Ticket) -> None:
+        self._uncertain[ticket.number] = ticket._replace(level=self._levels.pop(ticket.number))
+
+    def dropped(self, ticket: Ticket) -> None:
+        del self._levels[ticket.number]
+
+    def refused(self, ticket: Ticket) -> int:
+        """How many there were at once with this one, as far as is known by now."""
+        level = self._levels.pop(ticket.number)
+        for number in self._levels:
+            self._levels[number] -= number > ticket.number
+        for number, one in self._uncertain.items():
+            self._uncertain[number] = one._replace(level=one.level - (number > ticket.number))
+        return level
+
+    def certain(self) -> list[Ticket]:
+        """The accepted ones whose level has become certain since this was asked last."""
+        oldest = next(iter(self._levels), math.inf)
+        if oldest == self._oldest < math.inf:
+            return []
+        self._oldest = oldest
+        found = [one for number, one in self._uncertain.items() if number < oldest]
+        for one in found:
+            del self._uncertain[one.number]
+        return found
 
 
 class ConcurrencyCap:

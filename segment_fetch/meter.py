@@ -21,13 +21,16 @@ class AcceptedMeter:
         self._count = self._level = 0
         self._ends = -math.inf
 
-    def add(self, now: float, level: int) -> None:
-        """One more, of `level` requests in flight; 0 where that is not known."""
+    def add(self, now: float) -> None:
+        """One more."""
         if self._ends == -math.inf:
             self._ends = now + BUCKET
         elif now >= self._ends:
             self.roll(now)
         self._count += 1
+
+    def reach(self, level: int) -> None:
+        """So many were in flight together and accepted."""
         self._level = max(self._level, level)
 
     def roll(self, now: float) -> None:

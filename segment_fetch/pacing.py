@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from segment_fetch.concurrency import ConcurrencyCap, Ticket
+from segment_fetch.concurrency import ConcurrencyCap, InFlight, Ticket
 from segment_fetch.meter import AcceptedMeter
 from segment_fetch.rate import FASTEST, LONG, RECENT, SLOWEST, STEP, TICK, Learned, Rate, Refusal
 
@@ -62,7 +62,7 @@ class Pacer:
         self._begun_at = self._rate.value
         self._cap = ConcurrencyCap(connections, learned.cap if learned else None)
         self._meter = AcceptedMeter()
-        self._in_flight = 0
+        self._in_flight = InFlight()
         self._next = self._resume = self._tick = self._adjusted = self._since = -math.inf
         self._full = False  # whether an answer had to come before the next request
         self._fullness = 0.0  # how much of the recent sending that is true of
@@ -79,14 +79,13 @@ class Pacer:
         """Seconds until a request may be sent: 0 is now, infinity is after another answer. Ask again then."""
         if now >= self._tick:
             self._adjust(now)
-        if self._in_flight >= self._cap.limit:
+        if len(self._in_flight) >= self._cap.limit:
             self._full = True
             return math.inf
         wait = self._next - now
         return 0.0 if wait <= RESOLUTION else wait
 
     def sent(self, now: float) -> Ticket:
-        self._in_flight += 1
         rate = self._rate.value
         first = FIRST if self._next == -math.inf else 0.0
         made_up = GRAIN if rate >= FAST else 0.0
@@ -94,30 +93,39 @@ class Pacer:
         self._fullness += (self._full - self._fullness) / 16
         self._full = False
         spacing, self._spacing = self._spacing, rate
-        return Ticket(now, self._in_flight, spacing)
+        return self._in_flight.sent(now, spacing)
 
     def accepted(self, ticket: Ticket, now: float) -> None:
         """For any answer that is not about the limit's being crossed and not a fault of the server."""
-        self._in_flight -= 1
         self._accepted += 1
         self._answers += 1
         self._latency += (now - ticket.sent_at - self._latency) / min(self._answers, 16)
-        # What was sent between a refusal and the pause was in flight with requests that had left the server already.
-        sound = ticket.sent_at >= self._resume or ticket.sent_at <= self._refused_at
-        self._spared += not sound
-        self._meter.add(now, ticket.level if sound else 0)
-        self._cap.accepted(ticket)
+        self._meter.add(now)
+        if self._refused_at < ticket.sent_at < self._resume:
+            # At a limit on the number at once it was let in because another had just left, which is still in the level.
+            self._spared += 1
+            self._in_flight.dropped(ticket)
+        else:
+            self._in_flight.accepted(ticket)
+        self._take_certain()
 
     def dropped(self, ticket: Ticket, now: float) -> None:
         """For what proves nothing about the limit: a server fault, a timeout, a lost or cancelled request."""
-        self._in_flight -= 1
+        self._in_flight.dropped(ticket)
+        self._take_certain()
+
+    def _take_certain(self) -> None:
+        for ticket in self._in_flight.certain():
+            self._meter.reach(ticket.level)
+            self._cap.accepted(ticket)
 
     def refused(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
         """For a 429. Everything pauses, for `retry_after` seconds and for 1 at least.
 
         A request that was sent before the pause belongs to the same event: it can only make the pause longer.
         """
-        self._in_flight -= 1
+        level = self._in_flight.refused(ticket)
+        self._take_certain()
         if ticket.sent_at < self._resume:
             self._struck += 1
             if retry_after:
@@ -128,7 +136,7 @@ class Pacer:
         self._streak = min(self._streak + 1, len(PAUSES) - 1) if again else 0
         self._resume = self._next = self._tick = now + max(retry_after or 0.0, PAUSES[self._streak])
         self._refused_at = ticket.sent_at
-        self._event = Refusal(ticket.level, ticket.rate, now, given, again, lasted)
+        self._event = Refusal(level, ticket.rate, now, given, again, lasted)
         self._since, self._accepted, self._spared, self._struck = now, 0, 0, 0
 
     def _given_since_pause(self, now: float) -> float:
@@ -196,7 +204,7 @@ class Pacer:
         return self._begun_at if self.remembers else None
 
     def snapshot(self, now: float) -> Snapshot:
-        return Snapshot(self._rate.value, self._cap.limit, self._in_flight, self._phase(now), self._blame)
+        return Snapshot(self._rate.value, self._cap.limit, len(self._in_flight), self._phase(now), self._blame)
 
     def _phase(self, now: float) -> Phase:
         if now < self._resume:

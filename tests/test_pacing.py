@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks import pacing as benchmark
 from benchmarks.pacing_world import AtOnce, Conditions, Limit, SlidingWindow, TokenBucket, Unlimited, World
-from segment_fetch.concurrency import ConcurrencyCap, Ticket
+from segment_fetch.concurrency import Ticket
 from segment_fetch.meter import AcceptedMeter
 from segment_fetch.pacing import Pacer, Snapshot
 from segment_fetch.rate import Learned
@@ -178,80 +178,12 @@ class TestPause:
         assert pacer.next_send(now) == pytest.approx(1.0)
 
 
-class TestCap:
-    def blamed(self, connections: int = 16) -> ConcurrencyCap:
-        cap = ConcurrencyCap(connections, None)
-        assert cap.is_to_blame(6, most_accepted=5)
-        cap.lower(6, 10.0, 11.0)
-        assert cap.limit == 5
-        return cap
-
-    @pytest.mark.parametrize(("level", "blamed"), [(6, True), (5, False), (1, False)])
-    def test_is_blamed_if_it_was_the_fullest_yet(self, level: int, blamed: bool) -> None:
-        assert ConcurrencyCap(16, None).is_to_blame(level, most_accepted=5) is blamed
-
-    def test_stays_under_the_refused_level_for_twenty_seconds(self) -> None:
-        cap = self.blamed()
-        cap.grow(29.0)
-        assert cap.limit == 5
-        cap.grow(30.0)
-        assert cap.limit == 6
-
-    def test_waits_twice_as_long_after_each_failure(self) -> None:
-        cap = self.blamed()
-        assert cap.is_to_blame(6, most_accepted=6)
-        cap.lower(6, 100.0, 101.0)
-        cap.grow(139.0)
-        assert cap.limit == 5
-        cap.grow(140.0)
-        assert cap.limit == 6
-
-    def test_grows_freely_once_the_refused_level_is_accepted(self) -> None:
-        cap = self.blamed()
-        cap.grow(30.0)
-        cap.accepted(Ticket(30.0, 6))
-        for now in (30.2, 31.0, 31.1, 32.0):
-            cap.grow(now)
-        assert cap.limit == 8
-
-    def test_an_answer_from_before_the_pause_does_not_count(self) -> None:
-        cap = self.blamed()
-        cap.accepted(Ticket(10.5, 6))
-        cap.grow(20.0)
-        assert cap.limit == 5
-
-    def test_a_new_cap_is_disproved_by_a_refusal_below_it(self) -> None:
-        cap = self.blamed()
-        assert not cap.is_to_blame(3, most_accepted=5)
-        assert cap.limit == 16
-
-    def test_a_trusted_cap_falls(self) -> None:
-        cap = self.blamed()
-        for _ in range(20):
-            cap.accepted(Ticket(12.0, 5))
-        assert cap.is_to_blame(4, most_accepted=5)
-        cap.lower(4, 20.0, 21.0)
-        assert cap.limit == 3
-        assert not cap.is_to_blame(2, most_accepted=5)
-
-    def test_trust_is_earned_by_each_cap_anew(self) -> None:
-        cap = ConcurrencyCap(5, None)
-        for _ in range(80):
-            cap.accepted(Ticket(1.0, 5))
-        cap.lower(5, 10.0, 11.0)
-        assert not cap.is_to_blame(3, most_accepted=5)
-
-    def test_is_at_least_one(self) -> None:
-        cap = ConcurrencyCap(16, None)
-        cap.lower(1, 10.0, 11.0)
-        assert cap.limit == 1
-
-
 class TestMeter:
     def test_counts_what_is_recent(self) -> None:
         meter = AcceptedMeter()
         for tick in range(400):
-            meter.add(1000 + tick / 10, 3 if tick < 100 else 2)
+            meter.add(1000 + tick / 10)
+            meter.reach(3 if tick < 100 else 2)
         assert meter.rate(1040.0, 10.0) == pytest.approx(10.0, rel=0.06)
         assert meter.best == pytest.approx(10.0, rel=0.02)
         assert meter.level() == 2
@@ -259,16 +191,17 @@ class TestMeter:
     def test_does_not_take_a_short_history_for_a_low_rate(self) -> None:
         meter = AcceptedMeter()
         for tick in range(20):
-            meter.add(tick / 10, 1)
+            meter.add(tick / 10)
         assert meter.rate(2.0, 10.0) == pytest.approx(10.0)
 
     def test_forgets_after_silence(self) -> None:
         meter = AcceptedMeter()
-        meter.add(0.0, 9)
+        meter.add(0.0)
+        meter.reach(9)
         meter.roll(40.0)
         assert meter.level() == 0
         for _ in range(5):
-            meter.add(100.0, 1)
+            meter.add(100.0)
         assert meter.rate(100.0, 10.0) == 10.0
 
 
@@ -415,6 +348,27 @@ class TestEvidence:
         pacer = Pacer(learned=Learned(20.0, limited=True, cap=None, at=0.0))
         pacer._rate.sharp = sharp
         assert self.third(pacer, accept_for(pacer, 0.0, 3.0), others).blame == blame
+
+    def test_one_whose_429_comes_late_is_not_counted(self) -> None:
+        def four(now: float) -> tuple[float, list[Ticket]]:
+            sent = []
+            for _ in range(4):
+                now += pacer.next_send(now)
+                sent.append(send(pacer, now))
+            return now, sent
+
+        pacer = Pacer()
+        now, sent = four(0.0)
+        for ticket in sent:
+            pacer.accepted(ticket, now)
+        now, (_, second, third, _) = four(now)
+        pacer.refused(second, now)
+        now += pacer.next_send(now)
+        last = send(pacer, now)
+        pacer.refused(third, now)
+        pacer.refused(last, now)
+        assert pacer._event is not None
+        assert (last.level, pacer._event.level) == (4, 3)
 
     def test_the_same_number_is_not_taken_for_too_early_again(self) -> None:
         """Else a server that does allow no more at once would be refused for ever, and slower each time."""
@@ -735,6 +689,9 @@ def test_the_gates_hold(name: str) -> None:
         ("token bucket 1/s, burst 5", 0.95, 4.0),
         ("sliding window, 12 to 15 in flight", 0.9, 0.8),
         ("token bucket, 0.2 % random 429", 0.8, 0.8),
+        ("5 at once, 429 late", 0.93, 0.6),
+        ("token bucket 10/s, burst 1, 429 late", 0.9, 0.9),
+        ("sliding window 600 in 60 s", 0.9, 1.3),
     ],
 )
 def test_what_is_hard_stays_as_good_as_it_is(name: str, goodput: float, refused: float) -> None:

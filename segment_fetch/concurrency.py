@@ -24,41 +24,45 @@ class InFlight:
     """The requests in flight, and how many of them those were at once that were accepted.
 
     For the client a refused request is in flight until its 429 comes; for the server it never was. So how many were
-    accepted together is certain only when all that were sent before have been answered.
+    accepted together is certain only when all that were sent before have been answered, or have been out for so long
+    that no 429 is to be expected.
     """
 
     def __init__(self) -> None:
         self._sent = 0
-        self._levels: dict[int, int] = {}  # of those in flight, by number, in the order in which they were sent
-        self._uncertain: dict[int, Ticket] = {}  # accepted, while others that were sent before are in flight
+        self._out: dict[int, Ticket] = {}  # by number, in the order in which they were sent
+        self._uncertain: dict[int, Ticket] = {}  # accepted, while others that were sent before are out
         self._oldest = math.inf
 
     def __len__(self) -> int:
-        return len(self._levels)
+        return len(self._out)
 
     def sent(self, now: float, rate: float) -> Ticket:
         self._sent += 1
-        self._levels[self._sent] = level = len(self._levels) + 1
-        return Ticket(now, level, rate, self._sent)
+        ticket = self._out[self._sent] = Ticket(now, len(self._out) + 1, rate, self._sent)
+        return ticket
 
     def accepted(self, ticket: Ticket) -> None:
-        self._uncertain[ticket.number] = ticket._replace(level=self._levels.pop(ticket.number))
+        self._uncertain[ticket.number] = self._out.pop(ticket.number)
 
     def dropped(self, ticket: Ticket) -> None:
-        del self._levels[ticket.number]
+        del self._out[ticket.number]
 
     def refused(self, ticket: Ticket) -> int:
         """How many there were at once with this one, as far as is known by now."""
-        level = self._levels.pop(ticket.number)
-        for number in self._levels:
-            self._levels[number] -= number > ticket.number
-        for number, one in self._uncertain.items():
-            self._uncertain[number] = one._replace(level=one.level - (number > ticket.number))
+        level = self._out.pop(ticket.number).level
+        for tickets in (self._out, self._uncertain):
+            for number, one in tickets.items():
+                if number > ticket.number:
+                    tickets[number] = one._replace(level=one.level - 1)
         return level
 
-    def certain(self) -> list[Ticket]:
-        """The accepted ones whose level has become certain since this was asked last."""
-        oldest = next(iter(self._levels), math.inf)
+    def certain(self, since: float) -> list[Ticket]:
+        """The accepted ones whose level has become certain since this was asked last.
+
+        Of those out only what was sent after `since` may still be refused.
+        """
+        oldest = next((number for number, one in self._out.items() if one.sent_at > since), math.inf)
         if oldest == self._oldest < math.inf:
             return []
         self._oldest = oldest

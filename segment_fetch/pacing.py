@@ -27,6 +27,7 @@ GRAIN: Final = 0.01  # seconds of sending that a caller which woke late makes up
 FAST: Final = 50.0  # a second; from there on timers are so coarse beside the spacing that several are due at once
 RESOLUTION: Final = 1e-6  # seconds that are not worth waiting for
 FIRST: Final = 0.005  # seconds by which the first request may be sent later than it was allowed to be
+PATIENT: Final = 4.0  # times the latency; what is answered later is no 429
 SPARED: Final = 2  # accepted behind a refused one, and more than were refused there: it was alone
 ENOUGH: Final = 20  # answers from which a run has something to say to the next
 FULL: Final = 0.5  # the share of sends that wait for an answer, from which the cap is what slows the client
@@ -107,15 +108,15 @@ class Pacer:
             self._in_flight.dropped(ticket)
         else:
             self._in_flight.accepted(ticket)
-        self._take_certain()
+        self._take_certain(now)
 
     def dropped(self, ticket: Ticket, now: float) -> None:
         """For what proves nothing about the limit: a server fault, a timeout, a lost or cancelled request."""
         self._in_flight.dropped(ticket)
-        self._take_certain()
+        self._take_certain(now)
 
-    def _take_certain(self) -> None:
-        for ticket in self._in_flight.certain():
+    def _take_certain(self, now: float) -> None:
+        for ticket in self._in_flight.certain(now - max(LONG, PATIENT * self._latency)):
             self._meter.reach(ticket.level)
             self._cap.accepted(ticket)
 
@@ -125,7 +126,7 @@ class Pacer:
         A request that was sent before the pause belongs to the same event: it can only make the pause longer.
         """
         level = self._in_flight.refused(ticket)
-        self._take_certain()
+        self._take_certain(now)
         if ticket.sent_at < self._resume:
             self._struck += 1
             if retry_after:

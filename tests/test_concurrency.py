@@ -7,7 +7,7 @@ from segment_fetch.concurrency import ConcurrencyCap, InFlight, Ticket
 
 class TestInFlight:
     def levels(self, flight: InFlight) -> dict[int, int]:
-        return {ticket.number: ticket.level for ticket in flight.certain()}
+        return {ticket.number: ticket.level for ticket in flight.certain(since=-1.0)}
 
     def test_an_accepted_one_counts_itself_and_those_before_it(self) -> None:
         flight = InFlight()
@@ -52,6 +52,15 @@ class TestInFlight:
         flight.sent(0.0, 1.0)
         second, third = flight.sent(0.0, 1.0), flight.sent(0.0, 1.0)
         assert (flight.refused(second), flight.refused(third)) == (2, 2)
+
+    def test_one_that_hangs_holds_up_only_those_of_its_time(self) -> None:
+        flight = InFlight()
+        flight.sent(0.0, 1.0)
+        flight.accepted(flight.sent(1.0, 1.0))
+        assert flight.certain(since=-0.1) == []
+        assert [one.level for one in flight.certain(since=0.0)] == [2]
+        flight.accepted(flight.sent(9.0, 1.0))
+        assert [one.level for one in flight.certain(since=5.0)] == [2]
 
     def test_one_that_proves_nothing_holds_nobody_up(self) -> None:
         flight = InFlight()

@@ -349,6 +349,13 @@ class TestEvidence:
         pacer._rate.sharp = sharp
         assert self.third(pacer, accept_for(pacer, 0.0, 3.0), others).blame == blame
 
+    def test_while_one_hangs_the_others_still_tell_how_many_may_be(self) -> None:
+        pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
+        hanging = send(pacer, 0.0)
+        now = accept_for(pacer, 0.1, 60.0)
+        assert refused_before(pacer, now, "").blame == "rate"
+        pacer.dropped(hanging, now + 2.0)
+
     def test_one_whose_429_comes_late_is_not_counted(self) -> None:
         def four(now: float) -> tuple[float, list[Ticket]]:
             sent = []

@@ -91,11 +91,14 @@ class Tally:
         self._holds(event.window, rows)
 
     def _holds(self, window: Window, rows: int) -> None:
-        """Notes the rows of a window. Pages overlap, so that there may be more of them than segments."""
-        most = self._most.get(window, rows)
-        self._sum += min(rows, most) - min(self._rows.get(window, 0), most)
+        """Notes the rows of a window."""
+        self._sum += self._within(window, rows) - self._within(window, self._rows.get(window, 0))
         self._rows[window] = rows
         self._shown = max(self._shown, min(self._sum, self._known))
+
+    def _within(self, window: Window, rows: int) -> int:
+        """Pages overlap, so that there may be more rows of a window than segments."""
+        return min(rows, self._most.get(window, rows))
 
     @property
     def started(self) -> bool:

@@ -167,6 +167,18 @@ def test_a_tally_follows_parts_that_are_opened_before_all_are_known() -> None:
     assert (tally.read, tally.expected, tally.windows, tally.sure) == (400, 1_000, 2, True)
 
 
+def test_a_tally_counts_the_first_page_of_a_window_once() -> None:
+    tally, window = Tally(_Clock()), Window(0, DAY)
+    for event in (
+        RangePlanned(1, 0),
+        PageRead(window, 0, 500),
+        WindowOpened(window, 9_000),
+        PageRead(window, 500, 500),
+    ):
+        tally.take(event)
+    assert tally.read == 1_000
+
+
 def test_a_tally_counts_trouble_and_guesses_what_is_left() -> None:
     clock = _Clock()
     tally = Tally(clock)

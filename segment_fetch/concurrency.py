@@ -85,9 +85,11 @@ class ConcurrencyCap:
         self._trust = 0
 
     def accepted(self, ticket: Ticket) -> None:
+        if ticket.sent_at < self._since:
+            return
         if ticket.level >= self.limit:
             self._trust = min(self._trust + 1, 4 * TRUST)
-        if self._refused and ticket.level >= self._refused and ticket.sent_at >= self._since:
+        if self._refused and ticket.level >= self._refused:
             self._refused, self._wait = None, RETRY
 
     def is_to_blame(self, level: int, most_accepted: int) -> bool:

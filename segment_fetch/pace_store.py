@@ -38,7 +38,7 @@ class PaceStore:
         """What was learned about an account at a service (its base URL, or any name for it); None if nothing was."""
         try:
             with open(self._path(account, service), "rb", opener=_at_once) as file:
-                learned = msgspec.json.decode(file.read(_LARGEST), type=Learned)
+                learned = msgspec.json.decode(file.read(_LARGEST) or b"", type=Learned)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -113,10 +113,9 @@ class Pacer:
     def dropped(self, ticket: Ticket, now: float) -> None:
         """For what proves nothing about the limit: a server fault, a timeout, a lost or cancelled request."""
         self._in_flight.dropped(ticket)
-        self._take_certain(now)
 
     def _take_certain(self, now: float) -> None:
-        for ticket in self._in_flight.certain(now - max(LONG, PATIENT * self._latency)):
+        for ticket in self._in_flight.certain(now - max(PAUSES[0], PATIENT * self._latency)):
             self._meter.reach(ticket.level)
             self._cap.accepted(ticket)
 
@@ -126,7 +125,6 @@ class Pacer:
         A request that was sent before the pause belongs to the same event: it can only make the pause longer.
         """
         level = self._in_flight.refused(ticket)
-        self._take_certain(now)
         if ticket.sent_at < self._resume:
             self._struck += 1
             if retry_after:
@@ -170,6 +168,7 @@ class Pacer:
 
     def _adjust(self, now: float) -> None:
         if self._event is not None and now >= self._resume:
+            self._take_certain(now)
             self._find_fault(self._event)
         if self._adjusted == -math.inf:
             self._adjusted = self._since = now

@@ -156,7 +156,8 @@ class Pool:
     def _throttled(self, attempt: Attempt, error: ThrottledError) -> None:
         self.tally.throttled += 1
         pause = self._gate.closed_for()
-        self._tell(Paused(pause))
+        if pause > 0:
+            self._tell(Paused(pause))
         if pause > self._patience:
             raise ServiceError(f"the API asks for a pause of {lasting(pause)} (429): try again then", status=429)
         if self._schedule.refused(attempt, self._clock(), pause) > self._patience:

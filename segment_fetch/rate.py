@@ -106,7 +106,7 @@ class Rate:
         if self._quiet_since == -math.inf:
             self._quiet_since = now
         elapsed = min(elapsed, RECENT)  # after hours of silence, too
-        lead = LEAD * meter.rate(now, 1.0)
+        lead = LEAD * meter.rate(now, max(1.0, LEAD / self.value))
         if self.ramping:
             self._grow((RAMP if self.value < BRISK_ABOVE else BRISK) ** elapsed, lead)
         elif capped and self.value < (self.aim or math.inf):

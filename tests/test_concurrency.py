@@ -126,6 +126,12 @@ class TestCap:
         assert cap.limit == 3
         assert not cap.is_to_blame(2, most_accepted=5)
 
+    def test_trust_is_not_earned_by_what_was_sent_before_the_cap(self) -> None:
+        cap = self.blamed()
+        for _ in range(20):
+            cap.accepted(Ticket(5.0, 5))
+        assert not cap.is_to_blame(4, most_accepted=5)
+
     def test_trust_is_earned_by_each_cap_anew(self) -> None:
         cap = ConcurrencyCap(5, None)
         for _ in range(80):

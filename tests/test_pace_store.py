@@ -120,6 +120,11 @@ def test_a_pipe_in_its_place_keeps_nobody_waiting(store: PaceStore, tmp_path: Pa
     path.unlink()
     os.mkfifo(path)
     assert store.load("1", SERVICE, NOW) is None
+    held = os.open(path, os.O_RDWR)
+    try:
+        assert store.load("1", SERVICE, NOW) is None, "somebody could write, and does not"
+    finally:
+        os.close(held)
     store.save("1", SERVICE, FOUND)
     assert store.load("1", SERVICE, NOW) == FOUND
 

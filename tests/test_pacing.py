@@ -349,6 +349,40 @@ class TestEvidence:
         pacer._rate.sharp = sharp
         assert self.third(pacer, accept_for(pacer, 0.0, 3.0), others).blame == blame
 
+    def test_one_that_hangs_from_the_start_is_no_second_one_at_the_server(self) -> None:
+        pacer = Pacer()
+        hanging = send(pacer, 0.0)
+        assert refused_before(pacer, accept_for(pacer, 0.1, 0.6), "").blame == "rate"
+        pacer.dropped(hanging, 3.0)
+
+    @pytest.mark.parametrize(("latency", "after", "level"), [(2.0, 5.0, 1), (2.0, 20.0, 2), (0.02, 0.5, 1)])
+    def test_a_429_is_waited_for_as_long_as_answers_take_four_times_and_a_second(
+        self, latency: float, after: float, level: int
+    ) -> None:
+        pacer, now = Pacer(learned=Learned(10.0, limited=True, cap=None, at=0.0)), 0.0
+        for _ in range(20):
+            now += pacer.next_send(now)
+            ticket, now = send(pacer, now), now + latency
+            pacer.accepted(ticket, now)
+        now += 40.0
+        first, second = send(pacer, now), send(pacer, now + 0.2)
+        pacer.accepted(second, now + 0.2 + latency)
+        pacer.accepted(send(pacer, now + after), now + after)
+        pacer.refused(first, now + after + 0.1)
+        pacer.next_send(now + after + 2.0)
+        assert pacer._meter.level() == level
+
+    def test_a_cap_that_has_served_is_trusted(self) -> None:
+        pacer, now = Pacer(learned=Learned(50.0, limited=True, cap=2, at=0.0)), 0.0
+        for _ in range(25):
+            pair = []
+            for _ in range(2):
+                now += pacer.next_send(now)
+                pair.append(send(pacer, now))
+            for ticket in pair:
+                pacer.accepted(ticket, now)
+        assert refused_before(pacer, now, "").blame == "concurrency"
+
     def test_while_one_hangs_the_others_still_tell_how_many_may_be(self) -> None:
         pacer = Pacer(ceiling=20.0, learned=Learned(20.0, limited=True, cap=None, at=0.0))
         hanging = send(pacer, 0.0)

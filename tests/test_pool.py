@@ -17,6 +17,7 @@ from segment_fetch.errors import (
     SchemaError,
     SegmentFetchError,
     ServiceError,
+    ThrottledError,
     TransientError,
 )
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
@@ -26,6 +27,7 @@ from segment_fetch.pacing import Pacer
 from segment_fetch.pool import Pool
 from segment_fetch.query import Window
 from segment_fetch.retry import RetryPolicy
+from segment_fetch.schedule import Attempt
 from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, Faults, RateLimit, Simulator
 from tests.support import ANY_WINDOW, NOW, http, opened, page_body, raw_server, row, without_waiting
 
@@ -292,6 +294,14 @@ async def test_a_rate_below_the_limit_is_never_refused() -> None:
         assert server.stats.limited == 0
         assert server.stats.most_per_second <= 11
     assert told.now == pytest.approx(8.0, rel=0.1)
+
+
+@without_waiting
+async def test_a_429_that_comes_after_its_pause_is_counted_and_no_pause() -> None:
+    feed = Pages([0])
+    async with simulator() as server, pool(server.base_url, feed, rate=10.0) as (run, told):
+        run._throttled(Attempt(feed.next()), ThrottledError(None))
+        assert (run.tally.throttled, told.of(Paused)) == (1, [])
 
 
 @without_waiting

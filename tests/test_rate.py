@@ -157,6 +157,24 @@ class TestRamp:
         rate.lower(refusal(rate, 3.0, 16.0), pause=1.0, alone=True)
         assert rate.value == pytest.approx(16.0)
 
+    def test_a_number_is_noted_only_where_there_is_no_burst(self) -> None:
+        rate = Rate(math.inf, None)
+        assert not rate.spares(3)
+        rate.sharp = True
+        assert rate.spares(3)
+        assert not rate.spares(3)
+
+    def test_even_the_slowest_rate_grows_with_what_is_accepted(self) -> None:
+        class Sparse(AcceptedMeter):
+            def rate(self, now: float, seconds: float) -> float:
+                return 0.1 if seconds >= 10 else 0.0
+
+        rate = Rate(math.inf, None)
+        rate.ramping, rate.value = False, 0.1
+        for now in range(100):
+            rate.adjust(now, 1.0, Sparse(), capped=False)
+        assert rate.value == pytest.approx(0.2)
+
     @pytest.mark.parametrize("later", [False, True])
     def test_any_other_refusal_below_a_ceiling_is_a_measurement(self, later: bool) -> None:
         rate = Rate(40.0, Learned(19.0, limited=True, cap=None, at=0.0))
@@ -313,7 +331,7 @@ class TestBackToTheBest:
         rate = self.lowered()
         rate.value, rate.aim, rate.refused = 0.1, 19.0, 19.6
         assert max(self.climb(rate, 102, 160)) > 15
-        assert rate.aim == 19.0
+        assert (rate.aim, rate.refused) == (19.0, 19.6)
 
     def test_a_refusal_soon_after_arriving_undoes_it_too(self) -> None:
         rate = self.lowered()

@@ -51,11 +51,10 @@ Rate: TypeAlias = float | Literal["auto"] | None
 ASSUMED_RATE = 10.0
 """Requests a second that a plan reckons with while nothing is known of the API's limit."""
 
-_BATCH = 500
-
-
 MOST_CONNECTIONS = 1_000
 """Far beyond what the API serves, and the event loop keeps up with it."""
+
+_BATCH = 500
 
 
 class SegmentClient:
@@ -100,11 +99,11 @@ class SegmentClient:
         self._session = session
         self._base_url = base_url
         self._rate = _checked_rate(rate)
-        self._connections = _at_least_one("connections", connections, MOST_CONNECTIONS)
+        self._connections = _checked_count("connections", connections, MOST_CONNECTIONS)
         self._processes = _checked_processes(processes, self._rate, session, self._connections)
         self._pace = pace
         self._width = planning.check_width(_milliseconds(window))
-        self._split_above = _at_least_one("split_above", split_above)
+        self._split_above = _checked_count("split_above", split_above)
         self._retry = retry or RetryPolicy()
         self._timeouts = timeouts
         self._tell = on_event or _nobody
@@ -372,7 +371,7 @@ def _nobody(event: Event) -> None:
     """The callback of a client without one."""
 
 
-def _at_least_one(name: str, value: int, most: int | None = None) -> int:
+def _checked_count(name: str, value: int, most: int | None = None) -> int:
     if type(value) is not int or value < 1:
         raise InputError(f"{name}: must be a whole number of at least 1")
     if most is not None and value > most:
@@ -387,7 +386,7 @@ def _milliseconds(window: timedelta) -> int:
 
 
 def _checked_processes(value: int, rate: Rate, session: object, connections: int) -> int:
-    if _at_least_one("processes", value) > 1 and rate is not None:
+    if _checked_count("processes", value) > 1 and rate is not None:
         raise InputError("processes: several need rate None (--rate none): they would fight over one limit")
     if value > 1 and session is not None:
         raise InputError("processes: several cannot share the session that was given; leave out the one or the other")

@@ -144,13 +144,14 @@ class Pacer:
         short = self._resume - self._since <= LONG
         return came / took if short and STEP <= took < RECENT and came >= PLENTY else 0.0
 
-    def _find_fault(self, event: Refusal) -> None:
+    def _find_fault(self, event: Refusal, now: float) -> None:
         """Comes at the end of the pause, when what was in flight has been answered and tells how many may be."""
+        self._take_certain(now)
         self._event, self._leftover = None, self._accepted
         told = self._rate.at_ceiling and not self._rate.refused  # which may well be the limit
         alone = self._spared >= max(SPARED, self._struck + 1)
         beside = self._spared >= event.level  # as many were at the server at once, and were accepted
-        in_doubt = self._answers < FEW or told or beside or (alone and self._rate.spares(event.level))
+        in_doubt = self._answers < FEW or told or beside or (alone and self._rate.excuses(event.level))
         at_once = not in_doubt and self._cap.is_to_blame(event.level, self._meter.level())
         doubtful = at_once and self._rate.ramping and self._is_due_to_rate(event)
         if at_once and not doubtful:
@@ -168,8 +169,7 @@ class Pacer:
 
     def _adjust(self, now: float) -> None:
         if self._event is not None and now >= self._resume:
-            self._take_certain(now)
-            self._find_fault(self._event)
+            self._find_fault(self._event, now)
         if self._adjusted == -math.inf:
             self._adjusted = self._since = now
         self._meter.roll(now)
@@ -222,7 +222,7 @@ class Pacer:
     def learned(self, at: float) -> Learned:
         """What this run found, and what was known before where it could not find out."""
         if self._event is not None:
-            self._find_fault(self._event)
+            self._find_fault(self._event, self._resume)
         cap, before = self.found_cap, self._before
         if before is not None and cap is None and before.cap and before.cap >= self._cap.connections:
             cap = before.cap

@@ -84,7 +84,7 @@ class Rate:
         self._doubtful = False  # whether all that is known of a limit may have been about the number at once
         self._warm = not self.ramping  # whether nothing but an earlier run has told of a limit
         self.sharp = False  # whether the server seems to have no burst, so that each request counts by itself
-        self._spared = 0  # the highest number at once that was not blamed for a refusal, as it came too early
+        self._excused = 0  # the highest number at once that was not blamed for a refusal, as it came too early
         self._lowered = 0  # times that a refusal was taken for a new measurement
 
     def _start(self, learned: Learned | None) -> float:
@@ -148,9 +148,9 @@ class Rate:
         """Whether this is what is worth holding, and no probing above it."""
         return ARRIVED * self.value <= self.aim
 
-    def spares(self, level: int) -> bool:
+    def excuses(self, level: int) -> bool:
         """Whether a refusal that was alone speaks against no number at once: on a server without a burst, once each."""
-        known, self._spared = self._spared, max(self._spared, level if self.sharp else 0)
+        known, self._excused = self._excused, max(self._excused, level if self.sharp else 0)
         return self.sharp and level > known
 
     def acquit(self) -> None:
@@ -173,7 +173,7 @@ class Rate:
             self._before, self._proved_at, self._retry_at = None, math.inf, refusal.at + self._wait
         elif refusal.again:
             least = DEEPEST_CUT * self.value if self.sharp else 0.0
-            self.value = min(self.value, max(self._slowest, least, refusal.given))
+            self.value = min(self.value, max(least, refusal.given))
         elif alone and (self.sharp or (self._warm and self._is_held) or self.value >= NEAR * self.ceiling):
             self.refused = self.value  # it came too early; there is nothing to be measured
             self.value = self.aim = max(self._slowest, LOOSER * self.value)
@@ -182,10 +182,11 @@ class Rate:
             self.aim = RAMP_KEEP * self.refused
             most = RAMPED * self._spread(refusal, pause)
             self.sharp = not self.at_ceiling and SHARP * self.aim <= most
-            self.value = max(self._slowest, self.aim if doubtful or not most else min(self.aim, most))
+            self.value = self.aim if doubtful or not most else min(self.aim, most)
         else:
             self.sharp = self._warm = False
             self._cut(refusal.given, long=refusal.lasted > RECENT)
+        self.value = max(self.value, self._slowest)
 
     @staticmethod
     def _spread(refusal: Refusal, pause: float) -> float:
@@ -200,7 +201,7 @@ class Rate:
         if long:
             self.aim = (self.aim + min(given, self.refused)) / 2
         least = min(DEEPEST_CUT * self.value, math.sqrt(given * self.value))
-        self.value = max(self._slowest, least, min(CUT * self.value, given))
+        self.value = max(least, min(CUT * self.value, given))
 
     def found(self, before: Learned | None) -> tuple[float, bool]:
         """A rate, and whether it is a limit; where a run could not find out, because it went slower, what was known.

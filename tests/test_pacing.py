@@ -355,6 +355,12 @@ class TestEvidence:
         assert refused_before(pacer, accept_for(pacer, 0.1, 0.6), "").blame == "rate"
         pacer.dropped(hanging, 3.0)
 
+    def test_nor_for_what_a_run_learned_that_ends_in_a_pause(self) -> None:
+        pacer = Pacer()
+        send(pacer, 0.0)
+        refuse_next(pacer, accept_for(pacer, 0.1, 0.6))
+        assert pacer.learned(0.0).cap is None
+
     @pytest.mark.parametrize(("latency", "after", "level"), [(2.0, 5.0, 1), (2.0, 20.0, 2), (0.02, 0.5, 1)])
     def test_a_429_is_waited_for_as_long_as_answers_take_four_times_and_a_second(
         self, latency: float, after: float, level: int

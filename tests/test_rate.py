@@ -159,10 +159,10 @@ class TestRamp:
 
     def test_a_number_is_noted_only_where_there_is_no_burst(self) -> None:
         rate = Rate(math.inf, None)
-        assert not rate.spares(3)
+        assert not rate.excuses(3)
         rate.sharp = True
-        assert rate.spares(3)
-        assert not rate.spares(3)
+        assert rate.excuses(3)
+        assert not rate.excuses(3)
 
     def test_even_the_slowest_rate_grows_with_what_is_accepted(self) -> None:
         class Sparse(AcceptedMeter):

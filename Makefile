@@ -9,14 +9,14 @@ PEERS := .venv-peers
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
-$(VENV)/.installed: pyproject.toml setup.py segment_fetch/_wire.c
+$(VENV)/.installed: pyproject.toml setup.py segment_fetch/wire/_scanner.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segment-fetch needs Python 3.11 or later; run: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 # What the Singer tap is tested with needs other versions of what the project needs.
-$(TARGETS)/.installed: tests/singer/requirements.txt | $(VENV)/.installed
+$(TARGETS)/.installed: tests/integrations/singer/requirements.txt | $(VENV)/.installed
 	$(PYTHON) -m venv --without-pip $(TARGETS)
 	$(BIN)/python -m pip --python $(TARGETS)/bin/python install --quiet --disable-pip-version-check --requirement $<
 	touch $@
@@ -40,11 +40,10 @@ bench-peers: $(PEERS)/.installed
 bench-all: install $(PEERS)/.installed
 	-$(BIN)/python -m benchmarks.startup --write
 	-$(BIN)/python -m benchmarks.extract --write
-	-$(BIN)/python -m benchmarks.processes --write
 	-$(PEERS)/bin/python -m benchmarks.peers --write
 	-$(BIN)/python -m benchmarks.growth --write
 
-$(PEERS)/.installed: pyproject.toml setup.py segment_fetch/_wire.c benchmarks/peers/requirements.txt
+$(PEERS)/.installed: pyproject.toml setup.py segment_fetch/wire/_scanner.c benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/peers/requirements.txt
 	touch $@
@@ -64,4 +63,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build segment_fetch/*.so $(VENV) $(TARGETS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

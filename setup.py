@@ -9,8 +9,8 @@ compiled = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such a Python has 
 setup(
     ext_modules=[
         Extension(
-            "segment_fetch._wire",
-            ["segment_fetch/_wire.c"],
+            "segment_fetch.wire._scanner",
+            ["segment_fetch/wire/_scanner.c"],
             extra_compile_args=["-O3"],
             py_limited_api=True,
             optional=True,

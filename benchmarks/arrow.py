@@ -26,7 +26,7 @@ from msgspec import UNSET
 from benchmarks.measure import pin
 from benchmarks.segments import PAGE, bodies, decoded
 from segment_fetch.arrow import record_batch, schema
-from segment_fetch.models import SEGMENT_FIELDS, Segment
+from segment_fetch.wire.models import SEGMENT_FIELDS, Segment
 
 Way = Callable[[Sequence[Segment]], Any]
 _GOAL = 1_000_000

@@ -19,11 +19,12 @@ import msgspec
 import requests
 
 from benchmarks.measure import CONNECTIONS, PAGE, SOURCE, TOKEN, Job, Meter, pin
-from segment_fetch import BearerToken, SegmentClient, wire
-from segment_fetch import filling as _filling  # noqa: F401 - loaded before the clock runs, as the others' modules are
-from segment_fetch import transport as _transport  # noqa: F401
-from segment_fetch.models import SegmentPage
+from segment_fetch import BearerToken, SegmentClient
+from segment_fetch.api import transport as _transport  # noqa: F401
+from segment_fetch.extraction import run as _filling  # noqa: F401 - loaded before the clock runs, as the others' modules are
 from segment_fetch.sinks import JsonlSink
+from segment_fetch.wire import raw_rows
+from segment_fetch.wire.models import SegmentPage
 
 _HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -35,7 +36,7 @@ def client(job: Job) -> None:
 
 def uncompiled(job: Job) -> None:
     """The same where no C compiler was there when it was installed."""
-    setattr(wire, "_scanner", wire.Uncompiled())  # noqa: B010 - types do not know it as an attribute
+    setattr(raw_rows, "_scanner", raw_rows.Uncompiled())  # noqa: B010 - types do not know it as an attribute
     client(job)
 
 

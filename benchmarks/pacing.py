@@ -31,8 +31,8 @@ from benchmarks.pacing_world import (
     Unlimited,
     World,
 )
-from segment_fetch.pacing import Pacer
-from segment_fetch.rate import Learned
+from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.rate import Learned
 
 COLD = Conditions()
 USUAL, QUICK, SLOW, LONG = (0.05, 0.2, 0.8), (0.02, 0.05, 0.1), (0.2, 0.4, 0.8), (1.2, 1.4, 1.5)
@@ -111,7 +111,11 @@ RIVALS: dict[str, Callable[[], Paced]] = {
 }
 
 # What turns each rule off. The names are those of the constants in the module that is patched.
-PACING, RATE, CONCURRENCY = "segment_fetch.pacing.", "segment_fetch.rate.", "segment_fetch.concurrency."
+PACING, RATE, CONCURRENCY = (
+    "segment_fetch.throttle.pacing.",
+    "segment_fetch.throttle.rate.",
+    "segment_fetch.throttle.concurrency.",
+)
 NEVER = math.inf
 RULES: dict[str, dict[str, object]] = {
     "nothing": {},

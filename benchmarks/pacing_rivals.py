@@ -1,11 +1,11 @@
-"""Other ways to pace, written from their public descriptions, for comparison with `segment_fetch.pacing`.
+"""Other ways to pace, written from their public descriptions, for comparison with `segment_fetch.throttle.pacing`.
 
 All of them run in the same client: 16 connections, and everything pauses max(1 s, Retry-After) after a 429.
 """
 
 import math
 
-from segment_fetch.concurrency import Ticket
+from segment_fetch.throttle.concurrency import Ticket
 
 CONNECTIONS = 16
 

@@ -16,7 +16,7 @@ SPREAD = 0.5
 
 
 class Paced(Protocol):
-    """What the benchmark asks of a pacer; `segment_fetch.pacing.Pacer` says what each call means."""
+    """What the benchmark asks of a pacer; `segment_fetch.throttle.pacing.Pacer` says what each call means."""
 
     def next_send(self, now: float) -> float: ...
     def sent(self, now: float) -> Any: ...

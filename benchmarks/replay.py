@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from segment_fetch import BearerToken
-from segment_fetch.auth import Authorizer, TokenRequest
-from segment_fetch.transport import Reply, Transport
+from segment_fetch.api.auth import Authorizer, TokenRequest
+from segment_fetch.api.transport import Reply, Transport
 
 _page = Transport.page
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from segment_fetch.models import Segment
 from segment_fetch.query import Window
 from segment_fetch.simulator import Dataset
+from segment_fetch.wire.models import Segment
 
 PAGE = 500
 _DAY_MS = 86_400_000

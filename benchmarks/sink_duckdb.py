@@ -8,7 +8,7 @@ import duckdb
 
 from benchmarks.sink_tables import table
 from benchmarks.sinks import Contest, Pages
-from segment_fetch.sinks.duckdb import DuckDbSink
+from segment_fetch.sinks.tables.duckdb import DuckDbSink
 
 _COLUMNS = """
 segment_id VARCHAR NOT NULL, start_time TIMESTAMPTZ, end_time TIMESTAMPTZ NOT NULL, conversation_id VARCHAR,

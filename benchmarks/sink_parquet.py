@@ -14,9 +14,9 @@ from msgspec import UNSET
 
 from benchmarks.sinks import Contest, Pages
 from segment_fetch.arrow import COLUMNS, schema
-from segment_fetch.models import Segment
 from segment_fetch.sinks import ParquetSink
-from segment_fetch.sinks.parquet import ROW_GROUP
+from segment_fetch.sinks.files.parquet import ROW_GROUP
+from segment_fetch.wire.models import Segment
 
 _FEW_VALUES = ["agent_id", "employee_id", "skill_id", "group_id", "end_reason"]
 """As the sink has it: pyarrow's own choice, a dictionary for each column, takes four times as long."""

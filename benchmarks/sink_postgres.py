@@ -13,7 +13,7 @@ from adbc_driver_postgresql import dbapi
 from benchmarks import measure
 from benchmarks.sink_tables import table
 from benchmarks.sinks import Contest, Pages
-from segment_fetch.sinks.postgres import PostgresSink
+from segment_fetch.sinks.tables.postgres import PostgresSink
 from tests.support_postgres import postgres
 
 _COLUMNS = """

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from benchmarks.sinks import Pages
 from segment_fetch.arrow import COLUMNS, schema
-from segment_fetch.models import Segment
+from segment_fetch.wire.models import Segment
 
 
 def table(rows: Pages) -> pa.Table:

@@ -27,8 +27,8 @@ import msgspec
 
 from benchmarks import measure
 from benchmarks.segments import PAGE, WINDOW, pages
-from segment_fetch.models import Segment
 from segment_fetch.sinks import Sink, Written
+from segment_fetch.wire.models import Segment
 
 Pages = Iterable[list[Segment]]
 GOAL = 0.8

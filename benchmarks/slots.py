@@ -22,9 +22,9 @@ import msgspec
 
 from benchmarks.harness import closed
 from segment_fetch import BearerToken, PaceStore, SegmentClient
-from segment_fetch.cli import child
-from segment_fetch.query import format_time
+from segment_fetch.cli.commands import demo_simulator
 from segment_fetch.sinks import JsonlSink
+from segment_fetch.timerange import format_time
 
 PAGES, LIMIT, WINDOWS, PAGE = 400, 20.0, 4, 50
 LIMITS = ("20/s", "20/s:20", "20/1s")
@@ -66,9 +66,9 @@ def measured(limit: str, pages: int) -> dict[str, Used]:
 
     used: dict[str, Used] = {}
     with tempfile.TemporaryDirectory() as folder:
-        with child.simulator(arguments, environ) as announced:
+        with demo_simulator.simulator(arguments, environ) as announced:
             used["--rate 20"] = extracted(announced["base_url"], "told", rate=LIMIT)
-        with child.simulator(arguments, environ) as announced:
+        with demo_simulator.simulator(arguments, environ) as announced:
             for name in ("auto", "auto, again"):
                 pace = PaceStore(Path(folder) / "pace")
                 used[name] = extracted(announced["base_url"], name, rate="auto", pace=pace)

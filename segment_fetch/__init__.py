@@ -1,6 +1,6 @@
 """Extract LivePerson agent segments (Actual Handle Time API) completely, provably, restartably and fast."""
 
-from segment_fetch.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
+from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
 from segment_fetch.client import SegmentClient
 from segment_fetch.errors import (
     CredentialsError,
@@ -17,11 +17,11 @@ from segment_fetch.errors import (
     ServiceError,
 )
 from segment_fetch.events import Event
-from segment_fetch.models import ExtendedSegment, Segment
-from segment_fetch.pace_store import PaceStore
-from segment_fetch.plan import Plan, PlannedWindow
 from segment_fetch.query import Filters, Window
-from segment_fetch.retry import RetryPolicy
+from segment_fetch.throttle.pace_store import PaceStore
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.windows.planning import Plan, PlannedWindow
+from segment_fetch.wire.models import ExtendedSegment, Segment
 
 __all__ = [
     "Auth",

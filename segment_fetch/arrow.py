@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET, structs
 
 from segment_fetch.errors import DestinationError, MissingExtraError
-from segment_fetch.models import SEGMENT_FIELDS, ExtendedSegment, Segment
+from segment_fetch.wire.models import SEGMENT_FIELDS, ExtendedSegment, Segment
 
 try:
     import pyarrow as pa

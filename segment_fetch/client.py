@@ -11,41 +11,30 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from segment_fetch import plan as planning
-from segment_fetch.auth import Auth
+from segment_fetch.api.auth import Auth
 from segment_fetch.errors import IncompleteError, InputError, NoStartError
 from segment_fetch.events import Event, Warned
-from segment_fetch.models import Segment
-from segment_fetch.order import Part
-from segment_fetch.pacing import Pacer
-from segment_fetch.query import (
-    CLAMP_MARGIN_MS,
-    MAX_LIMIT,
-    MAX_WINDOW_MS,
-    Filters,
-    Query,
-    TimeLike,
-    Window,
-    check_range,
-    oldest_start,
-)
-from segment_fetch.retry import RetryPolicy
+from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
+from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.timerange import CLAMP_MARGIN_MS, TimeLike, check_range, oldest_start
+from segment_fetch.windows import planning
+from segment_fetch.wire.models import Part, Segment
 
 if TYPE_CHECKING:
     import aiohttp
     import pyarrow as pa
 
-    from segment_fetch.api import SegmentApi
-    from segment_fetch.extract import Report
-    from segment_fetch.feed import Feed
-    from segment_fetch.filling import Filling
-    from segment_fetch.pace_store import PaceStore
-    from segment_fetch.pool import Pool
-    from segment_fetch.processes import Job
-    from segment_fetch.reader import Settings
-    from segment_fetch.reading import WindowRead
+    from segment_fetch.api.endpoints import SegmentApi
+    from segment_fetch.api.transport import Timeouts
+    from segment_fetch.extraction.report import Report
+    from segment_fetch.extraction.run import Filling
+    from segment_fetch.extraction.window_queue import Settings
+    from segment_fetch.extraction.worker_pool import Pool
     from segment_fetch.sinks.base import Sink
-    from segment_fetch.transport import Timeouts
+    from segment_fetch.throttle.pace_store import PaceStore
+    from segment_fetch.windows.reader import WindowRead
+    from segment_fetch.wire.pages import Feed
 
 Rate: TypeAlias = float | Literal["auto"] | None
 ASSUMED_RATE = 10.0
@@ -64,8 +53,7 @@ class SegmentClient:
     narrow what is asked. A given `session` is used and never closed; certificates are checked whatever it says.
     `base_url` replaces the look-up of the account's domain. `rate` "auto" finds the API's limit from its
     answers; a number does too, but never sends more requests a second than that; None sends as fast as answers come.
-    `connections` is the most requests in flight. With `processes`, which need a rate of None, so many read and write
-    what `extract` and `sync` put into a folder. `pace` keeps what was found for the next client. `window` is the
+    `connections` is the most requests in flight. `pace` keeps what was found for the next client. `window` is the
     widest time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
     divided. `on_event` is called in the event loop with each `Event`; it must not block. `clock` gives the time
     as seconds since the epoch.
@@ -84,7 +72,6 @@ class SegmentClient:
         base_url: str | None = None,
         rate: Rate = "auto",
         connections: int = 16,
-        processes: int = 1,
         pace: PaceStore | None = None,
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
         limit: int = MAX_LIMIT,
@@ -100,7 +87,6 @@ class SegmentClient:
         self._base_url = base_url
         self._rate = _checked_rate(rate)
         self._connections = _checked_count("connections", connections, MOST_CONNECTIONS)
-        self._processes = _checked_processes(processes, self._rate, session, self._connections)
         self._pace = pace
         self._width = planning.check_width(_milliseconds(window))
         self._split_above = _checked_count("split_above", split_above)
@@ -115,9 +101,9 @@ class SegmentClient:
         return f"SegmentClient({self._query.account!r}, source={self._query.source!r})"
 
     async def __aenter__(self) -> Self:
-        from segment_fetch.api import SegmentApi  # noqa: PLC0415 - brings aiohttp, which importing need not pay
-        from segment_fetch.gate import Gate  # noqa: PLC0415
-        from segment_fetch.transport import Transport, checked_base  # noqa: PLC0415
+        from segment_fetch.api.endpoints import SegmentApi  # noqa: PLC0415 - brings aiohttp, which importing need not pay
+        from segment_fetch.api.transport import Transport, checked_base  # noqa: PLC0415
+        from segment_fetch.throttle.limiter import Gate  # noqa: PLC0415
 
         if self._api is not None:
             raise InputError("this client is in use; make another one")
@@ -167,7 +153,7 @@ class SegmentClient:
 
         Raises InputError for a range that cannot be asked, and the errors of the service.
         """
-        from segment_fetch.survey import ExactCounting  # noqa: PLC0415
+        from segment_fetch.windows.counting import ExactCounting  # noqa: PLC0415
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
         counting = ExactCounting(windows)
@@ -176,7 +162,7 @@ class SegmentClient:
 
     async def counts(self, windows: Iterable[Window]) -> dict[Window, int]:
         """How many segments the API reports for each window, ends included as the API has it, by small requests."""
-        from segment_fetch.survey import Counting  # noqa: PLC0415
+        from segment_fetch.windows.counting import Counting  # noqa: PLC0415
 
         counting = Counting(windows)
         await self._pool(counting).run()
@@ -184,7 +170,7 @@ class SegmentClient:
 
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
         """The windows that reading a range takes, with the counts that the API reports now. Keeps no segment."""
-        from segment_fetch.survey import Survey  # noqa: PLC0415
+        from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
         survey = Survey(windows, self._query.limit, self._split_above)
@@ -249,9 +235,9 @@ class SegmentClient:
         `reason`. Reads ahead by a bounded amount while the consumer is busy. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
-        from segment_fetch.extract import OldestFirst  # noqa: PLC0415
-        from segment_fetch.reader import read  # noqa: PLC0415
-        from segment_fetch.wire import decoded  # noqa: PLC0415
+        from segment_fetch.extraction.run import OldestFirst  # noqa: PLC0415
+        from segment_fetch.extraction.window_queue import read  # noqa: PLC0415
+        from segment_fetch.wire.raw_rows import decoded  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
         queue = OldestFirst[Part]([whole])
@@ -273,11 +259,10 @@ class SegmentClient:
         CredentialsError, ServiceError or DestinationError where the run could not go on; what is committed stays, and
         the same call goes on from there.
         """
-        from segment_fetch.extract import committing  # noqa: PLC0415
+        from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
         started = time.monotonic()
         asked, filling = Window(*self._range(start, end, clamp)), self._filling()
-        filling.check(sink)
         async with committing(sink, self._query) as committer:
             return await filling.fill(committer, asked, self._days if sink.utc_days else self._weeks, started)
 
@@ -290,14 +275,13 @@ class SegmentClient:
         changed, and is read again and replaced if something did; so is the day in which the last run ended. The
         report says what was settled, added, removed and, after too long a pause, lost. Raises as `extract` does.
         """
-        from segment_fetch.extract import committing  # noqa: PLC0415
-        from segment_fetch.sync import Sync  # noqa: PLC0415
+        from segment_fetch.extraction.sync import Sync  # noqa: PLC0415
+        from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
         started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
         filling = self._filling()
-        filling.check(sink)
         async with committing(sink, self._query) as committer:
             syncing = Sync(filling, committer, zone, self._width, now, started)
             if committer.ledger.entries:
@@ -310,28 +294,13 @@ class SegmentClient:
         return Window(*self._range(start, now, clamp))
 
     def _filling(self) -> Filling:
-        from segment_fetch.filling import Filling  # noqa: PLC0415 - brings aiohttp, which importing need not pay
+        from segment_fetch.extraction.run import Filling  # noqa: PLC0415 - brings aiohttp, which importing need not pay
 
         self._opened()
-        return Filling(self._settings(), self._oldest(), self._tell, self._pool, self._processes, self._job)
-
-    def _job(self, settings: Settings, sink: Sink[Any]) -> Job:
-        from segment_fetch.processes import Job  # noqa: PLC0415
-
-        return Job(
-            query=self._query,
-            auth=self._auth,
-            base_url=self._base_url,
-            connections=self._connections,
-            retry=self._retry,
-            timeouts=self._timeouts,
-            settings=settings,
-            clock=self._clock,
-            sink=sink,
-        )
+        return Filling(self._settings(), self._oldest(), self._tell, self._pool)
 
     def _settings(self) -> Settings:
-        from segment_fetch.reader import Settings  # noqa: PLC0415
+        from segment_fetch.extraction.window_queue import Settings  # noqa: PLC0415
 
         return Settings(self._query.limit, self._split_above)
 
@@ -345,7 +314,7 @@ class SegmentClient:
         return planning.days(whole.start, whole.end, UTC, self._width)
 
     def _pool(self, feed: Feed) -> Pool:
-        from segment_fetch.pool import Pool  # noqa: PLC0415
+        from segment_fetch.extraction.worker_pool import Pool  # noqa: PLC0415
 
         return Pool(self._opened(), self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell)
 
@@ -383,16 +352,6 @@ def _milliseconds(window: timedelta) -> int:
     if not isinstance(window, timedelta):
         raise InputError("window: must be a datetime.timedelta")
     return window // timedelta(milliseconds=1)
-
-
-def _checked_processes(value: int, rate: Rate, session: object, connections: int) -> int:
-    if _checked_count("processes", value) > 1 and rate is not None:
-        raise InputError("processes: several need rate None (--rate none): they would fight over one limit")
-    if value > 1 and session is not None:
-        raise InputError("processes: several cannot share the session that was given; leave out the one or the other")
-    if value > connections:
-        raise InputError(f"processes: each needs a connection of its own, and there are {connections}")
-    return value
 
 
 def _checked_rate(rate: Rate) -> Rate:

@@ -1,36 +1,23 @@
-"""What is asked: account, source, filters, page size and range; checked once, before anything is sent.
-
-Times inside the library are epoch milliseconds, as on the wire. A range is half-open: a segment belongs to it when
-start <= close time < end, so that neighbouring ranges, nightly ones say, share no segment and miss none.
-"""
+"""The query: account, source, filters, page size and windows; checked once, before anything is sent."""
 
 from __future__ import annotations
 
-import calendar
+import ipaddress
 import re
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
 
 from msgspec import Struct
 
 from segment_fetch.errors import InputError
+from segment_fetch.timerange import format_time
 
 MAX_LIMIT = 500
 """Segments in one answer, at most (the API's rule)."""
 MAX_WINDOW_MS = 7 * 24 * 3600 * 1000
 """Time frame of one request, at most (the API's rule)."""
-CLAMP_MARGIN_MS = 60_000
-"""How far inside the API's month a clamped range starts: the month moves on while the run goes on."""
 
-TimeLike: TypeAlias = datetime | str | int
-"""An aware datetime, epoch milliseconds, or text as `parse_time` reads it."""
 
 _SOURCE = re.compile(r"[a-zA-Z0-9_]+")
 _ACCOUNT = re.compile(r"[a-zA-Z0-9_-]+")
-_RELATIVE = re.compile(r"now(?:-(\d{1,6})([smhdw]))?")
-_UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_TIMES = "an RFC 3339 time (2026-11-01T08:00:00Z), a date (2026-11-01), now, or now-7d (units s, m, h, d, w)"
 
 
 class Filters(Struct, frozen=True, omit_defaults=True):
@@ -113,95 +100,9 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def format_time(ms: int) -> str:
-    """Epoch milliseconds as RFC 3339 in UTC; the milliseconds only where there are any."""
-    whole = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{whole}.{ms % 1000:03d}Z" if ms % 1000 else f"{whole}Z"
-
-
-def to_ms(moment: datetime) -> int:
-    """An aware datetime as epoch milliseconds, exactly."""
-    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
-
-
-def parse_time(value: TimeLike, now_ms: int) -> int:
-    """Epoch milliseconds of a moment. Text without an offset is UTC; InputError says what can be written."""
-    if isinstance(value, bool) or not isinstance(value, (datetime, str, int)):
-        raise InputError(f"time {value!r}: give a datetime with a time zone, epoch milliseconds, or {_TIMES}")
-    if isinstance(value, int):
-        return _in_calendar(value, str(value))
-    if isinstance(value, datetime):
-        if value.utcoffset() is None:
-            raise InputError(f"time {value.isoformat()}: has no time zone; use datetime(..., tzinfo=UTC)")
-        return _in_calendar(to_ms(value), value.isoformat())
-    return _parse_text(value.strip(), now_ms)
-
-
-def _parse_text(text: str, now_ms: int) -> int:
-    relative = _RELATIVE.fullmatch(text)
-    if relative:
-        amount, unit = relative.groups()
-        return _in_calendar(now_ms - (int(amount) * _UNITS_MS[unit] if unit else 0), text)
+def is_loopback(host: str | None) -> bool:
+    """Whether a host name or address can only mean this machine."""
     try:
-        moment = datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
+        return host == "localhost" or (host is not None and ipaddress.ip_address(host).is_loopback)
     except ValueError:
-        raise InputError(f"time {text!r}: is not {_TIMES}") from None
-    return _in_calendar(to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC)), text)
-
-
-def _in_calendar(ms: int, text: str) -> int:
-    try:
-        datetime.fromtimestamp(ms // 1000, UTC)
-    except (ValueError, OverflowError, OSError):
-        raise InputError(f"time {text!r}: lies outside the calendar") from None
-    return ms
-
-
-def oldest_start(now_ms: int) -> int:
-    """The earliest start that the API serves: one calendar month before now (the 31st becomes the month's last)."""
-    now = datetime.fromtimestamp(now_ms // 1000, UTC)
-    year, month = (now.year, now.month - 1) if now.month > 1 else (now.year - 1, 12)
-    day = min(now.day, calendar.monthrange(year, month)[1])
-    return to_ms(now.replace(year=year, month=month, day=day)) + now_ms % 1000
-
-
-def check_range(
-    start: TimeLike,
-    end: TimeLike,
-    *,
-    now_ms: int,
-    clamp: bool = False,
-    warn: Callable[[str], None] | None = None,
-) -> tuple[int, int]:
-    """The range as (start, end) in epoch milliseconds, or InputError before anything is sent.
-
-    With `clamp` a start beyond the API's month is moved to the oldest one that can be had, and `warn` is told.
-    """
-    first, last = parse_time(start, now_ms), parse_time(end, now_ms)
-    if first > last:
-        raise InputError(f"the range starts ({format_time(first)}) after it ends ({format_time(last)})")
-    if first > now_ms:
-        raise InputError(f"the range starts in the future: {format_time(first)}; now it is {format_time(now_ms)}")
-    oldest = oldest_start(now_ms)
-    if first < oldest + CLAMP_MARGIN_MS:
-        first = _clamped(first, last, oldest, clamp, warn)
-    if first == last:
-        raise InputError(
-            f"the range is empty: it ends where it starts, at {format_time(first)}, and its end is not part of it; "
-            "for that one millisecond let it end one millisecond later"
-        )
-    return first, last
-
-
-def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[str], None] | None) -> int:
-    if not clamp:
-        raise InputError(
-            f"the range starts at {format_time(first)}, but the API serves one month back; the oldest possible start "
-            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or let the range be cut to it (--clamp)"
-        )
-    cut = oldest + CLAMP_MARGIN_MS
-    if last <= cut:
-        raise InputError(f"the whole range is older than the API serves: its data begins at {format_time(oldest)}")
-    if warn is not None:
-        warn(f"{format_time(first)} to {format_time(cut)} can no longer be had: the API serves one month back")
-    return cut
+        return False

@@ -17,15 +17,15 @@ import msgspec
 from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
-from segment_fetch.api import SegmentApi
-from segment_fetch.auth import Auth, BearerToken
-from segment_fetch.feed import PageAnswer
-from segment_fetch.gate import Gate
-from segment_fetch.models import Pagination, Segment, SegmentPage
+from segment_fetch.api.auth import Auth, BearerToken
+from segment_fetch.api.endpoints import SegmentApi
+from segment_fetch.api.transport import Timeouts, Transport
 from segment_fetch.query import Query, Window
-from segment_fetch.retry import RetryPolicy
-from segment_fetch.transport import Timeouts, Transport
-from segment_fetch.wire import quick_page
+from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.wire.models import Pagination, Segment, SegmentPage
+from segment_fetch.wire.pages import PageAnswer
+from segment_fetch.wire.raw_rows import quick_page
 
 P = ParamSpec("P")
 

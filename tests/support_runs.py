@@ -14,7 +14,7 @@ import zstandard
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.sinks.names import MANIFEST
+from segment_fetch.sinks.files.names import MANIFEST
 
 NOW = 1_794_000_000.0
 """The moment at which every run takes place, epoch seconds; no test looks at the real clock."""

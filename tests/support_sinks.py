@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 from segment_fetch import Filters, Segment, Window
 from segment_fetch.events import Status
 from segment_fetch.query import Query
-from segment_fetch.reading import WindowRead
 from segment_fetch.sinks import Sink, Written
-from segment_fetch.sinks.disk import Disk
+from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.windows.reader import WindowRead
 
 EPOCH = 1_793_491_200_000  # 2026-11-01T00:00:00Z
 HOUR_MS = 3_600_000

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from segment_fetch import Segment, Window
-from segment_fetch.ledger import Ledger
-from segment_fetch.manifest import WindowEntry
-from segment_fetch.sinks.tables import TableSink
+from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.format import WindowEntry
+from segment_fetch.sinks.tables.base import TableSink
 from tests.support_sinks import QUERY, hours, window_read
 
 ONE, TWO = hours(0, 1), hours(1, 2)

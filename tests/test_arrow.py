@@ -20,8 +20,8 @@ from msgspec import UNSET
 
 from segment_fetch import DestinationError, ExtendedSegment, IncompleteError, Segment, arrow
 from segment_fetch.arrow import COLUMNS, SCHEMA_VERSION, VERSION_KEY, record_batch, schema
-from segment_fetch.models import SEGMENT_FIELDS
 from segment_fetch.simulator import Dataset
+from segment_fetch.wire.models import SEGMENT_FIELDS
 from tests.support_runs import END, START, client, served, settled
 
 DAY = timedelta(days=1)

@@ -93,10 +93,6 @@ def test_both_sides_of_the_parquet_contest_store_the_same_rows(tmp_path: Path) -
     assert ours.to_pylist() == theirs.to_pylist()
 
 
-def test_processes_are_compared() -> None:
-    assert len(_rows(_run("processes", "--smoke"))) == 4
-
-
 def test_importing_the_library_brings_nothing_that_only_some_tasks_need() -> None:
     assert "brings none of pyarrow, duckdb, rich" in _run("startup", "--smoke")
 

@@ -16,8 +16,8 @@ from segment_fetch import ClientCredentials as Credentials
 from segment_fetch import Event, RetryPolicy, SegmentClient
 from segment_fetch.events import Paused, Retrying
 from segment_fetch.simulator import ClientCredentials, Fault, Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from segment_fetch.sinks import JsonlSink
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.support_runs import END, START, client, contents, names, now, served, settled, until
 from tests.support_sinks import LoggedDisk
 

@@ -28,7 +28,7 @@ from segment_fetch import (
     ServiceError,
     Window,
 )
-from segment_fetch import plan as planning
+from segment_fetch.api.transport import Timeouts
 from segment_fetch.events import (
     NewFields,
     PageRead,
@@ -42,9 +42,9 @@ from segment_fetch.events import (
     WindowSplit,
 )
 from segment_fetch.simulator import Fault
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
 from segment_fetch.sinks import JsonlSink
-from segment_fetch.transport import Timeouts
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
+from segment_fetch.windows import planning
 from tests.support_runs import DAY_MS, END, NOW_MS, START, client, now, rows, served, settled, until
 
 DAY = timedelta(days=1)

@@ -27,12 +27,12 @@ import pytest
 
 import segment_fetch
 from segment_fetch import SegmentClient
-from segment_fetch.cli import app, exits, parser
+from segment_fetch.cli import app, arguments, exit_codes
 from segment_fetch.simulator import Dataset, Simulator
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = parser.build()[1]
+COMMANDS = arguments.build()[1]
 SECRETS = ("APP_KEY", "APP_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
 PLACES = re.compile(r"(?<![\w.])/(?:work|root|home|tmp|Users|var)/|\.\./shared")
 REGISTRIES = re.compile(r"\b(?:pypi|pythonhosted|anaconda|npmjs|crates)\b", re.IGNORECASE)
@@ -145,7 +145,7 @@ def test_blocks_have_a_language_that_is_tested() -> None:
 @each(SHELLS)
 def test_commands_are_as_the_parser_has_them(block: Block) -> None:
     for argv in commands(block):
-        assert parser.parse(argv).command in COMMANDS
+        assert arguments.parse(argv).command in COMMANDS
 
 
 def asked(served: Simulator) -> list[str]:
@@ -171,7 +171,7 @@ def test_shell_blocks_run(
         if name == "export":
             monkeypatch.setenv(*rest[0].split("=", 1))
         else:
-            assert app.main([*rest, *asked(served)]) == exits.OK, capfd.readouterr().err
+            assert app.main([*rest, *asked(served)]) == exit_codes.OK, capfd.readouterr().err
 
 
 def in_a_shell(text: str, served: Simulator, folder: Path) -> None:
@@ -221,7 +221,7 @@ def test_the_account_is_set_up_and_its_nightly_job_needs_no_environment(
     assert another == "0 4 * * * another"
     assert line.startswith("15 3 * * * ")
     [argv] = in_line(line)
-    assert app.main([*argv, *asked(served)]) == exits.OK
+    assert app.main([*argv, *asked(served)]) == exit_codes.OK
     assert capfd.readouterr() == ("", "")
 
 
@@ -307,7 +307,7 @@ def test_every_command_and_option_is_documented(command: str) -> None:
 
 def test_exit_codes_are_those_of_the_program() -> None:
     table = re.findall(r"^\| (\d+)(?:, \d+)* \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert table == [code for code, _ in exits.MEANINGS]
+    assert table == [code for code, _ in exit_codes.MEANINGS]
 
 
 def test_the_library_is_documented() -> None:

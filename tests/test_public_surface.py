@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 import segment_fetch
-from segment_fetch import conformance, errors, sinks
+from segment_fetch import errors, sinks, testing
 
 PUBLIC = {
     "segment_fetch": [
@@ -43,7 +43,7 @@ PUBLIC = {
         "ServiceError",
         "Window",
     ],
-    "segment_fetch.conformance": [
+    "segment_fetch.testing": [
         "Medium",
         "Record",
         "SinkConformance",
@@ -76,7 +76,7 @@ CLASSES = [
 ]
 
 
-@pytest.mark.parametrize("module", [segment_fetch, conformance, sinks], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [segment_fetch, testing, sinks], ids=lambda module: module.__name__)
 def test_public_names_are_these(module: ModuleType) -> None:
     assert sorted(module.__all__) == PUBLIC[module.__name__]
     assert module.__doc__
@@ -118,7 +118,7 @@ def test_import_is_cheap_and_starts_nothing() -> None:
     script = (
         "import sys, threading, segment_fetch, segment_fetch.sinks\n"
         "heavy = ['aiohttp', 'oauthlib', 'rich', 'zstandard', 'hypothesis', 'segment_fetch.simulator.server',\n"
-        "         'pyarrow', 'pytest', 'segment_fetch.conformance']\n"
+        "         'pyarrow', 'pytest', 'segment_fetch.testing']\n"
         "print([name for name in heavy if name in sys.modules], threading.active_count())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

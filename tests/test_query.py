@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_fetch.errors import InputError
-from segment_fetch.query import (
-    CLAMP_MARGIN_MS,
-    Filters,
-    Query,
-    Window,
-    check_range,
-    format_time,
-    oldest_start,
-    parse_time,
-    to_ms,
-)
+from segment_fetch.query import Filters, Query, Window
+from segment_fetch.timerange import CLAMP_MARGIN_MS, check_range, format_time, oldest_start, parse_time, to_ms
 
 DAY_MS = 86_400_000
 

@@ -29,10 +29,10 @@ from segment_fetch import (
     SegmentFetchError,
     Window,
 )
-from segment_fetch.extract import Report
-from segment_fetch.manifest import WindowEntry
-from segment_fetch.reading import WindowRead
+from segment_fetch.extraction.report import Report
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonlSink, Parquet, ParquetSink, Sink, StreamSink, Written
+from segment_fetch.windows.reader import WindowRead
 
 
 def heard(event: Event) -> None:
@@ -50,7 +50,6 @@ async def every_setting(session: aiohttp.ClientSession) -> None:
         rate=None,
         pace=PaceStore("state"),
         connections=4,
-        processes=1,
         window=timedelta(days=1),
         limit=100,
         split_above=10_000,

@@ -4,8 +4,8 @@ import asyncio
 
 from benchmarks.measure import CONNECTIONS, SOURCE, TOKEN, Job, run
 from segment_fetch import BearerToken, SegmentClient
-from segment_fetch import filling as _filling  # noqa: F401 - loaded before the clock runs, as the others' modules are
-from segment_fetch import transport as _transport  # noqa: F401
+from segment_fetch.api import transport as _transport  # noqa: F401
+from segment_fetch.extraction import run as _filling  # noqa: F401 - loaded before the clock runs, as the others' modules are
 from segment_fetch.sinks import JsonlSink
 
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from segment_fetch.cli import exits, parser
+from segment_fetch.cli import arguments, exit_codes
 from segment_fetch.cli.program import program
 from segment_fetch.errors import (
     CredentialsError,
@@ -24,18 +24,18 @@ from segment_fetch.errors import (
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from segment_fetch.cli.shell import Shell
+    from segment_fetch.cli.console import Shell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code."""
     _open_streams()
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    argv_given = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = parser.parse(arguments)
+        args = arguments.parse(argv_given)
     except SystemExit as done:
-        return done.code if isinstance(done.code, int) else exits.USAGE
-    return _run(args, arguments)
+        return done.code if isinstance(done.code, int) else exit_codes.USAGE
+    return _run(args, argv_given)
 
 
 def _open_streams() -> None:
@@ -49,13 +49,13 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _run(args: Namespace, arguments: Sequence[str]) -> int:
-    from segment_fetch.cli.shell import Shell  # noqa: PLC0415 - `--help` does without the log and its modules
+def _run(args: Namespace, argv: Sequence[str]) -> int:
+    from segment_fetch.cli.console import Shell  # noqa: PLC0415 - `--help` does without the log and its modules
 
-    shell = Shell(args, arguments, os.environ)
+    shell = Shell(args, argv, os.environ)
     with shell.logging():
         try:
-            return int(import_module(f"segment_fetch.cli.{args.command}").run(args, shell))
+            return int(import_module(f"segment_fetch.cli.commands.{args.command}").run(args, shell))
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
             return _failed(error, shell)
         except KeyboardInterrupt:
@@ -67,7 +67,7 @@ def _failed(error: Exception, shell: Shell) -> int:
     code = exit_code(error, progressed=shell.tally.pages > 0)
     if isinstance(error, DestinationError):
         shell.abandon_output()
-    if not isinstance(error, exits.InterruptedRunError):
+    if not isinstance(error, exit_codes.InterruptedRunError):
         shell.say("error", "failed", _message(error, code, shell), error=type(error).__name__, exit_code=code)
         shell.trace(error)
     return code
@@ -76,28 +76,28 @@ def _failed(error: Exception, shell: Shell) -> int:
 def exit_code(error: Exception, *, progressed: bool) -> int:
     """The exit code of an error; `progressed` is whether anything had been read before it."""
     match error:
-        case exits.InterruptedRunError():
+        case exit_codes.InterruptedRunError():
             return error.code
         case CredentialsError():
-            return exits.CREDENTIALS
+            return exit_codes.CREDENTIALS
         case InputError() | ManifestError() | MissingExtraError():
-            return exits.INCOMPLETE if progressed else exits.USAGE
+            return exit_codes.INCOMPLETE if progressed else exit_codes.USAGE
         case DestinationError():
-            return exits.USAGE if not progressed and exits.is_wrong_place(error) else exits.INCOMPLETE
+            return exit_codes.USAGE if not progressed and exit_codes.is_wrong_place(error) else exit_codes.INCOMPLETE
         case ServiceError():
-            return exits.INCOMPLETE if progressed else exits.SERVICE
-    return exits.INCOMPLETE if isinstance(error, SegmentFetchError) else exits.INTERNAL
+            return exit_codes.INCOMPLETE if progressed else exit_codes.SERVICE
+    return exit_codes.INCOMPLETE if isinstance(error, SegmentFetchError) else exit_codes.INTERNAL
 
 
 def _message(error: Exception, code: int, shell: Shell) -> str:
-    if code == exits.INTERNAL:
+    if code == exit_codes.INTERNAL:
         return (
             f"an error in this program: {type(error).__name__}: {error}; run it again with --log-level debug for the "
             "traceback, and report it"
         )
-    if isinstance(error, ServiceError) and code == exits.SERVICE:
+    if isinstance(error, ServiceError) and code == exit_codes.SERVICE:
         return f"{error}; try again later; `{program()} doctor` checks each step on the way"
     said_already = isinstance(error, DestinationError) and not shell.streaming
-    if code == exits.INCOMPLETE and shell.advice and shell.tally.pages and not said_already:
+    if code == exit_codes.INCOMPLETE and shell.advice and shell.tally.pages and not said_already:
         return f"{error}; {shell.advice}"
     return str(error)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from segment_fetch.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
+from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
 from segment_fetch.errors import CredentialsError, InputError
 
 ACCOUNT = "LIVEPERSON_ACCOUNT"

@@ -12,12 +12,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from segment_fetch.errors import InputError
 
 if TYPE_CHECKING:
-    from segment_fetch.cli.shell import Shell
-    from segment_fetch.manifest import Manifest
-    from segment_fetch.sinks.filesink import FileSink
-    from segment_fetch.sinks.formats import FileFormat
-    from segment_fetch.sinks.tables import TableSink
-    from segment_fetch.verify import Audit
+    from segment_fetch.cli.console import Shell
+    from segment_fetch.manifest.format import Manifest
+    from segment_fetch.manifest.verify import Audit
+    from segment_fetch.sinks.files.base import FileSink
+    from segment_fetch.sinks.files.formats import FileFormat
+    from segment_fetch.sinks.tables.base import TableSink
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(duckdb|postgres|postgresql):", re.IGNORECASE)
 _BEGINNING = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?")
@@ -56,7 +56,7 @@ def files(out: str, form: FileFormat[Any], compress: str, partition: str) -> Fil
 
 
 def _is_store(out: str) -> bool:
-    from segment_fetch.sinks.stores import is_store  # noqa: PLC0415 - not every command writes
+    from segment_fetch.sinks.objects.stores import is_store  # noqa: PLC0415 - not every command writes
 
     return is_store(out)
 
@@ -70,31 +70,31 @@ def refuse_file_options(args: Namespace) -> None:
 
 def audit(out: str, shell: Shell) -> Audit:
     """Holds what is there against its manifest."""
-    from segment_fetch import verify  # noqa: PLC0415 - the command that needs it is the only one
+    from segment_fetch.manifest import verify  # noqa: PLC0415 - the command that needs it is the only one
 
     sink = table(out, shell)
     if sink is None:
         return verify.audit(out)
-    from segment_fetch import verify_tables  # noqa: PLC0415 - brings pyarrow
+    from segment_fetch.manifest import verify_tables  # noqa: PLC0415 - brings pyarrow
 
     return verify_tables.audit(sink)
 
 
 def manifest(out: str, shell: Shell) -> Manifest:
     """The manifest that is there."""
-    from segment_fetch import verify  # noqa: PLC0415
+    from segment_fetch.manifest import verify  # noqa: PLC0415
 
     sink = table(out, shell)
     if sink is None:
         return verify.manifest_of(out)
-    from segment_fetch import verify_tables  # noqa: PLC0415 - brings pyarrow
+    from segment_fetch.manifest import verify_tables  # noqa: PLC0415 - brings pyarrow
 
     return verify_tables.manifest_of(sink)
 
 
 def _duckdb(url: str, _: Shell) -> TableSink:
-    from segment_fetch.sinks.duckdb import DuckDbSink  # noqa: PLC0415 - an optional extra
-    from segment_fetch.sinks.tables import TABLE  # noqa: PLC0415
+    from segment_fetch.sinks.tables.base import TABLE  # noqa: PLC0415
+    from segment_fetch.sinks.tables.duckdb import DuckDbSink  # noqa: PLC0415 - an optional extra
 
     path, name = duckdb_file(url)
     return DuckDbSink(path, TABLE if name is None else name)
@@ -116,7 +116,7 @@ def duckdb_file(url: str) -> tuple[str, str | None]:
 
 
 def _postgres(url: str, shell: Shell) -> TableSink:
-    from segment_fetch.sinks.dsn import Dsn  # noqa: PLC0415
+    from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415
 
     dsn = Dsn(url)
     if dsn.secrets:
@@ -125,7 +125,7 @@ def _postgres(url: str, shell: Shell) -> TableSink:
             f"--out {dsn}: a password is never part of a command, because other users of the machine can read it; "
             "leave it out, and set PGPASSWORD or write it into ~/.pgpass"
         )
-    from segment_fetch.sinks.postgres import PostgresSink  # noqa: PLC0415 - an optional extra
+    from segment_fetch.sinks.tables.postgres import PostgresSink  # noqa: PLC0415 - an optional extra
 
     return PostgresSink(url)
 

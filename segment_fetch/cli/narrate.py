@@ -24,7 +24,8 @@ from segment_fetch.events import (
     WindowReread,
     WindowSplit,
 )
-from segment_fetch.query import Window, format_time
+from segment_fetch.query import Window
+from segment_fetch.timerange import format_time
 
 _PROVEN = {
     "complete": "proven complete",

@@ -6,8 +6,8 @@ from argparse import ArgumentParser, _ArgumentGroup
 from datetime import timedelta
 
 from segment_fetch.cli import values
-from segment_fetch.plan import SPLIT_ABOVE
-from segment_fetch.retry import RetryPolicy
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.windows.planning import SPLIT_ABOVE
 
 FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from segment_fetch.cli import destinations, speed, state
 from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
-from segment_fetch.plan import SPLIT_ABOVE
 from segment_fetch.query import Filters
-from segment_fetch.retry import RetryPolicy
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.windows.planning import SPLIT_ABOVE
 
 if TYPE_CHECKING:
+    from segment_fetch.api.transport import Timeouts
+    from segment_fetch.cli.console import Shell
     from segment_fetch.cli.credentials import Credentials
-    from segment_fetch.cli.shell import Shell
     from segment_fetch.sinks import Sink
-    from segment_fetch.sinks.formats import FileFormat
-    from segment_fetch.transport import Timeouts
+    from segment_fetch.sinks.files.formats import FileFormat
 
 
 def rate(args: Namespace) -> Rate:
@@ -38,7 +38,7 @@ def retry(args: Namespace) -> RetryPolicy:
 
 def timeouts(args: Namespace) -> Timeouts:
     """How long one attempt may take."""
-    from segment_fetch.transport import Timeouts  # noqa: PLC0415 - brings aiohttp
+    from segment_fetch.api.transport import Timeouts  # noqa: PLC0415 - brings aiohttp
 
     return Timeouts(connect=args.connect_timeout, read=args.read_timeout, total=args.timeout)
 
@@ -59,7 +59,6 @@ def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentCl
         base_url=args.base_url,
         rate=rate(args),
         connections=args.connections,
-        processes=getattr(args, "processes", 1),
         pace=state.pace(args.state, shell.environ),
         window=getattr(args, "window", timedelta(days=7)),
         split_above=getattr(args, "split_above", SPLIT_ABOVE),
@@ -76,7 +75,7 @@ def file_format(args: Namespace) -> FileFormat[Any]:
     if args.csv_safe and args.format != "csv":
         raise InputError("--csv-safe goes with --format csv; no other format needs such care")
     if args.format == "parquet":
-        from segment_fetch.sinks.parquet import Parquet  # noqa: PLC0415 - an optional extra
+        from segment_fetch.sinks.files.parquet import Parquet  # noqa: PLC0415 - an optional extra
 
         return Parquet()
     return Csv(safe=args.csv_safe) if args.format == "csv" else JsonLines()

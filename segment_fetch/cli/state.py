@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from segment_fetch.pace_store import PaceStore
+from segment_fetch.throttle.pace_store import PaceStore
 
 _NAME = "segment_fetch"
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from segment_fetch.cli.exits import InterruptedRunError
+from segment_fetch.cli.exit_codes import InterruptedRunError
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ import msgspec
 
 from segment_fetch.cli.words import plural, wrapped
 from segment_fetch.errors import lasting
-from segment_fetch.extract import Report
-from segment_fetch.query import format_time
-from segment_fetch.reading import SETTLED_AFTER_MS
+from segment_fetch.extraction.report import Report
+from segment_fetch.timerange import format_time
+from segment_fetch.windows.reader import SETTLED_AFTER_MS
 
 _LISTED = 5
 _LABEL = 14

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from segment_fetch.cli.exits import MEANINGS
+from segment_fetch.cli.exit_codes import MEANINGS
 
 PROGRAM = """\
 Extract LivePerson agent segments (Actual Handle Time API) completely, provably, restartably and fast."""

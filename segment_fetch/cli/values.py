@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Literal
 
 from segment_fetch.errors import InputError
-from segment_fetch.query import parse_time
+from segment_fetch.timerange import parse_time
 
 _SPAN = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from segment_fetch.sinks.base import Draft, Sink, Written
-from segment_fetch.sinks.files import CsvSink, FolderSink, JsonlSink
-from segment_fetch.sinks.formats import Csv, FileFormat, Format, JsonLines
-from segment_fetch.sinks.objects import ObjectSink
+from segment_fetch.sinks.files.folder import CsvSink, FolderSink, JsonlSink
+from segment_fetch.sinks.files.formats import Csv, FileFormat, Format, JsonLines
+from segment_fetch.sinks.objects.sink import ObjectSink
 from segment_fetch.sinks.stream import StreamSink
 
 if TYPE_CHECKING:
-    from segment_fetch.sinks.parquet import Parquet, ParquetSink
+    from segment_fetch.sinks.files.parquet import Parquet, ParquetSink
 
 __all__ = [
     "Csv",
@@ -29,7 +29,7 @@ __all__ = [
     "Written",
 ]
 
-_WITH_EXTRAS = {"Parquet": "parquet", "ParquetSink": "parquet"}
+_WITH_EXTRAS = {"Parquet": "files.parquet", "ParquetSink": "files.parquet"}
 
 
 def __getattr__(name: str) -> object:

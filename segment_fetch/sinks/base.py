@@ -9,10 +9,9 @@ from typing import Generic, TypeAlias
 
 from msgspec import Struct
 
-from segment_fetch.models import Segment
-from segment_fetch.order import Part
 from segment_fetch.query import Window
-from segment_fetch.wire import decode_lines
+from segment_fetch.wire.models import Part, Segment
+from segment_fetch.wire.raw_rows import decode_lines
 
 
 class Written(Struct, frozen=True):
@@ -116,23 +115,6 @@ class Sink(ABC, Generic[Part]):
         Unless overridden, its parts are held until it is proven, and then given to `write`.
         """
         return Held(self, window)
-
-    def helper(self) -> Sink[Part] | None:
-        """This destination for another process of the same run; None where no other process can write to it.
-
-        It is only encoded for, begun at and written to, never opened. What it writes counts for nothing before `adopt`,
-        which this process calls, and what is not adopted until `close` goes with it. It must be possible to pickle it.
-        """
-        return None
-
-    @property
-    def handles(self) -> tuple[int, ...]:
-        """Open files, once it is open, that the processes of helpers keep: so its lock is held until they all ended."""
-        return ()
-
-    def adopt(self, written: Written) -> None:
-        """Stores the window that a helper wrote, as `write` would have."""
-        raise NotImplementedError
 
     def keys(self, written: Written) -> Iterator[Key]:
         """Close time and id of each segment that was stored, in order; none where that cannot be read back.

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Protocol, TypeVar
 
-from segment_fetch.models import Segment
-from segment_fetch.order import Part
-from segment_fetch.wire import Lines, decode_lines
+from segment_fetch.wire.models import Part, Segment
+from segment_fetch.wire.raw_rows import Lines, decode_lines
 
 Part_co = TypeVar("Part_co", covariant=True)
 

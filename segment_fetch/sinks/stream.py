@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 from segment_fetch.errors import DestinationError
-from segment_fetch.models import Segment
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Sink, Written
-from segment_fetch.sinks.compression import check_compression, compressor
 from segment_fetch.sinks.encoding import encoded_lines
-from segment_fetch.sinks.formats import Format, JsonLines
+from segment_fetch.sinks.files.compression import check_compression, compressor
+from segment_fetch.sinks.files.formats import Format, JsonLines
+from segment_fetch.wire.models import Segment
 
 
 class StreamClosedError(DestinationError):

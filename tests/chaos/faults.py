@@ -18,8 +18,8 @@ from unittest import mock
 from msgspec import Struct, structs
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
+from segment_fetch.api.transport import Timeouts
 from segment_fetch.simulator import Dataset, Fault, Faults, Simulator
-from segment_fetch.transport import Timeouts
 from tests.chaos import ways
 
 NOW = 1_795_000_000.0
@@ -83,7 +83,7 @@ async def run(faults: Faults, seed: int, segments: int, outcome: Outcome, *, set
 async def run_kind(faults: Faults, runs: int, segments: int = 10_000) -> Outcome:
     """All runs of a kind, every other one of a window that is not settled yet."""
     outcome = Outcome()
-    with mock.patch("segment_fetch.gate.MIN_PAUSE_S", 0.01):
+    with mock.patch("segment_fetch.throttle.limiter.MIN_PAUSE_S", 0.01):
         for seed in range(1, runs + 1):
             await run(faults, seed, segments, outcome, settled=seed % 2 == 0)
     return outcome

@@ -20,15 +20,15 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+from segment_fetch.api.responses import raise_for_status, server_time
 from segment_fetch.errors import SegmentFetchError
-from segment_fetch.feed import PageAnswer
-from segment_fetch.models import SegmentPage
-from segment_fetch.order import in_order
-from segment_fetch.protocol import decode_page, raise_for_status, read_page, server_time
 from segment_fetch.query import Window
-from segment_fetch.reading import checked_view
 from segment_fetch.sinks import Csv, JsonLines
-from segment_fetch.wire import Lines
+from segment_fetch.windows.merge import in_order
+from segment_fetch.windows.reader import checked_view
+from segment_fetch.wire.models import SegmentPage
+from segment_fetch.wire.pages import PageAnswer, decode_page, read_page
+from segment_fetch.wire.raw_rows import Lines
 
 CORPUS = Path(__file__).parent.parent / "data" / "corpus"
 WINDOW = Window(1_652_389_200_000, 1_652_396_400_000)

@@ -1,6 +1,6 @@
 """Kills a running extraction with SIGKILL at moments by chance, runs it again, and holds the files against the truth.
 
-    python -m tests.chaos.kills --kills 200 [--processes 2]
+    python -m tests.chaos.kills --kills 200
 
 Every few kills hit the same extraction in a row, before it may end. A run after a kill asks for no window that
 the manifest had as complete.
@@ -21,9 +21,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from segment_fetch.query import format_time, parse_time
+from segment_fetch.manifest.verify import audit
 from segment_fetch.simulator import Bearer, Dataset, Simulator
-from segment_fetch.verify import audit
+from segment_fetch.timerange import format_time, parse_time
 
 DAY_MS = 86_400_000
 IN_A_ROW = 12
@@ -33,8 +33,7 @@ TOKEN = "kills-token"
 class Job:
     """The command, extracting ten windows from a simulator into a folder; about a second and a half of work."""
 
-    def __init__(self, simulator: Simulator, folder: Path, processes: int = 1) -> None:
-        self.processes = processes
+    def __init__(self, simulator: Simulator, folder: Path) -> None:
         self.simulator = simulator
         self.folder = folder
 
@@ -49,7 +48,6 @@ class Job:
             "--window": "1d",
             "--rate": "none",
             "--connections": "2",
-            "--processes": str(self.processes),
         }
         command = [
             sys.executable,
@@ -114,7 +112,7 @@ def _count_repeats(job: Job, done: list[tuple[int, int]], outcome: Outcome) -> N
     outcome.repeated += len(asked & set(done))
 
 
-def run(kills: int, seed: int = 1, processes: int = 1) -> Outcome:
+def run(kills: int, seed: int = 1) -> Outcome:
     """So many kills, in rows; after each row the extraction is run to its end."""
     outcome, chance = Outcome(), random.Random(seed)
     with simulator().in_thread() as served, tempfile.TemporaryDirectory() as name:
@@ -122,7 +120,7 @@ def run(kills: int, seed: int = 1, processes: int = 1) -> Outcome:
         row = 0
         while outcome.kills < kills:
             row += 1
-            job = Job(served, Path(name) / str(row), processes)
+            job = Job(served, Path(name) / str(row))
             for _ in range(min(IN_A_ROW, kills - outcome.kills)):
                 kill_once(job, chance.uniform(0.2, 1.4), outcome)
             code, _ = job.finish()
@@ -135,10 +133,9 @@ def main() -> int:
     """Prints what was found; exit code 1 if anything was lost, doubled or repeated."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="processes to kill")
-    parser.add_argument("--processes", type=int, choices=(1, 2), default=1, help="of each extraction (default: 1)")
     options = parser.parse_args()
     started = time.monotonic()
-    seen = run(options.kills, processes=options.processes)
+    seen = run(options.kills)
     print(f"{seen.kills} kills, {seen.different} different results, {seen.repeated} complete windows asked for again, ")
     print(f"{seen.failed} failed runs after them; {time.monotonic() - started:.0f} s")
     return 1 if seen.different or seen.repeated or seen.failed else 0

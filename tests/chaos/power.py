@@ -26,10 +26,10 @@ from typing import Any, BinaryIO
 from msgspec import Struct
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
+from segment_fetch.manifest.verify import audit
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.sinks import CsvSink, FolderSink, JsonlSink, ParquetSink
-from segment_fetch.sinks.disk import Disk
-from segment_fetch.verify import audit
+from segment_fetch.sinks.files.disk import Disk
 
 NOW = 1_795_000_000.0
 DAY_MS = 86_400_000

@@ -13,10 +13,10 @@ import pytest
 
 from segment_fetch import DestinationError
 from segment_fetch.errors import TransientError
-from segment_fetch.models import SegmentPage
 from segment_fetch.simulator import Faults
-from segment_fetch.sinks.disk import Disk
-from segment_fetch.wire import COMPILED
+from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.wire.models import SegmentPage
+from segment_fetch.wire.raw_rows import COMPILED
 from tests.chaos import drift, faults, fuzz, kills, power
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from segment_fetch.cli.app import main
 from segment_fetch.simulator import OAuth1, Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.support import ACCOUNT, SECRETS, Result, environ, settled
 
 Run: TypeAlias = Callable[..., Result]

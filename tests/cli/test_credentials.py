@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segment_fetch.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
+from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
 from segment_fetch.cli import credentials
 from segment_fetch.errors import CredentialsError
 from tests.cli.conftest import Run

@@ -198,7 +198,7 @@ def test_the_commands_of_the_documentation(
 
 @pytest.mark.parametrize(("scheme", "extra"), [("duckdb", "duckdb"), ("postgresql", "postgres")])
 def test_a_missing_extra_is_named(run: Run, scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, f"segment_fetch.sinks.{extra}", raising=False)
+    monkeypatch.delitem(sys.modules, f"segment_fetch.sinks.tables.{extra}", raising=False)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     result = run("verify", "--out", f"{scheme}:///out")
     assert result.code == 2

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from segment_fetch.cli import demo
-from segment_fetch.query import oldest_start, parse_time
-from segment_fetch.reading import SETTLED_AFTER_MS
+from segment_fetch.cli.commands import demo
+from segment_fetch.timerange import oldest_start, parse_time
+from segment_fetch.windows.reader import SETTLED_AFTER_MS
 from tests.cli.conftest import Run
 from tests.cli.support import command, environ, lines_in, on_terminal, process, shown, started, until
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from segment_fetch.api import SegmentApi
+from segment_fetch.api.endpoints import SegmentApi
 from segment_fetch.simulator import Bearer, ClientCredentials, Dataset, Fault, Faults, Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import NO_DELAYS, SECRETS, Result, assert_no_secret, settled
 

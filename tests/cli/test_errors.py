@@ -15,12 +15,12 @@ import orjson
 import pytest
 
 from segment_fetch import errors
-from segment_fetch.api import SegmentApi
-from segment_fetch.cli import exits
+from segment_fetch.api.endpoints import SegmentApi
+from segment_fetch.cli import exit_codes
 from segment_fetch.cli.app import exit_code
 from segment_fetch.client import SegmentClient
 from segment_fetch.simulator import Fault, Faults, Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import (
     AT_ONCE,
@@ -140,7 +140,7 @@ def test_a_failure_after_something_was_read(
             api.faults = Faults(error_503=1.0)
 
     lines: list[str] = []
-    monkeypatch.setattr("segment_fetch.cli.shell.Shell._line", fail_later)
+    monkeypatch.setattr("segment_fetch.cli.console.Shell._line", fail_later)
     result = _extract(run, api.base_url, tmp_path, "--connections", "1", "--window", "1d", "--patience", "0s")
     assert result.code == 3
     assert "the service failed with 503" in lines[-2]
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full(run: Run, api: Simulator, tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("segment_fetch.sinks.disk.Disk.write", full)
+        patch.setattr("segment_fetch.sinks.files.disk.Disk.write", full)
         result = _extract(run, api.base_url, tmp_path)
     assert result.code == 3
     assert "no space left" in result.err
@@ -294,7 +294,7 @@ def test_an_interrupt_before_anything_runs(run: Run, monkeypatch: pytest.MonkeyP
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segment_fetch.cli.plan.run", interrupted)
+    monkeypatch.setattr("segment_fetch.cli.commands.plan.run", interrupted)
     result = run("plan", "--from", "now-1d")
     assert result.code == 130
     assert "warning: interrupted" in result.err
@@ -325,9 +325,9 @@ def test_a_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (errors.DestinationError("x"), 2, 3),
         (errors.SchemaError("x", "$"), 3, 3),
         (errors.IncompleteError("x", []), 3, 3),
-        (exits.InterruptedRunError(2), 130, 130),
-        (exits.InterruptedRunError(15), 143, 143),
-        (exits.OutputError(BrokenPipeError()), 3, 3),
+        (exit_codes.InterruptedRunError(2), 130, 130),
+        (exit_codes.InterruptedRunError(15), 143, 143),
+        (exit_codes.OutputError(BrokenPipeError()), 3, 3),
         (ValueError("x"), 70, 70),
     ],
 )

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import AT_ONCE, Result, assert_no_secret, command, spanning
 from tests.support_objects import DROP_BEFORE, Answer, Asked, Bucket

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from segment_fetch.cli import parser, simulate_options, texts, values
-from segment_fetch.cli.exits import MEANINGS
+from segment_fetch.cli import arguments, texts, values
+from segment_fetch.cli.commands import simulate_options
+from segment_fetch.cli.exit_codes import MEANINGS
 from segment_fetch.cli.program import program
 from segment_fetch.cli.words import wrapped
 from tests.cli.conftest import Run
@@ -41,7 +42,7 @@ def test_help_names_every_command_and_variable(run: Run) -> None:
 
 
 def test_every_option_has_a_help_text() -> None:
-    _, parsers = parser.build()
+    _, parsers = arguments.build()
     for name, command_parser in parsers.items():
         for action in command_parser._actions:
             assert action.help, f"{name} {action.option_strings}"
@@ -132,7 +133,7 @@ def test_examples_can_be_parsed() -> None:
     for examples in written:
         joined = examples.replace("\\\n", " ").replace("|\n      gzip > yesterday.jsonl.gz", "")
         for line in joined.splitlines():
-            assert parser.parse(line.split()[1:]).command in COMMANDS
+            assert arguments.parse(line.split()[1:]).command in COMMANDS
 
 
 def test_help_starts_fast() -> None:
@@ -174,5 +175,5 @@ def test_called_as_a_module_it_goes_by_its_name(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_number_below_zero_is_named_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parser.parse(["demo", "--segments", "-5"])
+        arguments.parse(["demo", "--segments", "-5"])
     assert "must be at least 0" in capsys.readouterr().err

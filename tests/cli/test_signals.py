@@ -11,7 +11,7 @@ from subprocess import DEVNULL, Popen
 import pytest
 
 from segment_fetch.simulator import Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import AT_ONCE, lines_in, settled, spanning, started, until
 

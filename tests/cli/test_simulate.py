@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 import pytest
 
-from segment_fetch.cli import parser, simulate
-from segment_fetch.cli.shell import Shell
+from segment_fetch.cli import arguments
+from segment_fetch.cli.commands import simulate
+from segment_fetch.cli.console import Shell
 from segment_fetch.simulator import AtOnce, Dataset, OAuth1, RateLimit, Simulator, SlidingWindow
 from tests.cli.conftest import Run
 from tests.cli.support import AT_ONCE, SECRETS, environ, lines_in, started
@@ -120,7 +121,7 @@ def _settings(monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
         return Simulator(dataset, **settings)
 
     monkeypatch.setattr(simulate, "Simulator", note)
-    args = parser.parse(["simulate", *argv])
+    args = arguments.parse(["simulate", *argv])
     shell = Shell(args, argv, {})
     simulate._simulator(args, shell, simulate._access(args, shell))
     return made

@@ -30,7 +30,7 @@ def test_answers_are_decompressed_with_isal_where_it_is_installed(monkeypatch: p
 
 def test_the_library_leaves_the_decompression_of_its_application_alone() -> None:
     code = (
-        "import aiohttp.compression_utils as c, segment_fetch, segment_fetch.transport, zlib, sys;"
+        "import aiohttp.compression_utils as c, segment_fetch, segment_fetch.api.transport, zlib, sys;"
         "sys.exit(c.ZLibBackend._zlib_backend is not zlib)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
-from segment_fetch.sinks.locks import locked
+from segment_fetch.sinks.files.locks import locked
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import AT_ONCE, assert_no_secret, command, lines_in, process
 

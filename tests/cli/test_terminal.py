@@ -25,7 +25,7 @@ from segment_fetch.events import (
 )
 from segment_fetch.query import Window
 from segment_fetch.simulator import Simulator
-from segment_fetch.simulator.pytest_plugin import SimulatorFactory
+from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY
 from tests.cli.support import AT_ONCE, command, on_terminal, process, settled, shown, spanning
 

@@ -12,11 +12,11 @@ import duckdb
 import pytest
 
 from segment_fetch import Segment, Window
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_columns
-from segment_fetch.manifest import WindowEntry
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import Sink
-from segment_fetch.sinks.duckdb import DuckDbSink
-from segment_fetch.sinks.table_drafts import TableDraft
+from segment_fetch.sinks.tables.drafts import TableDraft
+from segment_fetch.sinks.tables.duckdb import DuckDbSink
+from segment_fetch.testing import Medium, Record, SinkConformance, as_columns
 
 ROWS = """SELECT * REPLACE (epoch_ms(start_time) AS start_time, epoch_ms(end_time) AS end_time) FROM agent_segments
           WHERE epoch_ms(end_time) >= $1 AND epoch_ms(end_time) < $2 ORDER BY end_time, segment_id"""

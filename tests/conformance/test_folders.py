@@ -14,11 +14,11 @@ import pytest
 from msgspec import UNSET
 
 from segment_fetch import Segment
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_json
-from segment_fetch.manifest import WindowEntry
-from segment_fetch.models import SEGMENT_FIELDS
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import CsvSink, JsonlSink, Sink
-from segment_fetch.sinks.disk import Disk
+from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.testing import Medium, Record, SinkConformance, as_json
+from segment_fetch.wire.models import SEGMENT_FIELDS
 from tests.support_runs import manifest, names, unpacked
 from tests.support_sinks import LoggedDisk
 

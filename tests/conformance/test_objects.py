@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from segment_fetch import Segment
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_columns, as_json
-from segment_fetch.manifest import WindowEntry
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import JsonLines, ObjectSink, Sink
-from segment_fetch.sinks.parquet import Parquet
+from segment_fetch.sinks.files.parquet import Parquet
+from segment_fetch.testing import Medium, Record, SinkConformance, as_columns, as_json
 from tests.conformance.test_parquet import ParquetFolder, rows_of
 from tests.support_objects import Answer, Asked, Bucket
 from tests.support_runs import unpacked

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from segment_fetch import Segment
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_columns
-from segment_fetch.manifest import WindowEntry
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import Sink
-from segment_fetch.sinks.disk import Disk
-from segment_fetch.sinks.parquet import ParquetSink
+from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.sinks.files.parquet import ParquetSink
+from segment_fetch.testing import Medium, Record, SinkConformance, as_columns
 from tests.conformance.test_folders import Folder
 from tests.support_runs import manifest
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from segment_fetch import Segment
-from segment_fetch.conformance import Medium, Record, SinkConformance, as_columns
-from segment_fetch.manifest import WindowEntry
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import Sink
-from segment_fetch.sinks.database import Database
-from segment_fetch.sinks.postgres import PostgresSink
+from segment_fetch.sinks.tables.database import Database
+from segment_fetch.sinks.tables.postgres import PostgresSink
+from segment_fetch.testing import Medium, Record, SinkConformance, as_columns
 from tests.support_postgres import Postgres
 
 ROWS = """

@@ -1,0 +1,278 @@
+"""HTTP: one attempt at one request, and its faults in this library's words. The only user of aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import re
+import ssl
+import urllib.request
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeVar
+
+import aiohttp
+from msgspec import Struct
+from yarl import URL
+
+from segment_fetch.errors import InputError, ServiceError, TooLargeError, TransientError
+from segment_fetch.query import is_loopback
+
+MAX_BODY = 64 * 1024 * 1024
+"""Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""
+
+_MOST_SCRATCH = 4 * 1024 * 1024
+
+T = TypeVar("T")
+
+Sign = Callable[[], Awaitable[str]]
+"""Gives the `Authorization` header of one attempt."""
+
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
+_LONGEST_HOST = 253
+_PORT = re.compile(r":(\d{1,9})/?$", re.ASCII)
+_HIGHEST_PORT = 65_535
+_CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+
+
+class Timeouts(Struct, frozen=True):
+    """Seconds: to connect, between two pieces of an answer, and for one attempt in all."""
+
+    connect: float = 10.0
+    read: float = 30.0
+    total: float = 120.0
+
+    def __post_init__(self) -> None:
+        if not all(seconds > 0 for seconds in (self.connect, self.read, self.total)):
+            raise InputError("timeouts: must be above zero seconds")
+
+
+class _Proxy(Struct, frozen=True):
+    """Where requests go through, and what authorises them there."""
+
+    url: URL | None = None
+    headers: Mapping[str, str] | None = None
+
+
+class Reply(Struct, frozen=True):
+    """An answer as it came; `body` is decompressed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes | memoryview
+
+
+def _is_host(host: str) -> bool:
+    """Whether a name can be looked up at all, or is an address."""
+    return ":" in host or (len(host) <= _LONGEST_HOST and _NAME.fullmatch(host) is not None)
+
+
+def checked_base(url: str) -> str:
+    """A base URL that credentials may be sent to: https, or plain http on this machine. InputError else."""
+    try:
+        parsed = URL(url)
+        host, port = parsed.host, parsed.port
+    except ValueError:
+        port_given = _PORT.search(url)
+        if port_given and int(port_given[1]) > _HIGHEST_PORT:
+            raise InputError(f"base URL: port {port_given[1]} is out of range: 65535 is the highest") from None
+        raise InputError("base URL: is not a URL; write https://host or http://127.0.0.1:8080") from None
+    if "@" in url:
+        raise InputError("base URL: must not hold a user name or password; credentials have their own settings")
+    if not host or not port or parsed.scheme not in ("http", "https") or not _is_host(host):
+        raise InputError(f"base URL {url!r}: write https://host or http://127.0.0.1:8080")
+    if parsed.path not in ("", "/") or parsed.query_string or parsed.fragment:
+        raise InputError(f"base URL {url!r}: give the scheme, host and port only, without a path")
+    if parsed.scheme == "http" and not is_loopback(host):
+        raise InputError(f"base URL {url!r}: plain http would show the credentials to the network; use https")
+    return str(parsed.origin())
+
+
+class Transport:
+    """A session, the caller's or its own, of which at most `connections` requests are in use at once."""
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        connections: int = 16,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        timeouts = timeouts or Timeouts()
+        self._scratch = bytearray()
+        self._given = session
+        self._own: aiohttp.ClientSession | None = None
+        self._slots = asyncio.Semaphore(connections)
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
+        )
+        self._tls: ssl.SSLContext | None = None
+        self._proxies: dict[str, _Proxy | None] = {}
+        self._headers = {
+            "Accept": "application/json",
+            "User-Agent": f"segment_fetch/{version('segment-fetch')}",
+        }
+
+    @property
+    def _session(self) -> aiohttp.ClientSession:
+        if self._given is not None:
+            if self._given.closed:
+                raise InputError("the session that was given is closed")
+            return self._given
+        if self._own is None:
+            connector = aiohttp.TCPConnector(limit=0)  # the slots are the limit; a token must not wait for one
+            self._own = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._own
+
+    async def close(self) -> None:
+        """Closes the session if it is its own."""
+        if self._own is not None:
+            await self._own.close()
+            self._own = None
+
+    async def page(self, url: str, sign: Sign, take: Callable[[Reply], T]) -> T:
+        """One attempt at a page, which `take` is given; its body is gone afterwards, as its memory serves the next.
+
+        Waits while `connections` others are in flight. Raises as `send`, and what `take` raises.
+        """
+        async with self._slots:
+            return await self._sent("GET", url, sign, None, take)
+
+    async def send(self, method: str, url: str, *, form: Mapping[str, str] | None = None) -> Reply:
+        """One attempt. Raises TransientError for a fault of the network, ServiceError where another try is no use."""
+        return await self._sent(method, url, None, form, _kept)
+
+    async def _sent(
+        self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
+    ) -> T:
+        try:
+            return await self._send(method, url, sign, form, take)
+        except aiohttp.ClientConnectorCertificateError:
+            raise ServiceError(
+                f"the certificate of {URL(url).host} is not trusted; for a company's own authority name its file "
+                "in SSL_CERT_FILE"
+            ) from None
+        except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError):
+            raise TransientError("the proxy that HTTPS_PROXY names refused or failed the connection") from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise TransientError(_fault(error, URL(url).host)) from None
+
+    async def _send(
+        self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
+    ) -> T:
+        async def signed(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+            # Here rather than before: aiohttp repeats a request by itself when a kept connection turns out closed,
+            # and a repeated nonce would be refused.
+            if sign is not None:
+                request.headers["Authorization"] = await sign()
+            return await handler(request)
+
+        target = URL(url, encoded=True)
+        proxy = self._proxy(target) or _Proxy()
+        async with self._session.request(
+            method,
+            target,
+            data=form,
+            headers=self._headers,
+            allow_redirects=False,
+            raise_for_status=False,
+            timeout=self._timeout,
+            ssl=self._context() if target.scheme == "https" else True,
+            proxy=proxy.url,
+            proxy_headers=proxy.headers,
+            auto_decompress=True,
+            middlewares=(signed,),
+        ) as response:
+            pieces = await _pieces(response)
+            with self._joined(pieces) as body:
+                return take(Reply(response.status, response.headers, body))
+
+    def _joined(self, pieces: Sequence[bytes]) -> memoryview:
+        """The body; of several pieces in memory that serves each answer in turn, as fresh memory costs time, too."""
+        if len(pieces) == 1:
+            return memoryview(pieces[0])
+        size = sum(map(len, pieces))
+        if not size <= len(self._scratch) <= max(size, _MOST_SCRATCH):
+            self._scratch = bytearray(size + size // 8)
+        body, end = memoryview(self._scratch), 0
+        for piece in pieces:
+            begin, end = end, end + len(piece)
+            body[begin:end] = piece
+        return body[:size]
+
+    def _context(self) -> ssl.SSLContext:
+        """Certificates are checked even where the caller's session would not."""
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            for name in _CA_VARIABLES:
+                _trust(self._tls, name, os.environ.get(name))
+        return self._tls
+
+    def _proxy(self, url: URL) -> _Proxy | None:
+        """The proxy that the environment names for a host. Asked once a host; aiohttp would ask a thread each time."""
+        host = url.host or ""
+        if host not in self._proxies:
+            local = is_loopback(host)
+            if local and self._session.trust_env and _environment_proxy(url.scheme, host):
+                raise InputError(f"the session that was given sends what is for {host} to a proxy; name it in NO_PROXY")
+            self._proxies[host] = None if local else _environment_proxy(url.scheme, host)
+        return self._proxies[host]
+
+
+def _trust(context: ssl.SSLContext, variable: str, path: str | None) -> None:
+    if not path:
+        return
+    try:
+        context.load_verify_locations(**{"capath" if Path(path).is_dir() else "cafile": path})
+    except (OSError, ssl.SSLError) as error:
+        raise InputError(f"{variable} names {path!r}, which cannot be read as certificates: {error}") from None
+
+
+def _environment_proxy(scheme: str, host: str) -> _Proxy | None:
+    named = urllib.request.getproxies().get(scheme)
+    if not named or urllib.request.proxy_bypass(host):
+        return None
+    try:
+        url = URL(named if "://" in named else f"http://{named}")
+        bare = url.origin()
+    except ValueError:
+        raise InputError(f"{scheme.upper()}_PROXY: is not a URL; write http://host:port") from None
+    if bare.scheme not in ("http", "https"):
+        raise InputError(f"{scheme.upper()}_PROXY: a proxy of the kind {bare.scheme} is not supported; only http is")
+    if not url.user:
+        return _Proxy(bare)
+    basic = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return _Proxy(bare, {"Proxy-Authorization": f"Basic {basic}"})
+
+
+def _kept(reply: Reply) -> Reply:
+    return Reply(reply.status, reply.headers, bytes(reply.body))
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> list[bytes]:
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await response.content.readany():
+        size += len(piece)
+        if size > MAX_BODY:
+            raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
+        pieces.append(piece)
+    return pieces
+
+
+def _fault(error: Exception, host: str | None) -> str:
+    """What happened, without the request: its URL or headers could hold what must not be shown."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name {host} cannot be resolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return f"the TLS connection to {host} failed"
+    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
+        reason = getattr(error, "strerror", None) or "timed out"
+        return f"no connection to {host}: {reason}"
+    if isinstance(error, TimeoutError):
+        return "the answer stalled"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer broke off"
+    return "the connection was dropped"

@@ -1,0 +1,210 @@
+"""`doctor`: each step on the way to the first segment, and how to mend the one that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from argparse import Namespace
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from segment_fetch.api.endpoints import SEGMENTS_SERVICE, SegmentApi
+from segment_fetch.api.responses import PERMISSION
+from segment_fetch.api.transport import Transport, checked_base
+from segment_fetch.cli import exit_codes, settings, stopping
+from segment_fetch.cli.app import exit_code
+from segment_fetch.cli.console import Shell
+from segment_fetch.cli.credentials import Credentials
+from segment_fetch.cli.logs import say
+from segment_fetch.cli.words import plural, width, wrapped
+from segment_fetch.errors import (
+    CredentialsError,
+    InputError,
+    RequestRefusedError,
+    SegmentFetchError,
+    ServiceError,
+    ThrottledError,
+    TransientError,
+    lasting,
+)
+from segment_fetch.query import Query, Window
+from segment_fetch.throttle.limiter import MIN_PAUSE_S, Gate
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.wire.pages import PageAnswer
+
+_CLOCK_GOOD_S = 30.0
+_CLOCK_BAD_S = 180.0
+_LOOKED_AT_MS = 24 * 3_600_000
+_LABEL = 21
+
+
+class Check(Struct, frozen=True, omit_defaults=True):
+    """One line. `code` is the exit code that a failure leads to."""
+
+    name: str
+    status: Literal["ok", "warning", "failed"]
+    detail: str
+    mend: str = ""
+    code: int = exit_codes.OK
+
+
+class Doctor:
+    """Runs the checks of one account and tells each as it is done."""
+
+    def __init__(self, args: Namespace, shell: Shell) -> None:
+        self._args = args
+        self._shell = shell
+        self.checks: list[Check] = []
+
+    @property
+    def code(self) -> int:
+        """The exit code: that of the first failure."""
+        return next((check.code for check in self.checks if check.status == "failed"), exit_codes.OK)
+
+    def tell(self, check: Check) -> None:
+        """Notes a check, and shows it at once where people read."""
+        self.checks.append(check)
+        if not self._args.json and not (self._shell.quiet and check.status == "ok"):
+            self._shell.out(as_text(check, width()))
+
+    def failed(self, name: str, error: SegmentFetchError, mend: str = "") -> None:
+        """Notes a failure."""
+        self.tell(Check(name, "failed", error.message, mend, exit_code(error, progressed=False)))
+
+    async def examine(self, credentials: Credentials) -> None:
+        """Every check that needs the network, until one fails."""
+        args = self._args
+        transport = Transport(timeouts=settings.timeouts(args))
+        try:
+            base = None if args.base_url is None else checked_base(args.base_url)
+            query = Query(credentials.account, args.source)
+            gate = Gate(None)
+            api = SegmentApi(query, credentials.auth, transport, gate, retry=settings.retry(args), base_url=base)
+            if await self._domain(api):
+                await self._segments(api, credentials)
+        finally:
+            await transport.close()
+
+    async def _domain(self, api: SegmentApi) -> bool:
+        try:
+            base = await api.base(SEGMENTS_SERVICE)
+        except CredentialsError as error:
+            self.failed("domain", error)
+        except SegmentFetchError as error:
+            self.failed("domain", error, _way(error))
+        else:
+            how = "given by --base-url" if self._args.base_url else "found by the Domain API"
+            self.tell(Check("domain", "ok", f"{base}, {how}"))
+            return True
+        return False
+
+    async def _segments(self, api: SegmentApi, credentials: Credentials) -> None:
+        now_ms = int(time.time() * 1000)
+        try:
+            answer = await _asked(api, settings.retry(self._args), Window(now_ms - _LOOKED_AT_MS, now_ms))
+        except SegmentFetchError as error:
+            off_s = self._clock(api, refused=isinstance(error, CredentialsError))
+            self._refused(error, credentials, reached=api.server_ms is not None, off_s=off_s)
+            return
+        self._clock(api, refused=False)
+        self._allowed(credentials)
+        count = answer.page.pagination.count
+        self.tell(Check("query", "ok", f"{plural(count, 'segment')} closed in the last 24 hours"))
+
+    def _clock(self, api: SegmentApi, *, refused: bool) -> float:
+        """Seconds by which the local clock is ahead of the server's; 0 where the server was not reached."""
+        if api.server_ms is None:
+            return 0.0
+        off_s = time.time() - api.server_ms / 1000 - 0.5  # the header has whole seconds
+        detail = f"{lasting(abs(off_s))} {'ahead of' if off_s > 0 else 'behind'} the server's"
+        mend = "set this machine's clock (NTP): OAuth 1.0 is refused when it is off by some minutes"
+        if abs(off_s) <= _CLOCK_GOOD_S:
+            self.tell(Check("clock", "ok", detail))
+        elif refused and abs(off_s) > _CLOCK_BAD_S:
+            self.tell(Check("clock", "failed", detail, mend, exit_codes.CREDENTIALS))
+        else:
+            self.tell(Check("clock", "warning", detail, mend))
+        return off_s
+
+    def _allowed(self, credentials: Credentials) -> None:
+        self.tell(Check("credentials", "ok", f"the {credentials.kind} from {credentials.place} is accepted"))
+        self.tell(Check("permission", "ok", PERMISSION))
+
+    def _refused(self, error: SegmentFetchError, credentials: Credentials, *, reached: bool, off_s: float) -> None:
+        grant = f"let an administrator give the API key the permission {PERMISSION}"
+        if isinstance(error, RequestRefusedError) and error.status == 404:
+            self.failed("query", error)
+        elif isinstance(error, RequestRefusedError):
+            self._allowed(credentials)
+            self.failed("query", error, "mend what the API names; check --source")
+        elif not isinstance(error, CredentialsError):
+            self.failed("query", error, _way(error))
+        elif error.status == 403 or (reached and credentials.kind == "OAuth 2.0 client"):
+            self.tell(Check("credentials", "ok", f"the {credentials.kind} from {credentials.place} is known"))
+            self.failed("permission", error, grant)
+        elif abs(off_s) > _CLOCK_BAD_S:
+            self.failed("credentials", error, "set the clock first, then run this again")
+        else:
+            check = f"compare the values in {credentials.place} with LivePerson's console"
+            self.failed("credentials", error, f"{check}; if they are right, {grant}" if reached else check)
+
+
+def _way(error: SegmentFetchError) -> str:
+    """What to do about a way that does not lead to the service; some errors say it themselves."""
+    if isinstance(error, InputError) or "SSL_CERT_FILE" in error.message:
+        return ""
+    return "check --base-url, the network, the name service and HTTPS_PROXY; if they are right, try again later"
+
+
+async def _asked(api: SegmentApi, policy: RetryPolicy, window: Window) -> PageAnswer:
+    """One small page, asked for again as the options say."""
+    failures = 0
+    while True:
+        try:
+            return await api.page(window, 0, 1)
+        except TransientError as error:
+            failures += 1
+            delay = policy.delay(error.kind, failures, random.random)
+            if delay is None:
+                times = "" if failures == 1 else f", {failures} times"
+                raise ServiceError(f"{error.message}{times}", status=error.status) from None
+            if isinstance(error, ThrottledError):
+                delay = max(delay, MIN_PAUSE_S, error.retry_after or 0.0)
+            say("info", "retrying", f"{error.message}; asking again after {delay:.1f} s")
+            await asyncio.sleep(delay)
+
+
+def run(args: Namespace, shell: Shell) -> int:
+    """The command. Returns its exit code."""
+    doctor = Doctor(args, shell)
+    try:
+        credentials = shell.credentials()
+    except SegmentFetchError as error:
+        doctor.failed("settings", error)
+    else:
+        detail = f"account {credentials.account}, {credentials.kind} from {credentials.place}"
+        doctor.tell(Check("settings", "ok", detail))
+        stopping.run(doctor.examine(credentials), shell.on_signal)
+    if args.json:
+        shell.report("", as_json(doctor))
+    return doctor.code
+
+
+def as_json(doctor: Doctor) -> dict[str, Any]:
+    """The checks for programs."""
+    checks = [
+        {"name": check.name, "status": check.status, "detail": check.detail, "mend": check.mend or None}
+        for check in doctor.checks
+    ]
+    return {"command": "doctor", "ok": doctor.code == exit_codes.OK, "exit_code": doctor.code, "checks": checks}
+
+
+def as_text(check: Check, columns: int) -> str:
+    """A check as a line, and its mend as another."""
+    hang = " " * _LABEL
+    text = wrapped(f"{check.status:<8} {check.name:<12}{check.detail}", columns, hang=hang)
+    if check.mend:
+        text += "\n" + wrapped(f"{'':<9}{'mend:':<12}{check.mend}", columns, hang=hang)
+    return text

@@ -1,0 +1,69 @@
+"""`plan`: what an extraction would read; nothing is kept."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from segment_fetch.cli import exit_codes, settings, stopping
+from segment_fetch.cli.console import Shell
+from segment_fetch.cli.words import per_second, plural, width, wrapped
+from segment_fetch.client import Rate
+from segment_fetch.errors import lasting
+from segment_fetch.timerange import format_time
+from segment_fetch.windows.planning import Plan
+
+
+def run(args: Namespace, shell: Shell) -> int:
+    """The command. Returns its exit code; errors of the library pass through."""
+    client = settings.client(args, shell.credentials(), shell)
+
+    async def work() -> Plan:
+        async with client:
+            return await client.plan(args.start, args.end, clamp=args.clamp)
+
+    with shell.progress():
+        plan = stopping.run(work(), shell.on_signal)
+    rate = settings.rate(args)
+    shell.report(as_text(plan, width()), as_json(plan, rate))
+    return exit_codes.OK
+
+
+def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
+    """The plan for programs."""
+    windows = [
+        {"from": format_time(at.window.start), "to": format_time(at.window.end), "count": at.count, "pages": at.pages}
+        for at in plan.windows
+    ]
+    totals = {"windows": len(windows), "segments": plan.segments, "pages": plan.pages}
+    return {"command": "plan", "totals": totals, **_estimate(plan, rate), "windows": windows}
+
+
+def _estimate(plan: Plan, rate: Rate) -> dict[str, Any]:
+    """What `--rate` said, the rate that the estimate reckons with, and the estimate."""
+    return {"rate": rate, "assumed_rate": plan.rate, "seconds": plan.seconds}
+
+
+def as_text(plan: Plan, columns: int) -> str:
+    """The plan for people: a line for each window, and the totals."""
+    rows = [("from (UTC)", "to (UTC)", "count", "pages")]
+    rows += [(_short(at.window.start), _short(at.window.end), f"{at.count:,}", f"{at.pages:,}") for at in plan.windows]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{start:<{widths[0]}} {end:<{widths[1]}} {count:>{widths[2]}} {pages:>{widths[3]}}"
+        for start, end, count, pages in rows
+    ]
+    return "\n".join([*lines, wrapped(_totals(plan), columns)])
+
+
+def _totals(plan: Plan) -> str:
+    totals = f"{plural(len(plan.windows), 'window')}, {plural(plan.segments, 'segment')}, {plural(plan.pages, 'page')}"
+    if plan.seconds is None or plan.rate is None:
+        return f"{totals}; without a rate there is no estimate of the time."
+    known = "" if plan.rate_known else ", which is a guess: the API's limit is not known yet"
+    return f"{totals}; about {lasting(plan.seconds)} at {per_second(plan.rate)} requests a second{known}."
+
+
+def _short(ms: int) -> str:
+    """2026-11-01 08:00:00.123: 23 columns at most, so that a row fits into 60."""
+    return format_time(ms).replace("T", " ").removesuffix("Z")

@@ -1,0 +1,104 @@
+"""`verify`: is a folder what its manifest says, and does the API still say the same?"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+import msgspec
+
+from segment_fetch.cli import destinations, exit_codes, settings, stopping
+from segment_fetch.cli.console import Shell
+from segment_fetch.cli.words import plural, shown, width, wrapped
+from segment_fetch.errors import InputError
+from segment_fetch.manifest.format import Manifest, WindowEntry
+from segment_fetch.manifest.verify import Audit, Finding
+from segment_fetch.query import Window
+from segment_fetch.timerange import oldest_start
+
+_LISTED = 50
+
+
+def run(args: Namespace, shell: Shell) -> int:
+    """The command. Returns its exit code; errors of the library pass through."""
+    found = destinations.audit(args.out, shell)
+    compared = 0
+    if args.against_api:
+        compared, differing = _against_api(args, shell)
+        found = msgspec.structs.replace(found, findings=(*found.findings, *differing))
+    code = exit_codes.OK if found.sound else exit_codes.INCOMPLETE
+    text = as_text(found, args.out, compared, width())
+    if shell.quiet and not args.json and not found.sound:
+        shell.out(text)
+    shell.report(text, as_json(found, shown(args.out), compared, code))
+    return code
+
+
+def _against_api(args: Namespace, shell: Shell) -> tuple[int, list[Finding]]:
+    """How many windows the API still serves, and those of which it has another number of segments."""
+    manifest = destinations.manifest(args.out, shell)
+    credentials = shell.credentials()
+    if credentials.account != manifest.query.get("account"):
+        raise InputError(f"{args.out} holds account {manifest.query.get('account')}, not {credentials.account}")
+    args.source = manifest.query.get("source", args.source)
+    for name, value in _filters(manifest).items():
+        setattr(args, name, value)
+    client = settings.client(args, credentials, shell)
+    entries = {entry.window: entry for entry in manifest.windows if entry.status != "unproven"}
+
+    async def work() -> dict[Window, int]:
+        async with client:
+            oldest = oldest_start(client.now_ms())
+            return await client.counts(window for window in entries if window.start > oldest)
+
+    with shell.progress():
+        counts = stopping.run(work(), shell.on_signal)
+    return len(counts), [
+        _difference(entries[window], count) for window, count in counts.items() if count != entries[window].count
+    ]
+
+
+def _filters(manifest: Manifest) -> dict[str, str]:
+    names = {"AgentId": "agent_id", "SkillId": "skill_id", "GroupId": "group_id"}
+    names |= {"EmployeeId": "employee_id", "ConversationId": "conversation_id"}
+    return {names[name]: value for name, value in manifest.query.get("filters", {}).items() if name in names}
+
+
+def _difference(entry: WindowEntry, count: int) -> Finding:
+    mend = (
+        "sync or extract it again"
+        if entry.status == "provisional"
+        else "delete its file, or its rows, and extract it again"
+    )
+    return Finding(
+        "differs", str(entry.window), f"the API reports {plural(count, 'segment')} now, {entry.count:,} then; {mend}"
+    )
+
+
+def as_json(found: Audit, folder: str, compared: int, code: int) -> dict[str, Any]:
+    """The findings for programs."""
+    facts: dict[str, Any] = msgspec.to_builtins(found)
+    return {
+        "command": "verify",
+        "destination": folder,
+        "exit_code": code,
+        "sound": found.sound,
+        "compared": compared,
+    } | facts
+
+
+def as_text(found: Audit, folder: str, compared: int, columns: int) -> str:
+    """The findings for people."""
+    lines = [f"{finding.kind.upper()}: {finding.where}: {finding.message}" for finding in found.findings[:_LISTED]]
+    if len(found.findings) > _LISTED:
+        lines.append(f"and {len(found.findings) - _LISTED:,} more (--json lists all)")
+    what = f"{plural(found.windows, 'window')}, {plural(found.segments, 'segment')}"
+    asked = f"; {plural(compared, 'window')} compared with the API" if compared else ""
+    if found.sound:
+        provisional = f", {found.provisional:,} of them provisional" if found.provisional else ""
+        lines.append(f"{folder} is sound: {what}{provisional}{asked}.")
+    else:
+        lines.append(f"{folder} is NOT sound: {plural(len(found.findings), 'finding')} in {what}{asked}.")
+    if found.running:
+        lines.append("A run is writing there right now; files that it has not committed yet are not looked at.")
+    return "\n".join(wrapped(line, columns) for line in lines)

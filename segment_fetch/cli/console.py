@@ -1,0 +1,156 @@
+"""What commands say and where: data and reports on standard output, progress and log on standard error."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO, TextIO
+
+import orjson
+
+from segment_fetch.api.auth import Auth
+from segment_fetch.cli import credentials
+from segment_fetch.cli.exit_codes import OutputError
+from segment_fetch.cli.logs import log, logging_to, say
+from segment_fetch.cli.narrate import Narrator
+from segment_fetch.cli.program import program
+from segment_fetch.cli.progress import Display, Lines, Silent, may_be_live
+from segment_fetch.cli.tally import Tally
+from segment_fetch.cli.words import width, wrapped
+from segment_fetch.events import Event
+
+_SHORTEST_SECRET = 4
+
+
+class Shell:
+    """One run of the program. Whatever it writes goes through `redacted`, except the data."""
+
+    def __init__(self, args: Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.args = args
+        self.environ = environ
+        self.command = f"{program()} {shlex.join(argv)}"
+        self.advice = ""
+        """What to do when the run is broken off; a command sets it when there is something to go on with."""
+        self.tally = Tally()
+        self._narrator = Narrator(csv=getattr(args, "format", "") == "csv")
+        self._secrets: list[str] = []
+        self._display: Display = Silent(sys.stderr, self.tally)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether only warnings and errors are wanted."""
+        return bool(self.args.quiet)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the data goes to standard output."""
+        return getattr(self.args, "out", "") == "-"
+
+    def credentials(self) -> credentials.Credentials:
+        """Those that the options and the environment give; from now on they are redacted."""
+        found = credentials.given(self.args.credentials, self.environ)
+        self.hide([value for name, value in found.values.items() if name != credentials.ACCOUNT])
+        if found.warning:
+            say("warning", "credentials_readable", found.warning)
+        return credentials.load(self.args.account, found)
+
+    def hide(self, secrets: Sequence[str] | Auth) -> None:
+        """Values that are never to be written."""
+        values = secrets.secrets() if isinstance(secrets, Auth) else secrets
+        for value in values:
+            if len(value) >= _SHORTEST_SECRET:
+                self._secrets += [value, orjson.dumps(value, default=str).decode()[1:-1]]
+
+    def redacted(self, text: str) -> str:
+        """The text without any secret."""
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    @contextmanager
+    def logging(self) -> Iterator[None]:
+        """Logs go to standard error for the length of the block."""
+        level = self.args.log_level
+        if self.quiet and level == "info":
+            level = "warning"
+        timed = not sys.stderr.isatty()
+        with logging_to(self._line, level=level, form=self.args.log_format, timed=timed):
+            yield
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """How far the run is is shown for the length of the block."""
+        self._display = self._new_display()
+        try:
+            yield
+        finally:
+            self._display.close()
+
+    def _new_display(self) -> Display:
+        if self.quiet:
+            return Silent(sys.stderr, self.tally)
+        data_on_screen = self.streaming and sys.stdout.isatty()
+        if self.args.log_format == "text" and may_be_live(sys.stderr) and not data_on_screen:
+            from segment_fetch.cli.live import LiveDisplay  # noqa: PLC0415 - rich is optional, and takes 60 ms
+
+            return LiveDisplay(sys.stderr, self.tally)
+        return Lines(sys.stderr, self.tally)
+
+    def watch(self, event: Event) -> None:
+        """Takes an event of the library."""
+        self.tally.take(event)
+        self._narrator.tell(event)
+        self._display.update()
+
+    def on_signal(self, signum: int) -> None:
+        """Says at once what a signal leaves behind; what is in flight is being stopped."""
+        self._display.close()
+        name = "interrupted" if signum == 2 else "terminated"
+        say("warning", name, f"{name}: {self.advice or 'nothing was changed'}")
+
+    def _line(self, text: str) -> None:
+        text = self.redacted(text)
+        if sys.stderr.isatty() and self.args.log_format == "text":
+            text = wrapped(text, width())
+        with suppress(OSError, ValueError):
+            self._display.line(text)
+
+    def out(self, text: str, stream: TextIO | None = None) -> None:
+        """Writes a text on standard output. Raises OutputError."""
+        stream = stream or sys.stdout
+        try:
+            stream.write(self.redacted(text) + "\n")
+            stream.flush()
+        except OSError as error:
+            raise OutputError(error) from None
+
+    def report(self, text: str, value: Mapping[str, Any]) -> None:
+        """The report: as JSON, as text, or not at all; where the data takes standard output, on standard error."""
+        stream = sys.stderr if self.streaming else sys.stdout
+        if self.args.json or (self.streaming and self.args.log_format == "json" and not self.quiet):
+            self.out(orjson.dumps(value).decode(), stream)
+        elif not self.quiet:
+            self.out(text, stream)
+
+    def data(self) -> BinaryIO:
+        """Standard output for data."""
+        return sys.stdout.buffer
+
+    def abandon_output(self) -> None:
+        """Nothing more goes to standard output: what is buffered would fail again when the process ends."""
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+
+    def say(self, level: str, event: str, message: str, **fields: object) -> None:
+        """A line of the log."""
+        say(level, event, message, **fields)
+
+    def trace(self, error: Exception) -> None:
+        """Where an error happened, for those who look for it (`--log-level debug`)."""
+        log.debug("where it happened:", exc_info=error)

@@ -1,0 +1,59 @@
+"""The report of a run: totals over its windows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from segment_fetch.extraction.worker_pool import Tally
+from segment_fetch.manifest.commit_log import Change
+from segment_fetch.manifest.format import WindowEntry
+
+
+class Report(Struct, frozen=True):
+    """What an extraction did. `windows` are those read in this run, oldest first; `skipped` were complete before.
+
+    `complete` is True if every window of the range is in the destination and proven. `settled` windows were
+    provisional before, and unchanged. `added` and `removed` are segments that came and went in windows that were read
+    again. `lost` names ranges that the API no longer serves and that were never read.
+    """
+
+    complete: bool
+    windows: tuple[WindowEntry, ...]
+    skipped: int
+    segments: int
+    duplicates: int
+    requests: int
+    retries: int
+    throttled: int
+    seconds: float
+    unknown_fields: tuple[str, ...]
+    settled: int = 0
+    added: int = 0
+    removed: int = 0
+    lost: tuple[str, ...] = ()
+
+    @property
+    def unproven(self) -> tuple[WindowEntry, ...]:
+        """The windows that are missing from the destination."""
+        return tuple(entry for entry in self.windows if entry.status == "unproven")
+
+
+def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: float, change: Change) -> Report:
+    """Adds up a run."""
+    return Report(
+        complete=all(entry.status != "unproven" for entry in entries),
+        windows=tuple(entries),
+        skipped=skipped,
+        segments=sum(entry.segments for entry in entries),
+        duplicates=sum(entry.duplicates for entry in entries),
+        requests=tally.requests,
+        retries=tally.retries,
+        throttled=tally.throttled,
+        seconds=round(time.monotonic() - started, 3),
+        unknown_fields=tuple(sorted({name for entry in entries for name in entry.unknown_fields})),
+        added=change.added,
+        removed=change.removed,
+    )

@@ -1,0 +1,103 @@
+"""Loading again and again where all that is remembered is a moment, the bookmark: for Singer taps and dlt resources.
+
+Everything that closed before the bookmark had settled and was proven complete. What is younger is loaded too, and again
+the next time, until it has settled; so the destination has to replace segments by their id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic
+
+import msgspec
+from msgspec import Struct
+
+from segment_fetch.errors import InputError
+from segment_fetch.query import Filters, Window
+from segment_fetch.timerange import TimeLike
+from segment_fetch.windows.reader import SETTLED_AFTER_MS, WindowRead
+from segment_fetch.wire.models import Part, Segment
+
+if TYPE_CHECKING:
+    from segment_fetch.client import SegmentClient
+
+
+VERSION = 1
+"""Rises when an older release could misunderstand what is kept."""
+
+
+class Kept(Struct, kw_only=True):
+    """What is kept with a bookmark: whose it is. What is None was not kept, and fits every query."""
+
+    version: int = VERSION
+    account: str | None = None
+    filters: Mapping[str, str | None] | None = None
+
+
+def kept(account: str, filters: Filters) -> dict[str, Any]:
+    """What to keep with the bookmarks of a query."""
+    return {"version": VERSION, "account": account, "filters": msgspec.to_builtins(filters)}
+
+
+def check_kept(found: Kept, account: str, filters: Filters, *, anew: str) -> None:
+    """Raises InputError where a bookmark is not one of this query: going on from it would leave segments out.
+
+    `anew` says how to do without it.
+    """
+    if found.version > VERSION:
+        raise InputError(f"the bookmark was made by a newer release; install that, or {anew}")
+    for name, asked in kept(account, filters).items():
+        had = getattr(found, name)
+        if name != "version" and had is not None and had != asked:
+            raise InputError(f"the bookmark belongs to {name} {_shown(had)}, not {_shown(asked)}; {anew}")
+
+
+def _shown(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+class Step(Struct, Generic[Part], frozen=True):
+    """A window at the end of its reading, and where the bookmark stands behind it, epoch milliseconds.
+
+    `lost` lies between the last run's bookmark and the first window: the API no longer serves it.
+    """
+
+    read: WindowRead[Part]
+    bookmark: int
+    lost: Window | None = None
+
+
+def advanced(bookmark: int, read: WindowRead[Any]) -> int:
+    """Where a bookmark stands behind a window. It moves only over a proven window that begins at it.
+
+    In a provisional window it moves to what had settled when the window was read: short of the window's end, so that
+    no later window begins at it.
+    """
+    if read.status == "unproven" or read.window.start != bookmark:
+        return bookmark
+    return max(bookmark, min(read.window.end, read.read_at - SETTLED_AFTER_MS))
+
+
+async def steps(
+    client: SegmentClient,
+    bookmark: int | None,
+    start: TimeLike,
+    encode: Callable[[Sequence[Segment]], Part],
+    *,
+    clamp: bool = False,
+) -> AsyncGenerator[Step[Part], None]:
+    """Opens the client and reads until now, from the bookmark, or from `start` where there is none; oldest first.
+
+    What the API no longer serves is left out behind a bookmark, and with `clamp` behind a `start`, too. Raises as
+    `SegmentClient.windows` does.
+    """
+    begin, cut, lost = (start, clamp, None) if bookmark is None else (bookmark, True, None)
+    at: int | None = None
+    async with client, aclosing(client.windows(begin, client.now_ms(), encode, clamp=cut)) as windows:
+        async for read in windows:
+            if at is None:
+                at = read.window.start
+                lost = Window(bookmark, at) if bookmark is not None and bookmark < at else None
+            at = advanced(at, read)
+            yield Step(read, at, lost)

@@ -1,0 +1,100 @@
+"""The segments as a dlt resource: Arrow batches of proven windows, merged on `segment_id`. Needs the extra `dlt`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from segment_fetch.blocking import in_thread
+from segment_fetch.client import SegmentClient
+from segment_fetch.errors import IncompleteError, InputError, MissingExtraError
+from segment_fetch.integrations.bookmark import Kept, Step, check_kept, kept, steps
+from segment_fetch.query import Filters
+from segment_fetch.timerange import TimeLike
+
+try:
+    import dlt
+    import pyarrow as pa
+    from dlt.common import logger
+    from dlt.extract import DltResource
+except ImportError:
+    raise MissingExtraError("dlt needs an extra: pip install 'segment-fetch[dlt]'") from None
+
+from segment_fetch import arrow
+
+if TYPE_CHECKING:
+    from segment_fetch.api.auth import Auth
+
+_SCHEMA = pa.schema(
+    [
+        field.with_type(pa.timestamp("us", "UTC")) if pa.types.is_timestamp(field.type) else field
+        for field in arrow.schema()
+    ]
+)
+"""What is loaded: microseconds are what dlt takes for granted; other precisions some destinations lack."""
+
+_ANEW = 'begin anew (pipeline.run(..., refresh="drop_resources")), or use another pipeline for this query'
+
+
+def agent_segments(
+    account: str,
+    start: TimeLike,
+    *,
+    auth: Auth,
+    source: str,
+    filters: Filters | None = None,
+    clamp: bool = False,
+    name: str = "agent_segments",
+    **settings: Any,
+) -> DltResource:
+    """A resource of what closed since the last load, or since `start` in the first: a table a window, proven.
+
+    Columns are those of `segment_fetch.arrow.schema()`. What had not settled in the last load comes again and is
+    merged on `segment_id`. `clamp` begins at the oldest moment that the API still serves where `start` is older.
+    `settings` are further ones of `SegmentClient`.
+
+    Raises InputError for settings that cannot work. Loading fails, with nothing loaded and nothing forgotten, where a
+    window cannot be proven (IncompleteError) or the service fails; the next load begins at the same place.
+    """
+
+    def client() -> SegmentClient:
+        return SegmentClient(account, auth=auth, source=source, filters=filters, **settings)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        state = dlt.current.resource_state()
+        bookmark = _bookmark(state, account, filters or Filters())
+        opened = client()
+        for step in in_thread(lambda: steps(opened, bookmark, start, arrow.record_batch, clamp=clamp)):
+            _check(step)
+            yield from (batch.cast(_SCHEMA) for batch in arrow.joined(step.read.parts))
+            state |= {"bookmark": step.bookmark, **kept(account, filters or Filters())}
+
+    client()
+    made: DltResource = dlt.resource(batches, name=name, primary_key="segment_id", write_disposition="merge")
+    return made
+
+
+class _Kept(Kept, kw_only=True):
+    bookmark: int | None = None
+
+
+def _bookmark(state: Mapping[str, Any], account: str, filters: Filters) -> int | None:
+    try:
+        found = msgspec.convert(state, _Kept)
+    except msgspec.ValidationError as error:
+        raise InputError(f"the state is not of this resource: {error}; {_ANEW}") from None
+    check_kept(found, account, filters, anew=_ANEW)
+    return found.bookmark
+
+
+def _check(step: Step[Any]) -> None:
+    read = step.read
+    if read.status == "unproven":
+        raise IncompleteError(
+            f"{read.window} could not be proven complete: {read.reason}; nothing was loaded, run it again",
+            [read.window],
+        )
+    if step.lost is not None:
+        logger.warning(f"{step.lost} was not read in time: the API serves one month back")

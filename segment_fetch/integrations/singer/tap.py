@@ -1,0 +1,124 @@
+"""One run of the tap: records of proven windows, and a state behind each window that never says more than that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from segment_fetch.blocking import in_thread
+from segment_fetch.cli import exit_codes
+from segment_fetch.cli.console import Shell
+from segment_fetch.cli.words import plural
+from segment_fetch.client import SegmentClient
+from segment_fetch.errors import InputError
+from segment_fetch.events import Event, NewFields
+from segment_fetch.integrations.bookmark import Step, steps
+from segment_fetch.integrations.singer.catalog import EXTRAS, Selection
+from segment_fetch.integrations.singer.config import Settings, Who
+from segment_fetch.integrations.singer.messages import Records, schema_message, state_message
+from segment_fetch.integrations.singer.state import State
+from segment_fetch.timerange import CLAMP_MARGIN_MS, format_time, oldest_start, parse_time
+from segment_fetch.windows.reader import WindowRead
+
+
+class Job(Struct, frozen=True):
+    """What a run is asked to do."""
+
+    settings: Settings
+    who: Who
+    selection: Selection
+    state: State
+
+    def __repr__(self) -> str:
+        return f"Job({self.who!r})"
+
+
+def run(job: Job, shell: Shell, write: Callable[[bytes], None], **options: Any) -> int:
+    """Emits what closed since the bookmark. `options` go to the client. Returns the exit code; errors pass through."""
+    client = _client(job, shell, options)
+    _check_start(job, client.now_ms())
+    records = Records(job.selection, client.now_ms)
+    unproven: list[WindowRead[bytes]] = []
+    write(schema_message(job.selection))
+    step: Step[bytes] | None = None
+    start, clamp = job.settings.start_date, job.settings.clamp
+    for step in in_thread(lambda: steps(client, job.state.bookmark, start, records, clamp=clamp)):
+        unproven += [step.read] if step.read.status == "unproven" else []
+        for part in step.read.parts:
+            write(part)
+        write(state_message(job.state.behind(step.bookmark)))
+    return _told(step, unproven, shell)
+
+
+def _client(job: Job, shell: Shell, options: dict[str, Any]) -> SegmentClient:
+    def watch(event: Event) -> None:
+        if isinstance(event, NewFields):
+            shell.say("warning", "new_fields", new_fields(event.names, job.selection))
+        else:
+            shell.watch(event)
+
+    settings = job.settings
+    return SegmentClient(
+        job.who.account,
+        auth=job.who.auth,
+        source=settings.source,
+        filters=settings.filters,
+        base_url=settings.base_url,
+        rate=settings.requests_a_second(),
+        on_event=watch,
+        **options,
+    )
+
+
+def _check_start(job: Job, now_ms: int) -> None:
+    """Refuses a start that cannot be had, in the words of the settings."""
+    try:
+        start = parse_time(job.settings.start_date, now_ms)
+    except InputError as error:
+        raise InputError(f"start_date: {error}") from None
+    begin, what = (start, "start_date") if job.state.bookmark is None else (job.state.bookmark, "the state's bookmark")
+    if begin >= now_ms:
+        raise InputError(f"{what} {format_time(begin)}: lies in the future; now it is {format_time(now_ms)}")
+    oldest = oldest_start(now_ms) + CLAMP_MARGIN_MS
+    if job.state.bookmark is None and start < oldest and not job.settings.clamp:
+        raise InputError(
+            f"start_date {format_time(start)}: the API serves one month back; the oldest possible start is "
+            f"{format_time(oldest)}; set that, or `clamp` to true to begin there"
+        )
+
+
+def new_fields(names: tuple[str, ...], selection: Selection) -> str:
+    """What becomes of fields that this release does not know."""
+    others = [name for name in names if name not in selection.named]
+    text = f"the API sends fields that this version does not know: {', '.join(names)}"
+    if others and not selection.extras:
+        return f"{text}; {', '.join(others)}: not emitted, because {EXTRAS} is not selected"
+    return f"{text}; {', '.join(others)}: emitted in {EXTRAS}" if others else f"{text}; the catalog selects them"
+
+
+def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], shell: Shell) -> int:
+    if step is not None and step.lost is not None:
+        shell.say("error", "lost", f"{step.lost} was not read in time: the API serves one month back")
+    if step is not None and unproven:
+        again = f"the bookmark stays at {format_time(step.bookmark)}; run it again"
+        shell.say("error", "incomplete", f"{plural(len(unproven), 'window')} could not be proven complete: {again}")
+    if not unproven:
+        return exit_codes.INCOMPLETE if step is not None and step.lost is not None else exit_codes.OK
+    return exit_codes.INCOMPLETE if shell.tally.pages else exit_codes.SERVICE
+
+
+def output(handle: int) -> Callable[[bytes], None]:
+    """Writes to a file or pipe at once, so that nothing waits in a buffer when the process ends. Raises OutputError."""
+
+    def write(data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(handle, rest) :]
+        except OSError as error:
+            raise exit_codes.OutputError(error) from None
+
+    return write

@@ -1,0 +1,120 @@
+"""Committing: an open sink and its commit log, in a thread of their own, so that no disk makes the event loop wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+from segment_fetch.errors import SegmentFetchError
+from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.format import WindowEntry
+from segment_fetch.query import Query, Window
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.encoding import encoded
+from segment_fetch.windows.reader import WindowRead
+from segment_fetch.wire.models import Segment
+
+T = TypeVar("T")
+
+
+class Committer:
+    """An open sink and its ledger, in a thread of their own, so that no disk makes the event loop wait."""
+
+    def __init__(self, sink: Sink[Any], query: Query, thread: Executor) -> None:
+        self.sink = sink
+        self._query = query
+        self._thread = thread
+        self._taken = False
+        self._give_back = sink.close
+        self.ledger: Ledger
+
+    async def open(self) -> None:
+        """Takes the destination and reads its manifest."""
+        await self._run(self._open)
+
+    def _open(self) -> None:
+        stored = self.sink.open()
+        self._taken = True
+        self.ledger = Ledger(self.sink, self._query, stored)
+        self._give_back = self._close
+
+    def _close(self) -> None:
+        try:
+            self.ledger.withdraw()
+        finally:
+            self.sink.close()
+
+    async def close(self) -> None:
+        """Gives the destination back, if it was taken."""
+        if self._taken:
+            self._taken = False
+            await self._run(self._give_back)
+
+    async def resume(
+        self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
+    ) -> tuple[list[Window], int]:
+        """What is still to be read of a range, and how many of its windows are complete."""
+        return await self._run(lambda: self.ledger.resume(start, end, oldest, keep))
+
+    async def intact(self, windows: Iterable[Window]) -> list[Window]:
+        """Those of the windows whose data is, byte for byte, what the manifest says."""
+        return await self._run(lambda: self.ledger.intact(windows))
+
+    async def settle(self, windows: Iterable[Window]) -> None:
+        """Notes that provisional windows are complete as they are."""
+        await self._run(lambda: self.ledger.settle(windows))
+
+    def encode(self, segments: Sequence[Segment]) -> Any:
+        """Segments as the sink wants them held."""
+        return encoded(self.sink, segments)
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the sink wants windows oldest first."""
+        return self.sink.ordered
+
+    def put(self, window: Window, parts: Sequence[Any]) -> None:
+        """Has the thread write what is ready of a window, before it is proven."""
+        self._thread.submit(self.ledger.add, window, parts)
+
+    def withdraw(self, window: Window) -> None:
+        """Has the thread drop what was written of a window."""
+        self._thread.submit(self.ledger.withdraw, [window])
+
+    async def commit(self, read: WindowRead[Any]) -> WindowEntry:
+        """Writes a window and makes it count."""
+        return await self._run(lambda: self.ledger.commit(read))
+
+    async def abandon(self) -> list[WindowEntry]:
+        """Drops what was written and cannot count; as it is to be reported."""
+        return await self._run(self.ledger.abandon)
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        """One call, in the thread. However often cancelled, it ends first: a half-done one cannot be taken back."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, call)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait([future])
+            raise
+
+
+@asynccontextmanager
+async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
+    """A destination, open for the length of the block."""
+    with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
+        committer = Committer(sink, query, thread)
+        try:
+            await committer.open()
+            yield committer
+        except BaseException:
+            with suppress(SegmentFetchError):  # what ended the run is the news, not what came of it
+                await committer.close()
+            raise
+        await committer.close()

@@ -1,0 +1,160 @@
+"""What has been committed: the manifest's contents, and their checks.
+
+A manifest may have been edited by hand or copied in part; nothing in it is trusted before it has been checked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from segment_fetch.errors import InputError, ManifestError
+from segment_fetch.events import Status
+from segment_fetch.query import Query, Window
+from segment_fetch.sinks.base import Written
+from segment_fetch.timerange import format_time, parse_time
+from segment_fetch.windows.reader import WindowRead
+
+FORMAT_VERSION = 1
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
+
+
+class WindowEntry(Struct, frozen=True, omit_defaults=True):
+    """A window in the manifest and in reports; times are RFC 3339, in UTC.
+
+    `count` is what the API reported, `segments` what was written, `duplicates` rows that were read beyond those: seen
+    twice, or on the instant that belongs to the next window. Without any page `read_at` is None, and `count` says
+    nothing. `bytes` and `sha256` are those of the file.
+    """
+
+    from_: str = field(name="from")
+    to: str
+    status: Status
+    count: int
+    segments: int
+    duplicates: int
+    pages: int
+    requests: int
+    read_at: str | None
+    unknown_fields: tuple[str, ...]
+    file: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    reason: str | None = None
+
+    @property
+    def window(self) -> Window:
+        """The window that the entry is about."""
+        return Window(parse_time(self.from_, 0), parse_time(self.to, 0))
+
+    @property
+    def written(self) -> Written:
+        """Where its segments are."""
+        return Written(self.file, self.bytes, self.sha256)
+
+
+class Manifest(Struct, frozen=True):
+    """All of `manifest.json`. `query` is what every window of the destination was asked with."""
+
+    format_version: int
+    query: dict[str, Any]
+    windows: tuple[WindowEntry, ...]
+
+
+def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
+    """The entry of a window that was read, and written unless it is unproven."""
+    return WindowEntry(
+        from_=format_time(read.window.start),
+        to=format_time(read.window.end),
+        status=read.status,
+        count=read.count,
+        segments=read.segments,
+        duplicates=read.duplicates,
+        pages=read.pages,
+        requests=read.requests,
+        read_at=format_time(read.read_at) if read.pages else None,
+        unknown_fields=read.unknown_fields,
+        file=written.file,
+        bytes=written.bytes,
+        sha256=written.sha256,
+        reason=read.reason,
+    )
+
+
+def identity(query: Query, settings: dict[str, str]) -> dict[str, Any]:
+    """What may not change between two runs into one destination."""
+    return {
+        "account": query.account,
+        "source": query.source,
+        "filters": query.filters.params(),
+        **settings,
+    }
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest, or ManifestError that says where it is damaged."""
+    try:
+        version = msgspec.json.decode(data, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise ManifestError(
+                f"the manifest has format version {version}; this release reads {FORMAT_VERSION}: use the release that "
+                "wrote it, or another destination"
+            )
+        manifest = msgspec.json.decode(data, type=Manifest)
+        _check_windows(manifest.windows)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
+        raise _damaged(str(error)) from None
+    return manifest
+
+
+def check_names(entries: Sequence[WindowEntry], may_be_called: Callable[[Window, str | None], bool]) -> None:
+    """A name from the manifest is opened and deleted one day: it must be one that the sink itself would give."""
+    for entry in entries:
+        if entry.status != "unproven" and not may_be_called(entry.window, entry.file):
+            raise _damaged(f"the file of window {entry.window} cannot be {entry.file!r}")
+
+
+def _damaged(where: str) -> ManifestError:
+    return ManifestError(
+        f"the manifest is damaged: {where}; restore it from a copy, or move the destination away and extract again"
+    )
+
+
+class _Version(Struct):
+    format_version: int
+
+
+def _check_windows(entries: Sequence[WindowEntry]) -> None:
+    for index, entry in enumerate(entries):
+        if fault := _time_fault(entry) or _value_fault(entry):
+            raise InputError(f"{fault} - at `$.windows[{index}]`")
+    ordered = sorted(entry.window for entry in entries)
+    for one, other in pairwise(ordered):
+        if other.start < one.end:
+            raise InputError(f"windows {one} and {other} overlap")
+
+
+def _time_fault(entry: WindowEntry) -> str | None:
+    for text in (entry.from_, entry.to, *([] if entry.read_at is None else [entry.read_at])):
+        if not _TIME.fullmatch(text):
+            return f"{text!r} is not a time as 2026-11-01T08:00:00Z"
+        parse_time(text, 0)
+    window = entry.window
+    return f"window {window} does not end after it starts" if window.start >= window.end else None
+
+
+def _value_fault(entry: WindowEntry) -> str | None:
+    numbers = (entry.count, entry.segments, entry.duplicates, entry.pages, entry.requests, entry.bytes or 0)
+    if min(numbers) < 0:
+        return f"window {entry.window} has a negative number"
+    if entry.status == "unproven" and entry.written != Written():
+        return f"window {entry.window} is unproven, but has a file"
+    if entry.status != "unproven" and entry.read_at is None:
+        return f"window {entry.window} is proven, but was never read"
+    return None

@@ -1,0 +1,4 @@
+"""Files of one format: JSON Lines, CSV or Parquet, one file a window.
+
+Called by the registry and by users; `objects` stores the same files elsewhere. Calls `wire` and the file system.
+"""

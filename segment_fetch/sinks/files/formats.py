@@ -1,0 +1,191 @@
+"""What files hold: text, as JSON Lines or CSV; `parquet` has the third kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO, Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import UNSET, structs
+
+from segment_fetch.sinks.files.compression import (
+    SUFFIXES,
+    Compression,
+    check_compression,
+    compressor,
+    damage,
+    unpacked,
+)
+from segment_fetch.wire.models import SEGMENT_FIELDS, ExtendedSegment, Part, Segment
+from segment_fetch.wire.raw_rows import decode_lines
+
+_ID, _CLOSE = SEGMENT_FIELDS.index("segmentId"), SEGMENT_FIELDS.index("endTimeL")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+Part_contra = TypeVar("Part_contra", contravariant=True)
+
+
+class Packer(Protocol[Part_contra]):
+    """Makes the bytes of one file, as its parts come."""
+
+    def compress(self, data: Part_contra, /) -> bytes:
+        """Bytes to write for this part; may be none yet."""
+
+    def flush(self) -> bytes:
+        """The rest."""
+
+
+class FileFormat(ABC, Generic[Part]):
+    """What the file of a window holds, and how it is compressed. `header` opens every file, an empty window's too."""
+
+    name: str
+    usual: Compression = "none"
+    """The compression unless told otherwise."""
+    header: Part | None = None
+
+    @abstractmethod
+    def encode(self, segments: Sequence[Segment]) -> Part:
+        """The segments, a record each."""
+
+    def encode_lines(self, lines: bytes) -> Part:
+        """Segments that came as JSON Lines: the same as `encode` makes of them."""
+        return self.encode(decode_lines(lines))
+
+    def check(self, compress: str) -> Compression:
+        """The compression, if it is known and what it needs is installed."""
+        return check_compression(compress)
+
+    def suffix(self, compress: Compression) -> str:
+        """How the names of its files end."""
+        return f"{self.name}{SUFFIXES[compress]}"
+
+    @abstractmethod
+    def packer(self, compress: Compression) -> Packer[Part]:
+        """What makes a new file of its parts."""
+
+    @abstractmethod
+    def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
+        """Close time and id of each segment in a file as it is stored. ValueError where it is damaged."""
+
+    def settings(self) -> dict[str, str]:
+        """What shapes the bytes."""
+        return {"format": self.name}
+
+
+class Format(FileFormat[bytes]):
+    """A text format, which is compressed as a whole."""
+
+    header: bytes = b""
+
+    @abstractmethod
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        """Close time and id of each segment in a file's text. ValueError, with the line, where it is none."""
+
+    def packer(self, compress: Compression) -> Packer[bytes]:
+        return compressor(compress)
+
+    def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
+        try:
+            with unpacked(file, compress) as text:
+                yield from self.keys(text)
+        except damage(compress) as error:
+            raise ValueError(f"the compressed data is damaged: {error}") from None
+
+
+class JsonLines(Format):
+    """One segment a line, with the wire's names, types and values. Absent stays absent, null stays null, and fields
+    that this version does not know are carried through behind the others.
+    """
+
+    name = "jsonl"
+
+    def encode(self, segments: Sequence[Segment]) -> bytes:
+        if ExtendedSegment in set(map(type, segments)):
+            return _encoder.encode_lines([_plain(segment) for segment in segments])
+        return _encoder.encode_lines(segments)
+
+    def encode_lines(self, lines: bytes) -> bytes:
+        return lines
+
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        for number, line in enumerate(file, 1):
+            try:
+                key = _keys.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ValueError(f"line {number} is not a segment: {error}") from None
+            yield key.close, key.segment_id
+
+
+class _Key(msgspec.Struct, rename={"segment_id": "segmentId", "close": "endTimeL"}):
+    segment_id: str
+    close: int
+
+
+_keys = msgspec.json.Decoder(_Key)
+_encoder = msgspec.json.Encoder()
+
+
+def _plain(segment: Segment) -> Segment | dict[str, object]:
+    if not isinstance(segment, ExtendedSegment):
+        return segment
+    known = {name: getattr(segment, name) for name in SEGMENT_FIELDS}
+    return {name: value for name, value in known.items() if value is not UNSET} | segment.extras
+
+
+class Csv(Format):
+    """RFC 4180: CRLF, quotes where needed, a header line. Absent and null are both empty; new fields are left out.
+
+    A text that a spreadsheet would run as a formula is data like any other; `safe` puts an apostrophe before it.
+    """
+
+    name = "csv"
+
+    def __init__(self, *, safe: bool = False) -> None:
+        self._safe = safe
+        self.header = _csv([SEGMENT_FIELDS])
+
+    def settings(self) -> dict[str, str]:
+        return {"format": self.name, "csv_safe": str(self._safe).lower()}
+
+    def encode(self, segments: Sequence[Segment]) -> bytes:
+        width = len(SEGMENT_FIELDS)
+        rows = (structs.astuple(segment)[:width] for segment in segments)
+        cell = _safe_cell if self._safe else _cell
+        return _csv([[cell(value) for value in row] for row in rows])
+
+    def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
+        with io.TextIOWrapper(file, "utf-8", newline="") as text:
+            rows = csv.reader(text, strict=True)
+            try:
+                if next(rows, None) != list(SEGMENT_FIELDS):
+                    raise ValueError("line 1 is not the header of segments")
+                yield from map(_csv_key, rows)
+            except csv.Error as error:
+                raise ValueError(f"line {rows.line_num} is not CSV: {error}") from None
+
+
+def _csv_key(row: Sequence[str]) -> tuple[int, str]:
+    try:
+        return int(row[_CLOSE]), row[_ID]
+    except (IndexError, ValueError):
+        raise ValueError(f"the line {','.join(row)[:60]!r} is not a segment") from None
+
+
+def _cell(value: object) -> object:
+    return "" if value is UNSET else value
+
+
+def _safe_cell(value: object) -> object:
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+        return "'" + value
+    return _cell(value)
+
+
+def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    return text.getvalue().encode()

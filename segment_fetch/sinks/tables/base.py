@@ -1,0 +1,271 @@
+"""Segments in a table of a database, and the manifest in another one beside it.
+
+A window's rows are those whose close time is in the window. They wait in memory, or many of them in a temporary table,
+which ends with the connection; one transaction then removes the older rows, adds the new ones and stores the manifest.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import count
+
+import msgspec
+import pyarrow as pa
+
+from segment_fetch import arrow
+from segment_fetch.errors import DestinationError, InputError, ManifestError
+from segment_fetch.query import Window
+from segment_fetch.sinks.base import Key, Sink, Written
+from segment_fetch.sinks.files.drafts import write_all
+from segment_fetch.sinks.files.names import stem, window_in
+from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
+from segment_fetch.sinks.tables.digest import RowsDigest
+from segment_fetch.sinks.tables.drafts import TableDraft
+from segment_fetch.sinks.tables.schema import check_columns, column_types, create
+from segment_fetch.timerange import format_time
+from segment_fetch.wire.models import Segment
+
+TABLE = "agent_segments"
+
+
+class _Entry(msgspec.Struct):
+    segments: int
+    file: str | None = None
+    sha256: str | None = None
+
+
+class _Windows(msgspec.Struct):
+    windows: tuple[_Entry, ...]
+
+
+class TableSink(Sink["pa.RecordBatch"]):
+    """A table of one database; `connect` is what the kinds of databases differ in."""
+
+    held = 250_000
+    """How many rows are in memory until they are published, of all windows; where there are more, those of the largest
+    go into a temporary table."""
+
+    def __init__(self, table: str) -> None:
+        if not re.fullmatch(r"\w+", table):
+            raise InputError(
+                f"{table!r} is no name for a table: it is made of letters, digits and underscores, without a schema"
+            )
+        self._table = table
+        self._manifest = f"{table}_manifest"
+        self._database: Database | None = None
+        self._drafts: dict[str, TableDraft] = {}
+        self._numbers = count(1)
+        self._entries: dict[str, _Entry] = {}
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What messages call the destination; without secrets."""
+
+    @abstractmethod
+    def connect(self, table: str, *, reading: bool) -> Database:
+        """A connection, and unless it is for `reading` only, the right to be the one who writes to this table.
+
+        DestinationBusyError where another run has that right.
+        """
+
+    def settings(self) -> dict[str, str]:
+        return {"format": "table", "schema_version": str(arrow.SCHEMA_VERSION)}
+
+    def name(self, window: Window) -> str:
+        """What the manifest calls the rows of a window."""
+        return stem(window)
+
+    def open(self) -> bytes | None:
+        return self._opened(reading=False)
+
+    def look(self) -> bytes | None:
+        """Opens the destination for reading alone, also while another run writes to it; returns the manifest."""
+        return self._opened(reading=True)
+
+    def _opened(self, *, reading: bool) -> bytes | None:
+        self._database = self.connect(self._table, reading=reading)
+        try:
+            if reading:
+                self._db.run("BEGIN")  # all that is read from now on is of one moment
+            self._prepare(reading=reading)
+            manifest = self._read_manifest()
+            self._entries = _named(manifest)
+        except BaseException:
+            self.close()
+            raise
+        return manifest
+
+    def _prepare(self, *, reading: bool) -> None:
+        """Creates what is missing; what is there has to be as if created here."""
+        db = self._db
+        if found := db.columns(self._table):
+            place = f"{self.place}, table {self._table}"
+            check_columns(place, column_types(db), found, db.primary_key(self._table))
+        elif not reading:
+            create(db, self._table)
+        if not reading and not db.columns(self._manifest):
+            db.run(f"CREATE TABLE {quoted(self._manifest)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
+
+    def _read_manifest(self) -> bytes | None:
+        db = self._db
+        if db.columns(self._manifest):
+            for (text,) in db.rows(f"SELECT manifest FROM {quoted(self._manifest)} WHERE id = 1"):  # noqa: S608
+                return str(text).encode()
+        if db.columns(self._table) and db.rows(f"SELECT 1 FROM {quoted(self._table)} LIMIT 1"):  # noqa: S608
+            raise DestinationError(
+                f"{self.place}: table {self._table} has rows, but {self._manifest} has no manifest: nobody knows what "
+                "they are; restore it, or use another table"
+            )
+        return None
+
+    @property
+    def _db(self) -> Database:
+        if self._database is None:
+            raise DestinationError(f"{self.place} is not open")
+        return self._database
+
+    @property
+    def _columns(self) -> str:
+        return ", ".join(map(quoted, arrow.schema().names))
+
+    def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
+        return arrow.record_batch(segments)
+
+    def write(self, window: Window, parts: Iterable[pa.RecordBatch]) -> Written:
+        return write_all(self.begin(window), parts)
+
+    def begin(self, window: Window) -> TableDraft:
+        name = self.name(window)
+        self._forget(name)
+        temporary = f"segment_fetch_{next(self._numbers)}"
+        draft = TableDraft(self._db, name, self._table, temporary, held=self.held, drafts=self._drafts.values())
+        self._drafts[name] = draft
+        return draft
+
+    def _forget(self, name: str) -> None:
+        if (draft := self._drafts.pop(name, None)) is not None:
+            draft.drop()
+
+    def keys(self, written: Written) -> Iterator[Key]:
+        if written.file is None:
+            return
+        draft = self._drafts.get(written.file)
+        source = draft.temporary() if draft is not None and draft.finished else self._stored(written.file)
+        for rows in list(self._read(source, "end_time, segment_id")):  # while this waits, others may use the connection
+            closes = rows.column(0).cast(pa.timestamp("ms", "UTC")).view(pa.int64())
+            yield from zip(closes.to_pylist(), rows.column(1).to_pylist(), strict=True)
+
+    def _read(self, source: str, columns: str) -> Iterator[pa.RecordBatch]:
+        ordered = f"ORDER BY end_time, segment_id {self._db.byte_order}"
+        return self._db.read(f"SELECT {columns} FROM {source} {ordered}")  # noqa: S608
+
+    def _stored(self, name: str) -> str:
+        return f"{quoted(self._table)} WHERE {_within(name)}"
+
+    def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
+        entries = _named(manifest)
+        ready = {
+            name: draft for name, draft in self._drafts.items() if name in entries and draft.has(entries[name].sha256)
+        }
+        try:
+            self._replace(ready, obsolete, manifest, taken=False)
+        except ConflictError:
+            for draft in ready.values():
+                draft.temporary()
+            self._replace(ready, obsolete, manifest, taken=True)
+        self._entries = entries
+        for name in ready:
+            self._forget(name)
+
+    def _replace(self, ready: dict[str, TableDraft], obsolete: Sequence[str], manifest: bytes, *, taken: bool) -> None:
+        """One transaction. With `taken`, other windows have ids of these, whose close times have changed since: the
+        newer reading has it, and the window that lost a row is read again by the next run, as it lacks one.
+        """
+        db, table = self._db, quoted(self._table)
+        with db.transaction():
+            for name in {*obsolete, *ready}:
+                db.run(f"DELETE FROM {self._stored(name)}")  # noqa: S608
+            for draft in ready.values():
+                if taken:
+                    ids = f"SELECT segment_id FROM {draft.temporary()}"  # noqa: S608
+                    db.run(f"DELETE FROM {table} WHERE segment_id IN ({ids})")  # noqa: S608
+                draft.insert(self._columns)
+            stored = f"INSERT INTO {quoted(self._manifest)} VALUES (1, $1)"  # noqa: S608
+            db.run(f"{stored} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest", manifest.decode())
+
+    def holds(self, written: Written) -> bool:
+        """Whether the table has as many rows of the window as the manifest says."""
+        entry = self._entries.get(written.file or "")
+        return entry is not None and self.found(entry.file) == entry.segments
+
+    def found(self, name: str | None = None) -> int:
+        """How many rows the table has, in a window or in all."""
+        source = quoted(self._table) if name is None else self._stored(name)
+        [(rows,)] = self._db.rows(f"SELECT count(*) FROM {source}")  # noqa: S608
+        return int(str(rows))
+
+    @property
+    def table_name(self) -> str:
+        """The table as a query names it."""
+        return self._table if re.fullmatch("[a-z_][a-z0-9_]*", self._table) else quoted(self._table)
+
+    def ask(self, sql: str) -> Sequence[tuple[object, ...]]:
+        """The rows of a query of one's own, while the sink is open."""
+        return self._db.rows(sql)
+
+    def intact(self, written: Written) -> bool:
+        """Whether the table has the window's rows, value by value, as they were written."""
+        if written.file is None:
+            return False
+        digest = RowsDigest()
+        columns = self._columns.replace('"extras"', f"CAST(extras AS {self._db.types['text']}) AS extras")
+        try:
+            for rows in self._read(self._stored(written.file), columns):
+                digest.add(pa.Table.from_batches([rows]))
+        except pa.ArrowInvalid:  # a time that is no whole millisecond
+            return False
+        return digest.hexdigest() == written.sha256
+
+    def clean(self, keep: AbstractSet[str], window: Window) -> None:
+        """Temporary tables of an earlier run have ended with its connection; there are those of this one alone."""
+        for name in list(self._drafts):
+            staged = _window(name)
+            if staged.start < window.end and staged.end > window.start:
+                self._forget(name)
+
+    def close(self) -> None:
+        database, self._database = self._database, None
+        self._drafts.clear()
+        if database is not None:
+            database.close()
+
+
+def _named(manifest: bytes | None) -> dict[str, _Entry]:
+    """The windows that are in the table, by name. The ledger checks all else in a manifest."""
+    if manifest is None:
+        return {}
+    try:
+        windows = msgspec.json.decode(manifest, type=_Windows).windows
+        entries = {entry.file: entry for entry in windows if entry.file is not None}
+        for name in entries:
+            _window(name)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise ManifestError(f"the manifest is damaged: {error}; restore it, or use another table") from None
+    return entries
+
+
+def _window(name: str) -> Window:
+    window = window_in(f"{name}.")
+    if window is None or name != stem(window):
+        raise ValueError(f"{name!r} is no name of a window")
+    return window
+
+
+def _within(name: str) -> str:
+    window = _window(name)
+    start, end = (f"TIMESTAMPTZ '{format_time(moment)}'" for moment in (window.start, window.end))
+    return f"end_time >= {start} AND end_time < {end}"

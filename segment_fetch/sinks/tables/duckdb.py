@@ -1,0 +1,186 @@
+"""A DuckDB file that can be queried at once. Needs the extra `duckdb`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from segment_fetch.errors import (
+    DestinationBusyError,
+    DestinationError,
+    DestinationUnavailableError,
+    InputError,
+    MissingExtraError,
+)
+
+try:
+    import duckdb
+    import pyarrow as pa
+except ImportError:
+    raise MissingExtraError("DuckDB needs an extra: pip install 'segment-fetch[duckdb]'") from None
+
+from segment_fetch.sinks.files.locks import locked
+from segment_fetch.sinks.tables.base import TABLE, TableSink
+from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
+
+_SOURCE = "segment_fetch_rows"
+_MAGIC, _MAGIC_AT = b"DUCK", 8
+
+
+class DuckDbSink(TableSink):
+    """A table in a DuckDB file, made if need be; columns as `segment_fetch.arrow` has them, segment_id the primary key.
+
+    The manifest is in the table of that name with `_manifest` behind it. A window is replaced in one transaction. While
+    a run has the file open, other processes cannot open it: that is how DuckDB shares files. DuckDB's extensions are
+    neither loaded nor downloaded. InputError where the path is empty or the name of the table is none.
+    """
+
+    def __init__(self, path: str | Path, table: str = TABLE) -> None:
+        super().__init__(table)
+        if not str(path).strip() or str(path).startswith(":memory:"):
+            raise InputError("DuckDbSink needs the path of a file; what is in memory would be gone at the end")
+        self.path = Path(path)
+
+    @property
+    def place(self) -> str:
+        return str(self.path)
+
+    def connect(self, table: str, *, reading: bool) -> Database:
+        if reading:
+            return _DuckDb(self.path, reading=True)
+        lock = self._locked()
+        try:
+            return _DuckDb(self.path, lock=lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    def _locked(self) -> int:
+        try:
+            return locked(self.path.with_name(f".{self.path.name}.lock"), self.path)
+        except FileNotFoundError:
+            raise DestinationError(f"{self.path}: there is no folder {self.path.parent}; make it first") from None
+        except OSError as error:
+            raise DestinationError(f"{self.path} cannot be opened: {error.strerror}") from error
+
+
+class _DuckDb(Database):
+    types = {"text": "VARCHAR", "time": "TIMESTAMP WITH TIME ZONE", "number": "BIGINT", "json": "JSON"}  # noqa: RUF012
+
+    def __init__(self, path: Path, *, lock: int | None = None, reading: bool = False) -> None:
+        self._path = path
+        self._lock = lock
+        if reading and not path.is_file():
+            raise DestinationError(f"{path}: there is no such file")
+        self._connection = _opened(path, reading=reading)
+
+    def run(self, sql: str, *values: str | int) -> None:
+        with self._translated():
+            self._connection.execute(sql, list(values))
+
+    def rows(self, sql: str, *values: str | int) -> Sequence[tuple[object, ...]]:
+        with self._translated():
+            found: Sequence[tuple[object, ...]] = self._connection.execute(sql, list(values)).fetchall()
+            return found
+
+    def load(self, table: str, rows: pa.Table, *, temporary: bool) -> None:
+        with self._translated():
+            self._connection.register(_SOURCE, rows)
+            self._connection.execute(f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM {_SOURCE}")  # noqa: S608
+            self._connection.unregister(_SOURCE)  # after an error this would be another; the next rows replace these
+
+    def read(self, sql: str) -> Iterator[pa.RecordBatch]:
+        with self._translated():
+            yield from pa.RecordBatchReader.from_stream(self._connection.sql(sql))
+
+    def columns(self, table: str) -> dict[str, str]:
+        found = self.rows(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = $1 "
+            "AND database_name = current_database() AND schema_name = current_schema() ORDER BY column_index",
+            table,
+        )
+        return {str(name): str(kind) for name, kind in found}
+
+    def primary_key(self, table: str) -> tuple[str, ...]:
+        found = self.rows(
+            "SELECT unnest(constraint_column_names) FROM duckdb_constraints() WHERE table_name = $1 "
+            "AND database_name = current_database() AND schema_name = current_schema() "
+            "AND constraint_type = 'PRIMARY KEY'",
+            table,
+        )
+        return tuple(str(name) for (name,) in found)
+
+    def close(self) -> None:
+        try:
+            with self._translated():
+                self._connection.close()
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.ConstraintException as error:
+            raise ConflictError(f"{self._path}: {_first_line(error)}") from error
+        except (duckdb.OperationalError, duckdb.FatalException) as error:
+            advice = "mend it and run again; what is committed stays"
+            raise DestinationUnavailableError(f"cannot write {self._path}: {_first_line(error)}; {advice}") from error
+        except duckdb.Error as error:
+            raise DestinationError(f"{self._path}: {_first_line(error)}") from error
+
+
+def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    try:
+        return _connected(path, reading=reading)
+    except duckdb.IOException as error:
+        if _is_something_else(path):
+            raise DestinationError(f"{path} is there, and is not a valid DuckDB database file: name another") from error
+        if "lock" in str(error):  # it has no code of its own
+            raise DestinationBusyError(f"{path} is open in another process: {_first_line(error)}") from error
+        raise DestinationError(f"{path} cannot be opened: {_first_line(error)}") from error
+    except duckdb.Error as error:
+        raise DestinationError(f"{path} cannot be opened: {_first_line(error)}") from error
+
+
+def _is_something_else(path: Path) -> bool:
+    """Whether a file that DuckDB does not open is not its own.
+
+    Never asked of a file that is open: to close a file gives up the locks that this process has on it.
+    """
+    try:
+        with path.open("rb") as file:
+            return not file.read(_MAGIC_AT + len(_MAGIC)).endswith(_MAGIC)
+    except OSError:
+        return False
+
+
+def _connected(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    place = path.absolute()  # DuckDB takes what is before a colon, as in md:name, for the name of an extension
+    try:
+        return _bare(place, reading=reading)
+    except duckdb.ConnectionException:
+        return _shared(place, reading=reading)
+
+
+def _bare(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    """A connection that downloads nothing, whatever a file looks like: all that is needed here is built in."""
+    without = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    return duckdb.connect(place, read_only=reading, config={**without})
+
+
+def _shared(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
+    """This process has the file open already, and all of one process share it, with the settings of the first."""
+    if reading:
+        try:
+            return _bare(place, reading=False)
+        except duckdb.ConnectionException:
+            return duckdb.connect(place)
+    return duckdb.connect(place)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,218 @@
+"""A PostgreSQL table, filled by binary COPY. Needs the extra `postgres`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+from segment_fetch.errors import (
+    DestinationBusyError,
+    DestinationError,
+    DestinationUnavailableError,
+    MissingExtraError,
+)
+from segment_fetch.wire.models import Segment
+
+try:
+    import adbc_driver_manager
+    import adbc_driver_postgresql.dbapi
+    import pyarrow as pa
+    import pyarrow.compute as pc
+except ImportError:
+    raise MissingExtraError("PostgreSQL needs an extra: pip install 'segment-fetch[postgres]'") from None
+
+from segment_fetch.sinks.tables.base import TABLE, TableSink
+from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
+from segment_fetch.sinks.tables.dsn import Dsn
+
+_UNIQUE = "23505"
+_MAY_PASS = ("08", "40", "53", "55", "57", "58", "XX")
+"""Classes of SQLSTATE that are about the server's state, not about what it was asked."""
+
+_AGAIN = "run again; what is committed stays"
+_LATEST = (2**63 - 1) // 1000  # ms: the last of which Arrow can count the microseconds, in the year 294247
+_EARLIEST = -210_866_803_200_000  # ms: the first one, in 4714 BC
+_UNANSWERED = "no password supplied"
+_AWAY = ("connection to server", "could not translate host name")
+_SESSION = (
+    "SET client_min_messages = warning",  # libpq writes notices to standard error
+    "SET TimeZone = 'UTC'",
+)
+
+
+class PostgresSink(TableSink):
+    """A table in PostgreSQL, made if need be; columns as `segment_fetch.arrow` has them, segment_id the primary key.
+
+    `dsn` is a URL, postgresql://user@host:port/database. What it leaves out, the password above all, libpq finds as
+    for any other program: in PGPASSWORD and the like, in ~/.pgpass, in a service file (?service=name). The manifest is
+    in the table of that name with `_manifest` behind it. A window is replaced in one transaction; an advisory lock
+    keeps a second run out.
+    """
+
+    def __init__(self, dsn: str, table: str | None = None, schema: str | None = None) -> None:
+        self._dsn = Dsn(dsn)
+        self._schema = schema or self._dsn.schema
+        named = self._dsn.table if table is None else table
+        super().__init__(TABLE if named is None else named)
+
+    @property
+    def place(self) -> str:
+        return str(self._dsn)
+
+    def connect(self, table: str, *, reading: bool) -> Database:
+        db = _Postgres(self._dsn)
+        try:
+            db.prepare(self._schema, reading=reading)
+            if not reading:
+                db.lock(table)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
+        batch = super().encode(segments)
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            misfits = _misfits(column)
+            if misfits is not None and pc.any(misfits).as_py():
+                segment = segments[pc.index(misfits, True).as_py()]
+                raise DestinationError(
+                    f"segment {segment.segmentId!r}: {field.name} has a value that PostgreSQL cannot hold (a zero "
+                    "character, or a time beyond the year 294246); nothing of its window was stored, and JSON Lines "
+                    "can hold it"
+                )
+        return batch
+
+
+def _misfits(column: pa.Array) -> pa.Array | None:
+    """Which values have no place in a column; None where the type has none of these."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_string(column.type):
+        return pc.match_substring(column, "\0")
+    if pa.types.is_timestamp(column.type):
+        number = column.view(pa.int64())
+        return pc.or_(pc.greater(number, _LATEST), pc.less(number, _EARLIEST))
+    return None
+
+
+class _Postgres(Database):
+    types = {"text": "text", "time": "timestamp with time zone", "number": "bigint", "json": "json"}  # noqa: RUF012
+    byte_order = 'COLLATE "C"'
+    indexed = True
+
+    def __init__(self, dsn: Dsn) -> None:
+        self._dsn = dsn
+        try:
+            self._connection = adbc_driver_postgresql.dbapi.connect(dsn.reveal(), autocommit=True)
+        except adbc_driver_manager.Error as error:
+            raise self._refused(error) from None
+        self._cursor = self._connection.cursor()
+
+    def prepare(self, schema: str | None, *, reading: bool) -> None:
+        """The session's settings."""
+        for statement in _SESSION:
+            self.run(statement)
+        if schema is not None:
+            self.run(f"SET search_path TO {quoted(schema)}")
+        if reading:
+            self.run("SET default_transaction_read_only = on")
+            self.run("SET default_transaction_isolation = 'repeatable read'")
+        if self.rows("SELECT current_schema()") == [(None,)]:
+            raise DestinationError(
+                f"{self._dsn}: there is no schema {schema or 'to create tables in'}; create it first"
+            )
+
+    def lock(self, table: str) -> None:
+        """The right to write to a table, until the connection ends."""
+        [(schema,)] = self.rows("SELECT current_schema()")
+        hashed = hashlib.sha256(f"segment_fetch {schema}.{table}".encode()).digest()
+        key = int.from_bytes(hashed[:8], signed=True)
+        if self.rows("SELECT pg_try_advisory_lock($1)", key) != [(True,)]:
+            raise DestinationBusyError(f"another run is writing to {self._dsn}, table {table}: wait for it to end")
+
+    def run(self, sql: str, *values: str | int) -> None:
+        with self._translated():
+            self._cursor.execute(sql, values or None)
+
+    def rows(self, sql: str, *values: str | int) -> Sequence[tuple[object, ...]]:
+        with self._translated():
+            self._cursor.execute(sql, values or None)
+            return [tuple(row) for row in self._cursor.fetchall()]
+
+    def load(self, table: str, rows: pa.Table, *, temporary: bool) -> None:
+        with self._translated():
+            if temporary:
+                self._cursor.adbc_ingest(table, rows, mode="append", temporary=True)
+            else:
+                self._cursor.adbc_ingest(table, rows, mode="append", db_schema_name=self._schema_of(table))
+
+    def _schema_of(self, table: str) -> str:
+        """Where the search path finds a table."""
+        [(schema,)] = self.rows(
+            "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+            "WHERE pg_class.oid = to_regclass(quote_ident($1))",
+            table,
+        )
+        return str(schema)
+
+    def read(self, sql: str) -> Iterator[pa.RecordBatch]:
+        with self._translated():
+            self._cursor.execute(sql)
+            yield from self._cursor.fetch_record_batch()
+
+    def columns(self, table: str) -> dict[str, str]:
+        found = self.rows(
+            "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            table,
+        )
+        return {str(name): str(kind) for name, kind in found}
+
+    def primary_key(self, table: str) -> tuple[str, ...]:
+        found = self.rows(
+            "SELECT attname::text FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) "
+            "WHERE indrelid = to_regclass(quote_ident($1)) AND indisprimary ORDER BY attnum",
+            table,
+        )
+        return tuple(str(name) for (name,) in found)
+
+    def close(self) -> None:
+        with self._translated(), closing(self._connection):
+            self._cursor.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except adbc_driver_manager.Error as error:
+            raise self._translation(error) from None  # the driver's own words may quote what it was given
+
+    def _translation(self, error: adbc_driver_manager.Error) -> DestinationError:
+        code, told = error.sqlstate, f"{self._dsn}: {self._words(error)}"
+        if code == _UNIQUE:
+            return ConflictError(told)
+        if code is None or code.startswith(_MAY_PASS):  # without a code it is the connection that failed
+            return DestinationUnavailableError(f"{told}; {_AGAIN}")
+        return DestinationError(told)
+
+    def _refused(self, error: adbc_driver_manager.Error) -> DestinationError:
+        told, text = f"cannot connect to {self._dsn}: {self._words(error)}", str(error)
+        if _UNANSWERED in text:  # the client's own words, which have no code either
+            return DestinationError(
+                f"cannot connect to {self._dsn}: the server asks for a password, and there is none; set PGPASSWORD, or "
+                "write host:port:database:user:password into ~/.pgpass, with mode 600"
+            )
+        if "FATAL" not in text and any(words in text for words in _AWAY):  # such an error has no code
+            return DestinationUnavailableError(f"{told}; {_AGAIN}")
+        return DestinationError(f"{told}; mend the address, or the password in PGPASSWORD or ~/.pgpass")
+
+    def _words(self, error: adbc_driver_manager.Error) -> str:
+        text = str(error)
+        for start in ("ERROR:", "FATAL:", "[libpq]"):
+            _, found, rest = text.partition(start)
+            if found:
+                text = rest
+                break
+        return self._dsn.redacted(text.strip().partition("\n")[0].strip())

@@ -1,0 +1,36 @@
+"""For users' own tests: the pytest fixture, and the promises of a destination as tests (the conformance suite).
+
+Called by test suites alone; needs pytest. To test a `Sink`, subclass `Medium`, which knows where the sink stores
+things, and `SinkConformance`, whose tests pytest then collects:
+
+    class TestMySink(SinkConformance):
+        @pytest.fixture
+        def medium(self, tmp_path):
+            return MyMedium(tmp_path)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segment_fetch.testing.medium import Medium, Record, as_columns, as_json
+    from segment_fetch.testing.suite import SinkConformance
+    from segment_fetch.testing.values import VALUES
+
+__all__ = ["VALUES", "Medium", "Record", "SinkConformance", "as_columns", "as_json"]
+
+_MODULES = {
+    "VALUES": "values",
+    "Medium": "medium",
+    "Record": "medium",
+    "SinkConformance": "suite",
+    "as_columns": "medium",
+    "as_json": "medium",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first asked for, so that the pytest plugin costs little where nobody uses it."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

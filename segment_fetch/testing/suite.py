@@ -1,0 +1,354 @@
+"""The promises, one test each."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from segment_fetch.errors import DestinationBusyError, DestinationError
+from segment_fetch.events import Status
+from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.committer import committing
+from segment_fetch.manifest.format import WindowEntry, parse_manifest
+from segment_fetch.query import Filters, Query, Window
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.encoding import encoded_lines
+from segment_fetch.sinks.files.formats import JsonLines
+from segment_fetch.testing.medium import Medium
+from segment_fetch.testing.values import BOTH, ONE, THREE, TWO, VALUES, rows_of
+from segment_fetch.windows.reader import WindowRead
+from segment_fetch.wire.models import Segment
+
+_QUERY = Query("111111", "conformance", Filters(skill_id="7"))
+_PATIENCE_S = 20
+_MANY, _PAGE = 2000, 300
+
+
+class SinkConformance:
+    """The tests. `medium` is the subclass's fixture: a new, empty destination for each of them.
+
+    A window is complete or absent; writing it again replaces it; the manifest comes last and names only what is there;
+    every value comes back as it was read, or is refused; errors of the medium are `DestinationError`s.
+    """
+
+    @pytest.fixture
+    def medium(self) -> Medium:
+        raise NotImplementedError("a subclass says where its sink stores things: override the fixture `medium`")
+
+    @pytest.mark.parametrize("kind", VALUES)
+    def test_every_value_comes_back_or_is_refused(self, medium: Medium, kind: str) -> None:
+        """What was read is what is stored; a value without room for it is an error, never another value."""
+        rows: Sequence[Segment] = VALUES[kind]
+        with run(medium) as ledger:
+            ledger.commit(read(medium, TWO, rows_of(TWO, "before")))
+            if kind in medium.refuses:
+                rows = []
+                with pytest.raises(DestinationError):
+                    ledger.commit(read(medium, ONE, VALUES[kind]))
+            else:
+                ledger.commit(read(medium, ONE, rows))
+        assert told(medium) == [medium.record(row) for row in [*rows, *rows_of(TWO, "before")]]
+        assert read_back(medium) == keys([*rows, *rows_of(TWO, "before")])
+        assert medium.litter() == []
+
+    def test_parts_are_stored_in_order(self, medium: Medium) -> None:
+        """A window of many pages."""
+        rows = rows_of(ONE, *(f"row {number}" for number in range(_MANY)))
+        with run(medium) as ledger:
+            ledger.commit(window_read(ONE, encoded(medium, rows)))
+        assert told(medium) == [medium.record(row) for row in rows]
+        assert read_back(medium) == keys(rows)
+
+    def test_lines_are_stored_as_their_segments_are(self, medium: Medium) -> None:
+        """Some rows come as JSON Lines already."""
+        rows = rows_of(ONE, *(f"row {number}" for number in range(_PAGE)))
+        lines = JsonLines().encode(rows)
+        with run(medium) as ledger:
+            ledger.commit(window_read(ONE, [encoded_lines(medium.sink(), lines)]))
+        assert told(medium) == [medium.record(row) for row in rows]
+
+    def test_windows_side_by_side(self, medium: Medium) -> None:
+        """Windows that are still being read are written part by part, in turns."""
+        rows = {window: rows_of(window, *(f"{window} {n}" for n in range(_MANY // 2))) for window in (ONE, TWO)}
+        with run(medium) as ledger:
+            for parts in zip(*(encoded(medium, rows[window]) for window in (ONE, TWO)), strict=True):
+                ledger.add(ONE, parts[:1])
+                ledger.add(TWO, parts[1:])
+            ledger.commit(window_read(TWO))
+            ledger.commit(window_read(ONE))
+        assert told(medium) == [medium.record(row) for window in (ONE, TWO) for row in rows[window]]
+        assert medium.litter() == []
+
+    def test_empty_window(self, medium: Medium) -> None:
+        """No segments are a window too."""
+        with run(medium) as ledger:
+            entry = ledger.commit(window_read(ONE, segments=0))
+        assert published(medium) == [entry]
+        assert (told(medium), read_back(medium)) == ([], [])
+
+    def test_windows_in_any_order(self, medium: Medium) -> None:
+        """They come as they are proven."""
+        with run(medium) as ledger:
+            for window in (TWO, THREE, ONE):
+                ledger.commit(read(medium, window, rows_of(window, str(window))))
+        assert [entry.window for entry in published(medium)] == [ONE, TWO, THREE]
+        assert told(medium) == [medium.record(*rows_of(window, str(window))) for window in (ONE, TWO, THREE)]
+
+    def test_second_commit_replaces_the_first(self, medium: Medium) -> None:
+        """Nothing of the first reading is left, and nothing is double."""
+        for rows in (rows_of(ONE, "same", "old"), rows_of(ONE, "same", "new", "newer"), rows_of(ONE, "same")):
+            with run(medium) as ledger:
+                ledger.commit(read(medium, ONE, rows, "provisional"))
+            assert told(medium) == [medium.record(row) for row in rows]
+            assert medium.litter() == []
+
+    def test_both_halves_replace_a_window(self, medium: Medium) -> None:
+        """A window is replaced by smaller ones once they cover all of it, not before."""
+        old, new = rows_of(BOTH, "old", "same"), [*rows_of(ONE, "a", "same"), *rows_of(TWO, "b")]
+        with run(medium) as ledger:
+            ledger.commit(read(medium, BOTH, old, "provisional"))
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, new[:2]))
+            ledger.abandon()
+        assert told(medium) == [medium.record(row) for row in old]
+        assert medium.litter() == []
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, new[:2]))
+            ledger.commit(read(medium, TWO, new[2:]))
+        assert told(medium) == [medium.record(row) for row in new]
+        assert medium.litter() == []
+
+    def test_one_window_replaces_two(self, medium: Medium) -> None:
+        """A wider window takes the place of those within it."""
+        rows = [*rows_of(ONE, "a"), *rows_of(TWO, "b")]
+        with run(medium) as ledger:
+            for window, row in zip((ONE, TWO), rows, strict=True):
+                ledger.commit(read(medium, window, [row], "provisional"))
+        with run(medium) as ledger:
+            ledger.commit(read(medium, BOTH, rows))
+        assert told(medium) == [medium.record(row) for row in rows]
+        assert medium.litter() == []
+
+    def test_segment_of_another_window(self, medium: Medium) -> None:
+        """The API may change a close time: an id that an older window holds does not keep a newer one out."""
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, [Segment(segmentId="moved", endTimeL=ONE.start)]))
+            ledger.commit(read(medium, TWO, [Segment(segmentId="moved", endTimeL=TWO.start)]))
+        assert medium.stored([published(medium)[-1]]) == [medium.record(Segment(segmentId="moved", endTimeL=TWO.start))]
+
+    def test_unproven_window_leaves_nothing(self, medium: Medium) -> None:
+        """It is in the manifest, and nowhere else; what was written of it before it failed goes."""
+        with run(medium) as ledger:
+            ledger.add(ONE, encoded(medium, rows_of(ONE, "a")))
+            ledger.withdraw([ONE])
+            ledger.commit(window_read(ONE, status="unproven", segments=0, reason="it changed"))
+        assert [(entry.status, entry.file) for entry in published(medium)] == [("unproven", None)]
+        assert medium.litter() == []
+
+    def test_withdrawn_window_leaves_what_was_there(self, medium: Medium) -> None:
+        """A window that is written again, and then cannot be proven."""
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
+        with run(medium) as ledger:
+            ledger.add(ONE, encoded(medium, rows_of(ONE, "new", "newer")))
+        assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
+        assert medium.litter() == []
+
+    def test_failure_in_the_middle_leaves_what_was_there(self, medium: Medium) -> None:
+        """The parts end with an error."""
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
+        with run(medium) as ledger, pytest.raises(RuntimeError, match="in the middle"):
+            ledger.commit(window_read(ONE, failing_parts(medium)))
+        assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
+        assert medium.litter() == []
+
+    @pytest.mark.parametrize("begun", [False, True], ids=["at once", "part by part"])
+    def test_broken_medium_is_a_destination_error(self, medium: Medium, begun: bool) -> None:
+        """It says what to do, and what is committed stays."""
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, rows_of(ONE, "old")))
+        with run(medium, medium.broken()) as ledger:
+            parts = encoded(medium, rows_of(TWO, *map(str, range(_MANY))))
+            if begun:
+                ledger.add(TWO, parts)
+            with pytest.raises(DestinationError, match="run again"):
+                ledger.commit(window_read(TWO, [] if begun else parts))
+        assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
+
+    def test_of_two_runs_at_once_one_is_refused(self, medium: Medium) -> None:
+        """The second one when it opens the destination, or else when it publishes; it harms nothing of the first."""
+        first = {window: rows_of(window, "first") for window in (ONE, THREE)}
+        with run(medium) as ledger:
+            with pytest.raises(DestinationBusyError):
+                meanwhile(medium, lambda: ledger.commit(read(medium, ONE, first[ONE])))
+            ledger.commit(read(medium, THREE, first[THREE]))
+        assert told(medium)[-1] == medium.record(*first[THREE])
+        assert medium.record(*rows_of(ONE, "second")) not in told(medium)
+        assert medium.litter() == []
+        with run(medium) as ledger:
+            ledger.commit(read(medium, TWO, rows_of(TWO, "later")))
+
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process that ends so closes nothing
+    @pytest.mark.parametrize("window", [ONE, TWO], ids=["replaced", "new"])
+    @pytest.mark.parametrize("whole", [False, True], ids=["half written", "written"])
+    def test_next_run_goes_on_after_a_crash(self, medium: Medium, window: Window, whole: bool) -> None:
+        """The process ends between the first part of a window and the manifest that names it."""
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
+        crash(medium, window, whole)
+        with run(medium) as ledger:
+            assert [entry.window for entry in ledger.entries] == [ONE]
+            assert ledger.resume(ONE.start, TWO.end, ONE.start) == ([BOTH], 0)
+        assert medium.litter() == []
+        with run(medium) as ledger:
+            for again in (ONE, TWO):
+                ledger.commit(read(medium, again, rows_of(again, f"again {again}")))
+        assert told(medium) == [medium.record(*rows_of(again, f"again {again}")) for again in (ONE, TWO)]
+        assert medium.litter() == []
+
+    def test_what_is_stored_is_not_read_again(self, medium: Medium) -> None:
+        """A complete window that is still there."""
+        with run(medium) as ledger:
+            ledger.commit(read(medium, ONE, rows_of(ONE, "a")))
+        with run(medium) as ledger:
+            assert ledger.resume(ONE.start, TWO.end, ONE.start) == ([TWO], 1)
+
+    def test_what_was_harmed_is_not_intact(self, medium: Medium) -> None:
+        """`verify` and `sync` find it out."""
+        with run(medium) as ledger:
+            for window in (ONE, TWO):
+                ledger.commit(read(medium, window, rows_of(window, f"a {window}")))
+            assert ledger.intact([ONE, TWO]) == [ONE, TWO]
+        medium.harm(published(medium)[0])
+        with run(medium) as ledger:
+            assert ledger.intact([ONE, TWO]) == [TWO]
+
+    def test_cancelled_write_ends_first(self, medium: Medium) -> None:
+        """A half-done write cannot be taken back: the window is there, and nothing else."""
+        asyncio.run(cancelled_write(medium, medium.sink()))
+        assert told(medium) == [medium.record(*rows_of(ONE, "a"))]
+        assert medium.litter() == []
+
+
+async def cancelled_write(medium: Medium, sink: Sink[Any]) -> None:
+    """A window whose commit is cancelled while it is written."""
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow() -> Iterator[Any]:
+        entered.set()
+        assert go_on.wait(_PATIENCE_S)
+        yield from encoded(medium, rows_of(ONE, "a"))
+
+    async def commit() -> None:
+        async with committing(sink, _QUERY) as committer:
+            await committer.commit(window_read(ONE, slow()))
+
+    task = asyncio.create_task(commit())
+    await asyncio.to_thread(entered.wait, _PATIENCE_S)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@contextmanager
+def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[Ledger]:
+    """A run over the medium: its ledger; the destination is given back at the end."""
+    opened = sink or medium.sink()
+    ledger = Ledger(opened, _QUERY, opened.open())
+    try:
+        yield ledger
+    finally:
+        try:
+            ledger.withdraw()
+        finally:
+            opened.close()
+
+
+def meanwhile(medium: Medium, commit: Callable[[], object]) -> None:
+    """A run that opens the destination and, after another one has committed, wants to do so, too."""
+    with run(medium) as ledger:
+        commit()
+        ledger.commit(read(medium, ONE, rows_of(ONE, "second")))
+
+
+def crash(medium: Medium, window: Window, whole: bool) -> None:
+    """A run that ends while it writes a window, or between that and the manifest."""
+    sink = medium.sink()
+    sink.open()
+    draft = sink.begin(window)
+    for part in encoded(medium, rows_of(window, *map(str, range(_MANY)))):
+        draft.add(part)
+    if whole:
+        draft.finish()
+    medium.kill(sink)
+
+
+def window_read(
+    window: Window, parts: Iterable[Any] = (), status: Status = "complete", segments: int = 1, reason: str | None = None
+) -> WindowRead[Any]:
+    """A window at the end of its reading. The parts are taken as they are, also those that come one by one."""
+    held: Any = parts
+    return WindowRead(
+        window=window,
+        status=status,
+        parts=held,
+        count=segments,
+        segments=segments,
+        duplicates=0,
+        pages=1,
+        requests=2,
+        read_at=ONE.start,
+        unknown_fields=(),
+        reason=reason,
+    )
+
+
+def encoded(medium: Medium, rows: Sequence[Segment]) -> list[Any]:
+    """The segments as a sink holds them, a page at a time."""
+    sink = medium.sink()
+    return [sink.encode(rows[at : at + _PAGE]) for at in range(0, len(rows), _PAGE)]
+
+
+def read(medium: Medium, window: Window, rows: Sequence[Segment], status: Status = "complete") -> WindowRead[Any]:
+    """A window with these segments."""
+    return window_read(window, encoded(medium, rows), status, len(rows))
+
+
+def failing_parts(medium: Medium) -> Iterator[Any]:
+    """Parts that do not come to their end."""
+    yield from encoded(medium, rows_of(ONE, "new"))
+    raise RuntimeError("in the middle")
+
+
+def keys(rows: Iterable[Segment]) -> list[tuple[int, str]]:
+    """What `keys` gives for them."""
+    return [(row.endTimeL, row.segmentId) for row in rows]
+
+
+def read_back(medium: Medium) -> list[tuple[int, str]]:
+    """What the sink itself says is stored in the windows of the manifest, in the written order of each."""
+    sink = medium.sink()
+    with run(medium, sink) as ledger:
+        return [key for entry in ledger.entries for key in sink.keys(entry.written)]
+
+
+def published(medium: Medium) -> list[WindowEntry]:
+    """The windows in the manifest."""
+    sink = medium.sink()
+    stored = sink.open()
+    sink.close()
+    return list(parse_manifest(stored).windows) if stored else []
+
+
+def told(medium: Medium) -> list[dict[str, Any]]:
+    """All records of the windows in the manifest."""
+    return medium.stored(published(medium))

@@ -1,0 +1,154 @@
+"""When the next request may go: as the pacer says, never faster than the user's own limit, and not during a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Final, Literal, TypeAlias
+
+from aiolimiter import AsyncLimiter
+
+from segment_fetch.events import PaceChanged, PaceReason
+from segment_fetch.throttle.concurrency import Ticket
+from segment_fetch.throttle.pacing import GRAIN, Blame, Pacer
+from segment_fetch.throttle.rate import Learned
+
+Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]
+"""What came of a request: an answer, a 429, or nothing that says anything about the limit."""
+
+MIN_PAUSE_S = 1.0
+"""The vendor's advice after a 429 that does not say how long to wait."""
+
+
+def _limiter(ceiling: float) -> AsyncLimiter:
+    """`AsyncLimiter` admits its whole capacity at once: one request, and what a late one may be made up for by."""
+    burst = 1 + ceiling * GRAIN
+    return AsyncLimiter(burst, burst / ceiling)
+
+
+class Gate:
+    """Passed by every attempt at every request of a client. Without a pacer only pauses hold anything back."""
+
+    def __init__(
+        self,
+        pacer: Pacer | None = None,
+        *,
+        tell: Callable[[PaceChanged], None] | None = None,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._pacer = pacer
+        self._limiter = None if pacer is None or pacer.ceiling is None else _limiter(pacer.ceiling)
+        self._watch = None if pacer is None or tell is None else PaceWatch(pacer, tell)
+        self._clock = clock or asyncio.get_running_loop().time
+        self._sleep = sleep
+        self._open_at = 0.0
+        self._turn = asyncio.Lock()
+        self._answered = asyncio.Event()
+
+    async def enter(self) -> Ticket | None:
+        """Returns when a request may be sent; what came of it is to be told to `left`, whatever happens."""
+        if self._pacer is None:
+            await self.passed()
+            return None
+        async with self._turn:  # one waits for the pacer, the others for their turn
+            await self._paced(self._pacer)
+            await self.passed()
+            now = self._clock()
+            ticket = self._pacer.sent(now)
+            if self._watch is not None:
+                self._watch.sent(now)
+            return ticket
+
+    async def _paced(self, pacer: Pacer) -> None:
+        while True:
+            self._answered.clear()
+            wait = pacer.next_send(self._clock())
+            if wait <= 0:
+                return
+            await (self._answered.wait() if wait == inf else self._sleep(wait))
+
+    def left(self, ticket: Ticket | None, outcome: Outcome, retry_after: float | None = None) -> None:
+        """Takes what came of a request; closes the gate if it was refused."""
+        if ticket is None or self._pacer is None:
+            if outcome == "refused":
+                self.pause(retry_after)
+            return
+        now = self._clock()
+        match outcome:
+            case "accepted":
+                self._pacer.accepted(ticket, now)
+            case "refused":
+                self._pacer.refused(ticket, now, retry_after)
+                self._open_at = max(self._open_at, self._pacer.resumes_at)
+                if self._watch is not None:
+                    self._watch.refused()
+            case "dropped":
+                self._pacer.dropped(ticket, now)
+        self._answered.set()
+
+    async def passed(self) -> None:
+        """As `enter`, for a request that nothing is to be learned from."""
+        while True:
+            while (wait := self.closed_for()) > 0:
+                await self._sleep(wait)
+            if self._limiter is None:
+                return
+            await self._limiter.acquire()
+            if self.closed_for() <= 0:
+                return
+
+    def pause(self, retry_after: float | None) -> None:
+        """Closes the gate for max(1 s, `retry_after`)."""
+        self._open_at = max(self._open_at, self._clock() + max(MIN_PAUSE_S, retry_after or 0.0))
+
+    def closed_for(self) -> float:
+        """Seconds for which the gate is closed from now on."""
+        return max(0.0, self._open_at - self._clock())
+
+    def expected_rate(self) -> float | None:
+        """Requests a second that the next minutes are likely to bring; None without a pacer."""
+        return None if self._pacer is None else self._pacer.expected
+
+    def learned(self, at: float) -> Learned | None:
+        """What the answers taught so far; None where that is nothing."""
+        return None if self._pacer is None or not self._pacer.has_learned else self._pacer.learned(at)
+
+
+_NOTABLE: Final = 0.1  # share of the rate by which it has to move
+_EVERY: Final = 1.0  # seconds between two changes that no 429 made
+
+
+class PaceWatch:
+    """Looks at a pacer and tells when it has changed. Times are seconds of the caller's clock."""
+
+    def __init__(self, pacer: Pacer, tell: Callable[[PaceChanged], None]) -> None:
+        self._pacer = pacer
+        self._tell = tell
+        self._told: PaceChanged | None = None
+        self._quiet_until = -math.inf
+        self._was_refused = False
+
+    def refused(self) -> None:
+        """A 429 came; what it changes is told when the pause that it began is over."""
+        self._was_refused = True
+
+    def sent(self, now: float) -> None:
+        """A request went out: tells of the pace at first, and when it has changed."""
+        if now < self._quiet_until and not self._was_refused:
+            return
+        pace = self._pacer.snapshot(now)
+        at_once, notable = self._pacer.found_cap, 0.0 if self._was_refused else _NOTABLE
+        if self._told is None or at_once != self._told.at_once or abs(pace.rate / self._told.rate - 1) > notable:
+            self._told = PaceChanged(pace.rate, at_once, self._reason(pace.blame))
+            self._tell(self._told)
+        self._quiet_until, self._was_refused = now + _EVERY, False
+
+    def _reason(self, blame: Blame | None) -> PaceReason:
+        if self._was_refused:
+            return "too_many_at_once" if blame == "concurrency" else "too_fast"
+        if self._told is None:
+            return "remembered" if self._pacer.remembers else "started"
+        return "no_refusals"

@@ -1,0 +1,90 @@
+"""What runs learned about each account's limit, kept in a folder for the next ones. Advice, never a condition."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from segment_fetch.throttle.rate import Learned
+
+OLDEST_S: Final = 30 * 86_400.0
+"""Seconds after which what was learned no longer counts."""
+_CLOCKS_DIFFER_S: Final = 86_400.0
+_LARGEST: Final = 4096
+_SUFFIX: Final = ".pace.json"
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens what is no file without waiting for somebody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+class PaceStore:
+    """A folder with one small file for each account and service; it is made when there is something to keep.
+
+    A file holds a rate, a number at once and a time (epoch seconds), and no credential. It is replaced atomically, so
+    that any number of processes may share the folder. What cannot be read, makes no sense or is older than 30 days is
+    ignored, and so is a folder that cannot be written: no run fails because of it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def load(self, account: str, service: str, now: float) -> Learned | None:
+        """What was learned about an account at a service (its base URL, or any name for it); None if nothing was."""
+        try:
+            with open(self._path(account, service), "rb", opener=_at_once) as file:
+                learned = msgspec.json.decode(file.read(_LARGEST) or b"", type=Learned)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            _tell("used", error)
+            return None
+        return learned if -_CLOCKS_DIFFER_S <= now - learned.at <= OLDEST_S else None
+
+    def save(self, account: str, service: str, learned: Learned) -> None:
+        """Keeps what was learned, and forgets what is too old."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._replace(self._path(account, service), msgspec.json.encode(learned) + b"\n")
+            self._forget(learned.at)
+        except OSError as error:
+            _tell("kept", error, worth_knowing=True)
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        import tempfile  # noqa: PLC0415 - costs more than the rest of this module
+
+        handle, name = tempfile.mkstemp(dir=self.folder, suffix=_SUFFIX)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(name).unlink()
+            raise
+
+    def _forget(self, now: float) -> None:
+        """Deletes the files of this store that nothing has touched for too long."""
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(OSError):  # another process was quicker
+                if now - path.stat().st_mtime > OLDEST_S:
+                    path.unlink()
+
+    def _path(self, account: str, service: str) -> Path:
+        """The file's name shows neither: a service's name may hold anything."""
+        from hashlib import sha256  # noqa: PLC0415 - `import segment_fetch` does without
+
+        return self.folder / (sha256(f"{account}\n{service}".encode()).hexdigest()[:32] + _SUFFIX)
+
+
+def _tell(what: str, error: Exception, *, worth_knowing: bool = False) -> None:
+    """A line of the log, at info or at debug."""
+    import logging  # noqa: PLC0415 - as above
+
+    level = logging.INFO if worth_knowing else logging.DEBUG
+    logging.getLogger(__name__).log(level, "what was learned about the pace is not %s: %s", what, error)

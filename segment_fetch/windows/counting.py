@@ -1,0 +1,111 @@
+"""What is there, without keeping it: counts and plans, as feeds of a pool."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from segment_fetch.errors import SegmentFetchError
+from segment_fetch.query import Window
+from segment_fetch.windows.planning import PlannedWindow, pages
+from segment_fetch.windows.splitting import Splitting
+from segment_fetch.wire.pages import PageAnswer, PageRequest
+
+
+class Counting:
+    """Asks how many segments each window holds, by one small request a window.
+
+    `counts` are as the API reports them, `at_ms` is the server's clock at each.
+    """
+
+    def __init__(self, windows: Iterable[Window]) -> None:
+        self._todo = deque(dict.fromkeys(windows))
+        self._due = len(self._todo)
+        self.counts: dict[Window, int] = {}
+        self.at_ms: dict[Window, int] = {}
+
+    def next(self) -> PageRequest | None:
+        return PageRequest(self._todo.popleft(), 0, 1, self) if self._todo else None
+
+    def wants(self, request: PageRequest) -> bool:
+        return True
+
+    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
+        self.counts[request.window] = answer.page.pagination.count
+        self.at_ms[request.window] = answer.at_ms
+
+    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
+        raise error
+
+    def finished(self) -> bool:
+        return len(self.counts) == self._due
+
+
+class ExactCounting(Counting):
+    """Counts windows exactly: a segment on the instant that two windows share is in both counts if the server takes
+    `to` as inclusive, so that one instant is asked, too, and taken off; by a server that does not, it counts nothing.
+    """
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._signs = dict.fromkeys(windows, 1) | {Window(window.end, window.end): -1 for window in windows}
+        super().__init__(self._signs)
+
+    @property
+    def total(self) -> int:
+        """The segments that the windows own."""
+        return sum(self._signs[window] * count for window, count in self.counts.items())
+
+
+class Survey:
+    """Finds the windows that an extraction would read: the first page of each, and where a big one would be divided."""
+
+    def __init__(self, windows: Sequence[Window], limit: int, bound: int) -> None:
+        self._limit = limit
+        self._bound = bound
+        self._unopened = deque(windows)
+        self._due = len(windows)
+        self._splitting: list[Splitting] = []
+        self._found: list[PlannedWindow] = []
+
+    def next(self) -> PageRequest | None:
+        for splitting in self._splitting:
+            if splitting.has_next:
+                return splitting.next()
+        if self._unopened:
+            return PageRequest(self._unopened.popleft(), 0, self._limit, self)
+        return None
+
+    def wants(self, request: PageRequest) -> bool:
+        return True
+
+    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
+        if isinstance(request.reading, Splitting):
+            request.reading.answered(request, answer)
+            if request.reading.complete:
+                self._divide(request.reading)
+            return
+        count = answer.page.pagination.count
+        if count > self._bound and request.window.end - request.window.start > 1:
+            self._splitting.append(Splitting(request.window, answer, self._limit, self._bound, pages=False))
+        else:
+            self._add(request.window, count)
+            self._due -= 1
+
+    def _divide(self, splitting: Splitting) -> None:
+        self._splitting.remove(splitting)
+        for piece in splitting.pieces():
+            self._add(piece.window, piece.count)
+        self._due -= 1
+
+    def _add(self, window: Window, count: int) -> None:
+        self._found.append(PlannedWindow(window, count, pages(count, self._limit)))
+
+    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
+        raise error
+
+    def finished(self) -> bool:
+        return self._due == 0
+
+    def planned(self) -> tuple[PlannedWindow, ...]:
+        """The windows found, oldest first."""
+        return tuple(sorted(self._found, key=lambda planned: planned.window))

@@ -1,0 +1,135 @@
+"""A range becomes windows, a window becomes pages. Plain arithmetic; nothing is sent from here.
+
+The API serves at most one week a request, and the oldest data is the first to expire, so windows run oldest first.
+A window with more segments than a bound is cut into windows of about equal count: a page read deep in the big window
+shows where, and stays useful as the first page of the window below the cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import tzinfo
+from itertools import pairwise
+
+from msgspec import Struct
+
+from segment_fetch.errors import InputError
+from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Window
+from segment_fetch.timerange import midnight
+
+SPLIT_ABOVE = 50_000
+"""Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
+
+_SHARED = 40
+"""Rows that a part of a divided window reads twice, or with the next part, at most: more are shared where many close
+within a few milliseconds of each other."""
+
+_EVEN = 20
+"""How many times as large a part is as a page, and as what it shares, from which on a page more makes no difference."""
+
+
+class PlannedWindow(Struct, frozen=True):
+    """A window as it will be read: `count` segments in `pages` requests."""
+
+    window: Window
+    count: int
+    pages: int
+
+
+class Plan(Struct, frozen=True):
+    """What an extraction would do. `seconds` estimates its length at `rate` requests a second.
+
+    The rate is known from what was set, from what the API refused in this run or an earlier one, or from what it served
+    an earlier one; else it is a guess, and `rate_known` False. Where no rate is to be kept both figures are None.
+    """
+
+    windows: tuple[PlannedWindow, ...]
+    seconds: float | None
+    rate: float | None = None
+    rate_known: bool = False
+
+    @property
+    def segments(self) -> int:
+        """Sum of the counts that the API reported; a segment on a shared boundary is in both its windows' counts."""
+        return sum(planned.count for planned in self.windows)
+
+    @property
+    def pages(self) -> int:
+        """Requests that reading everything takes."""
+        return sum(planned.pages for planned in self.windows)
+
+
+class Cut(Struct, frozen=True):
+    """Where a page divides a big window: below `instant`, and rows from `row` on belong there, as its newest."""
+
+    instant: int
+    row: int
+
+
+def check_width(width_ms: int) -> int:
+    """The width of windows, or InputError."""
+    if not 1 <= width_ms <= MAX_WINDOW_MS:
+        raise InputError("window: must be between one millisecond and one week, the most that the API serves at once")
+    return width_ms
+
+
+def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
+    """start..end in windows of at most `width_ms`, oldest first, without gap or overlap."""
+    return [Window(at, min(at + width_ms, end)) for at in range(start, end, width_ms)]
+
+
+def days(start: int, end: int, zone: tzinfo, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
+    """start..end cut at each midnight of a time zone (and into `width_ms`), oldest first, without gap or overlap."""
+    cuts = [start]
+    while cuts[-1] < end:
+        cuts.append(min(midnight(cuts[-1], zone, 1), cuts[-1] + width_ms, end))
+    return [Window(one, other) for one, other in pairwise(cuts)]
+
+
+def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
+    """The parts of start..end that no window of `done` covers, oldest first; they may be longer than a week."""
+    gaps, at = [], start
+    for window in sorted(done):
+        if window.end <= at or window.start >= end:
+            continue
+        if window.start > at:
+            gaps.append(Window(at, window.start))
+        at = max(at, window.end)
+    if at < end:
+        gaps.append(Window(at, end))
+    return gaps
+
+
+def pages(count: int, limit: int) -> int:
+    """Requests that a window of `count` segments takes; an empty one takes one, too."""
+    return max(1, math.ceil(count / limit))
+
+
+def cut_ranks(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
+    """Offsets in a window of `count` segments that divide it into parts of about equal count, the oldest part's first.
+
+    Parts hold at most `bound`, or a page more. All but the oldest fill their pages of `limit`, as a few rows too many
+    would cost each of them a page; parts of a few pages are rather kept equal.
+    """
+    parts = math.ceil(count / bound)
+    newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
+    needed = pages(count + _SHARED * (parts - 1), limit)
+    if count < parts * max(_EVEN * limit, _EVEN * _SHARED):
+        return [count * above // parts for above in newer]
+    return [needed * above // parts * limit - _SHARED * above for above in newer]
+
+
+def cut_at(times: Sequence[int], window: Window) -> Cut | None:
+    """Where a page of close times, newest first, can divide its window; None where it cannot.
+
+    The best cut lies where two neighbours are at least 2 ms apart: no segment then stands on the cut itself, and the
+    rows below it are the newest of the lower window whether the server's `to` is inclusive or not. Without such a pair
+    the page's oldest time still divides, but no row of the page is kept for the lower window.
+    """
+    for row in range(1, len(times)):
+        if times[row - 1] - times[row] >= 2 and window.start < times[row] + 1 < window.end:
+            return Cut(times[row] + 1, row)
+    if times and window.start < times[-1] < window.end:
+        return Cut(times[-1], len(times))
+    return None

@@ -1,0 +1,207 @@
+"""The quick road: rows of a page that are JSON Lines already, kept as the bytes they came in. No I/O.
+
+Most pages need no decoding. Where every row is compact JSON, has none but the fields of `Segment`, in the order of the
+wire and with the right types, decoding it and encoding it again gives the same bytes. A compiled scanner, `_scanner.c`,
+shows that for a whole page, and finds what a proof needs: close times, and ids as hashes. What it cannot show, a new
+field say, takes the slow road through msgspec, which gives the same segments and the same lines. So does every page
+where the scanner is not there, as no compiler was when the package was installed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeAlias, overload
+
+import msgspec
+
+from segment_fetch.wire.models import Segment, SegmentPage
+
+Column: TypeAlias = "memoryview[int] | array[int]"
+"""Whole numbers of 64 bits, one a row."""
+
+
+class _Scanner(Protocol):
+    """What is compiled, where it is."""
+
+    def scan(self, body: bytes | memoryview, head: int, /) -> tuple[int, bytes, bytes, bytes, bytes, bool] | None:
+        """Of the rows from `head` on: where their array ends, their lines in the written order and where each begins
+        (32 bits), and, newest first, their close times and keys (64 bits); whether no two times are equal.
+        """
+
+    def distinct(self, columns: list[Column], /) -> int:
+        """How many different keys there are in all of the columns."""
+
+    def key(self, segment_id: bytes, /) -> int:
+        """64 bits for an id."""
+
+
+class Uncompiled:
+    """What stands in for it elsewhere."""
+
+    def scan(self, body: bytes | memoryview, head: int, /) -> None:
+        return None
+
+    def distinct(self, columns: list[Column], /) -> int:
+        return len(set().union(*columns))
+
+    def key(self, segment_id: bytes, /) -> int:
+        return hash(segment_id)
+
+
+_scanner: _Scanner
+try:
+    from segment_fetch.wire import _scanner
+except ImportError:
+    _scanner = Uncompiled()
+
+COMPILED = not isinstance(_scanner, Uncompiled)
+"""Whether the scanner is there."""
+
+
+class _Id(msgspec.Struct, gc=False):
+    segmentId: str
+
+
+_HEAD = b'"segments":['
+_FARTHEST_HEAD = 1024
+_segments = msgspec.json.Decoder(Segment)
+_ids = msgspec.json.Decoder(_Id)
+_around = msgspec.json.Decoder(SegmentPage)
+
+
+def key_of(segment_id: str) -> int:
+    """64 bits that stand for a segmentId, the same wherever it came from. Two ids may share them."""
+    return _scanner.key(segment_id.encode("utf-8", "surrogatepass"))
+
+
+def quick_page(body: bytes | memoryview) -> SegmentPage | None:
+    """The page in a 200 answer, its segments as `Lines`; None where the slow road has to be taken."""
+    head = bytes(body[:_FARTHEST_HEAD]).find(_HEAD) + len(_HEAD)
+    found = _scanner.scan(body, head) if head >= len(_HEAD) else None
+    if found is None:
+        return None
+    end, text, starts, times, keys, falling = found
+    if (page := _page_around(bytes(body[:head]) + bytes(body[end:]))) is None:
+        return None
+    columns = _Columns(text, memoryview(starts).cast("I"), memoryview(times).cast("q"), memoryview(keys).cast("q"))
+    return SegmentPage(Lines(columns, falling, 0, len(columns.times)), page.pagination, page.timeframe)
+
+
+def _page_around(rest: bytes) -> SegmentPage | None:
+    """The page without the rows that were found; None where they may not have been its own.
+
+    The key of the rows is the only one of its name, and so the page's, as a page without it is refused. It begins where
+    the decoder takes it to begin, as a row cannot lie within a text: it holds quotes, and no escapes.
+    """
+    if rest.count(b'"segments"') != 1 or b"\\" in rest:
+        return None
+    try:
+        return _around.decode(rest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def decode_lines(lines: bytes | memoryview) -> list[Segment]:
+    """The segments of JSON Lines."""
+    return _segments.decode_lines(lines)
+
+
+def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
+    """The rows as a sequence that costs nothing to look at again."""
+    return list(rows) if isinstance(rows, Lines) else rows
+
+
+def keys_of(rows: Sequence[Segment]) -> Column:
+    """The key of each row's id."""
+    return rows.keys if isinstance(rows, Lines) else array("q", [key_of(row.segmentId) for row in rows])
+
+
+def ids_of(rows: Sequence[Segment]) -> list[str]:
+    """The segmentId of each row."""
+    return rows.ids if isinstance(rows, Lines) else [row.segmentId for row in rows]
+
+
+def times_of(rows: Sequence[Segment]) -> Sequence[int]:
+    """The close time of each row, epoch milliseconds."""
+    return rows.times if isinstance(rows, Lines) else [row.endTimeL for row in rows]
+
+
+def distinct(columns: list[Column]) -> int:
+    """How many different keys there are in all of these."""
+    return _scanner.distinct(columns)
+
+
+class _Columns(NamedTuple):
+    """What was found of a page: its lines as written, where each begins, and, newest first, their times and keys."""
+
+    text: bytes
+    starts: memoryview[int]
+    times: memoryview[int]
+    keys: memoryview[int]
+
+
+class Lines(Sequence[Segment]):
+    """Segments as JSON Lines, decoded when asked for: newest first as a page has them, or, reversed, as written."""
+
+    __slots__ = ("_columns", "_first", "_last", "falling", "newest_first")
+
+    def __init__(self, columns: _Columns, falling: bool, first: int, last: int, *, newest_first: bool = True) -> None:
+        self._columns = columns
+        self._first, self._last = first, last
+        self.falling = falling
+        """Whether it is known that no two close times are equal."""
+        self.newest_first = newest_first
+
+    def __len__(self) -> int:
+        return self._last - self._first
+
+    @property
+    def text(self) -> bytes:
+        """The lines, in the written order; of a whole page without copying them."""
+        text, starts, times, _ = self._columns
+        whole = len(times)
+        return text[starts[whole - self._last] : starts[whole - self._first]]
+
+    @property
+    def times(self) -> memoryview[int]:
+        """The close times, epoch milliseconds."""
+        return self._column(self._columns.times)
+
+    @property
+    def keys(self) -> memoryview[int]:
+        """The ids, as `key_of` has them."""
+        return self._column(self._columns.keys)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids themselves."""
+        ids = [row.segmentId for row in _ids.decode_lines(self.text)]
+        return ids[::-1] if self.newest_first else ids
+
+    def _column(self, values: memoryview[int]) -> memoryview[int]:
+        column = values[self._first : self._last]
+        return column if self.newest_first else column[::-1]
+
+    def __iter__(self) -> Iterator[Segment]:
+        segments = decode_lines(self.text)
+        return reversed(segments) if self.newest_first else iter(segments)
+
+    @overload
+    def __getitem__(self, at: int) -> Segment: ...
+    @overload
+    def __getitem__(self, at: slice) -> Lines: ...
+    def __getitem__(self, at: int | slice) -> Segment | Lines:
+        rows = range(self._first, self._last)
+        asked = (rows if self.newest_first else rows[::-1])[at]
+        if isinstance(asked, range):
+            return self._part(asked)
+        (segment,) = self._part(range(asked, asked + 1))
+        return segment
+
+    def _part(self, rows: range) -> Lines:
+        if abs(rows.step) != 1:
+            raise ValueError("lines can be sliced in steps of 1 and -1 alone")
+        newest_first = rows.step > 0
+        first, last = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
+        return Lines(self._columns, self.falling, first, last, newest_first=newest_first)

@@ -1,0 +1,376 @@
+"""Workers, retries and pauses: real requests to the simulator, in time that does not have to be waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from segment_fetch.errors import (
+    CredentialsError,
+    InputError,
+    SchemaError,
+    SegmentFetchError,
+    ServiceError,
+    ThrottledError,
+    TransientError,
+)
+from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
+from segment_fetch.extraction.worker_pool import Pool
+from segment_fetch.query import Window
+from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, Faults, RateLimit, Simulator
+from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.throttle.retry_queue import Attempt
+from segment_fetch.wire.pages import PageAnswer, PageRequest
+from tests.support import ANY_WINDOW, NOW, http, opened, page_body, raw_server, row, without_waiting
+
+DATASET = Dataset(segments=400, start=ANY_WINDOW.start, end=ANY_WINDOW.end)
+STEADY = RetryPolicy(jitter=0.0)
+
+
+class Pages:
+    """A feed of pages that do not depend on each other."""
+
+    def __init__(self, offsets: Sequence[int], window: Window = ANY_WINDOW) -> None:
+        self.todo = deque(offsets)
+        self.open = set(offsets)
+        self.unwanted: set[int] = set()
+        self.came: Counter[int] = Counter()
+        self.lost: dict[int, SegmentFetchError] = {}
+        self.refuse: Callable[[int], SegmentFetchError | None] = lambda _: None
+        self._window = window
+
+    def next(self) -> PageRequest | None:
+        return PageRequest(self._window, self.todo.popleft(), 10, self) if self.todo else None
+
+    def wants(self, request: PageRequest) -> bool:
+        return request.offset not in self.unwanted
+
+    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
+        if (error := self.refuse(request.offset)) is not None:
+            raise error
+        assert len(answer.page.segments) == min(10, max(0, 400 - request.offset))
+        self.came[request.offset] += 1
+        self.open.discard(request.offset)
+
+    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
+        self.lost[request.offset] = error
+        self.open.discard(request.offset)
+
+    def finished(self) -> bool:
+        return self.open <= self.unwanted
+
+
+class Told(list[Event]):
+    """The events of a run, with the moment of each in seconds since its start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = asyncio.get_running_loop().time()
+        self.at: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        self.append(event)
+        self.at.append(self.now)
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time() - self.start
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self if isinstance(event, kind)]
+
+
+def simulator(**options: Any) -> Simulator:
+    """A simulator whose clock is that of the loop."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    return Simulator(DATASET, clock=lambda: NOW + loop.time() - start, **options)
+
+
+def _gate(rate: float | None) -> Gate:
+    return Gate(None if rate is None else Pacer(ceiling=rate))
+
+
+@asynccontextmanager
+async def pool(
+    url: str,
+    feed: Pages,
+    *,
+    connections: int = 4,
+    retry: RetryPolicy = STEADY,
+    rate: float | None = None,
+    **options: Any,
+) -> AsyncIterator[tuple[Pool, Told]]:
+    gate, told, clock = _gate(rate), Told(), asyncio.get_running_loop().time
+    async with opened(url, gate=gate, connections=connections, retry=retry, **options) as api:
+        run = Pool(api, gate, feed, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock)
+        yield run, told
+
+
+@pytest.mark.parametrize("connections", [1, 4, 16])
+@without_waiting
+async def test_all_connections_are_busy_and_no_more(connections: int) -> None:
+    feed = Pages(range(0, 400, 5))
+    async with simulator(latency_ms=100) as server, pool(server.base_url, feed, connections=connections) as (run, told):
+        await run.run()
+        assert server.stats.most_in_flight == connections
+        assert server.stats.requests == run.tally.requests == 80
+    assert feed.came == Counter(range(0, 400, 5))
+    assert told.now == pytest.approx(80 / connections * 0.1, rel=0.05)
+
+
+@without_waiting
+async def test_a_feed_that_is_finished_sends_nothing() -> None:
+    async with simulator() as server, pool(server.base_url, Pages([])) as (run, _):
+        await run.run()
+        assert server.stats.requests == 0
+
+
+@without_waiting
+async def test_idle_workers_go_on_when_they_are_woken() -> None:
+    feed = Pages([0])
+    feed.open.add(10)
+    async with simulator() as server, pool(server.base_url, feed) as (run, _):
+        running = asyncio.create_task(run.run())
+        await asyncio.sleep(5)
+        assert feed.came == Counter([0])
+        assert not running.done()
+        feed.todo.append(10)
+        run.wake()
+        await running
+    assert feed.came == Counter([0, 10])
+
+
+@pytest.mark.parametrize(
+    ("fault", "delays"),
+    [(Fault.ERROR_500, [5.0, 10.0, 15.0]), (Fault.ERROR_503, [5.0, 10.0, 15.0]), (Fault.TRUNCATED, [0.5, 1.0, 2.0])],
+)
+@without_waiting
+async def test_a_page_that_failed_is_asked_for_again_after_its_delays(fault: Fault, delays: list[float]) -> None:
+    feed = Pages([0])
+    async with simulator() as server, pool(server.base_url, feed) as (run, told):
+        server.fail_next(fault, 3)
+        await run.run()
+        arrivals = [record.at - NOW for record in server.stats.log]
+    assert [event.delay for event in told.of(Retrying)] == delays
+    assert [event.offset for event in told.of(Retrying)] == [0, 0, 0]
+    waited = [later - earlier for earlier, later in pairwise(arrivals)]
+    assert waited == [pytest.approx(delay, abs=0.1) for delay in delays]
+    assert feed.came == Counter([0])
+    assert (run.tally.requests, run.tally.retries) == (4, 3)
+
+
+@without_waiting
+async def test_a_page_that_the_feed_finds_faulty_is_asked_for_again() -> None:
+    feed, faulty = Pages([0]), [TransientError("too short", status=200)]
+    feed.refuse = lambda _: faulty.pop() if faulty else None
+    async with simulator() as server, pool(server.base_url, feed) as (run, told):
+        await run.run()
+    assert [(event.delay, event.reason) for event in told.of(Retrying)] == [(0.5, "too short")]
+    assert feed.came == Counter([0])
+
+
+@without_waiting
+async def test_a_delayed_page_does_not_keep_its_worker() -> None:
+    feed = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=10) as server, pool(server.base_url, feed, connections=1) as (run, told):
+        server.fail_next(Fault.ERROR_503, 1)
+        await run.run()
+        order = [record.query.offset for record in server.stats.log if record.query]
+    assert order == [*range(10, 400, 10), 0]
+    assert told.now == pytest.approx(5.0, abs=0.5)
+
+
+@without_waiting
+async def test_a_delayed_page_that_is_no_longer_wanted_is_dropped() -> None:
+    feed = Pages([0, 10])
+    async with simulator() as server, pool(server.base_url, feed, connections=1) as (run, _):
+        server.fail_next(Fault.ERROR_503, 1)
+        running = asyncio.create_task(run.run())
+        await asyncio.sleep(1)
+        feed.unwanted.add(0)
+        run.wake()
+        await running
+        assert server.stats.requests == 2
+    assert feed.came == Counter([10])
+
+
+@without_waiting
+async def test_where_nothing_ever_came_through_the_service_is_down() -> None:
+    feed = Pages([0, 10, 20])
+    async with simulator(faults=Faults(error_503=1.0)) as server, pool(server.base_url, feed) as (run, told):
+        with pytest.raises(ServiceError, match=r"failed with 503.*, 4 times \(window .*, offset 0\)") as caught:
+            await run.run()
+        assert caught.value.status == 503
+        assert caught.value.window == ANY_WINDOW
+    assert told.now == pytest.approx(30.0, abs=1.0)
+    assert feed.lost == {}
+
+
+@without_waiting
+async def test_a_page_that_cannot_be_had_while_others_come_is_told_to_the_feed() -> None:
+    feed = Pages(range(0, 400, 10))
+    feed.refuse = lambda offset: TransientError("always faulty", status=200) if offset == 50 else None
+    async with simulator() as server, pool(server.base_url, feed, rate=0.2) as (run, told):
+        await run.run()
+        assert server.stats.requests == run.tally.requests
+    assert set(feed.came) == set(range(0, 400, 10)) - {50}
+    assert list(feed.lost) == [50]
+    assert isinstance(feed.lost[50], ServiceError)
+    assert feed.lost[50].offset == 50
+    assert "always faulty" in str(feed.lost[50])
+    assert {event.offset for event in told.of(Retrying)} == {50}
+
+
+@without_waiting
+async def test_an_outage_in_the_middle_is_waited_out() -> None:
+    feed = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=100) as server, pool(server.base_url, feed) as (run, told):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.45, setattr, server, "faults", Faults(error_503=1.0))
+        loop.call_later(400.0, setattr, server, "faults", Faults())
+        await run.run()
+        assert server.stats.requests < 120
+    assert feed.came == Counter(range(0, 400, 10))
+    assert feed.lost == {}
+    assert told.of(ServiceDown)
+    assert [event.seconds for event in told.of(ServiceBack)] == [pytest.approx(405, abs=20)]
+
+
+@without_waiting
+async def test_an_outage_that_does_not_end_ends_the_run() -> None:
+    feed = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=100) as server, pool(server.base_url, feed) as (run, told):
+        asyncio.get_running_loop().call_later(0.45, setattr, server, "faults", Faults(error_503=1.0))
+        with pytest.raises(ServiceError, match="failed with 503"):
+            await run.run()
+    assert told.now == pytest.approx(STEADY.patience, abs=60)
+    assert feed.lost == {}
+
+
+@pytest.mark.parametrize(("fault", "pause"), [(Fault.TOO_MANY, 7.0), (Fault.TOO_MANY_SILENT, 1.0)])
+@without_waiting
+async def test_a_429_pauses_all_requests_and_is_no_failure_of_the_page(fault: Fault, pause: float) -> None:
+    feed = Pages(range(0, 400, 10))
+    async with simulator(faults=Faults(retry_after_s=7), latency_ms=50) as server:
+        async with pool(server.base_url, feed) as (run, told):
+            server.fail_next(fault, 1)
+            await run.run()
+        arrivals = sorted(record.at - NOW for record in server.stats.log)
+        refused = next(record.at - NOW for record in server.stats.log if record.status == 429)
+    assert [event.seconds for event in told.of(Paused)] == [pause]
+    assert not [at for at in arrivals if refused + 0.1 < at < refused + pause - 0.1]
+    assert [at for at in arrivals if at > refused + pause - 0.1]
+    assert feed.came == Counter(range(0, 400, 10))
+    assert run.tally.throttled == 1
+    assert told.of(Retrying) == []
+
+
+@without_waiting
+async def test_a_limited_service_is_read_to_the_end() -> None:
+    feed = Pages(range(0, 400, 5))
+    limits = [RateLimit(rate=10.0, burst=2), AtOnce(requests=3, retry_after="none")]
+    async with simulator(limit=limits, latency_ms=50) as server, pool(server.base_url, feed) as (run, _):
+        await run.run()
+        assert server.stats.limited == run.tally.throttled > 0
+    assert feed.came == Counter(range(0, 400, 5))
+    assert feed.lost == {}
+
+
+@without_waiting
+async def test_a_rate_below_the_limit_is_never_refused() -> None:
+    feed = Pages(range(0, 400, 5))
+    async with simulator(limit=RateLimit(rate=10.5, burst=2), latency_ms=50) as server:
+        async with pool(server.base_url, feed, rate=10.0) as (run, told):
+            await run.run()
+        assert server.stats.limited == 0
+        assert server.stats.most_per_second <= 11
+    assert told.now == pytest.approx(8.0, rel=0.1)
+
+
+@without_waiting
+async def test_a_429_that_comes_after_its_pause_is_counted_and_no_pause() -> None:
+    feed = Pages([0])
+    async with simulator() as server, pool(server.base_url, feed, rate=10.0) as (run, told):
+        run._throttled(Attempt(feed.next()), ThrottledError(None))
+        assert (run.tally.throttled, told.of(Paused)) == (1, [])
+
+
+@without_waiting
+async def test_nothing_but_429_for_long_ends_the_run() -> None:
+    async with simulator(limit=AtOnce(requests=0)) as server, pool(server.base_url, Pages([0])) as (run, told):
+        with pytest.raises(ServiceError, match=r"nothing but 429 for 15 min$") as caught:
+            await run.run()
+    assert caught.value.status == 429
+    assert told.now == pytest.approx(STEADY.patience, abs=10)
+
+
+@pytest.mark.parametrize(
+    ("options", "window", "kind"),
+    [
+        ({"auth": Bearer("another")}, ANY_WINDOW, CredentialsError),
+        ({}, Window(0, 1000), InputError),
+    ],
+)
+@without_waiting
+async def test_what_another_try_would_not_mend_ends_the_run_at_once(
+    options: dict[str, Any], window: Window, kind: type[SegmentFetchError]
+) -> None:
+    feed = Pages(range(0, 400, 10), window)
+    async with simulator(latency_ms=50, **options) as server, pool(server.base_url, feed) as (run, _):
+        with pytest.raises(kind, match=r"\(window .*, offset \d+\)"):
+            await run.run()
+        assert server.stats.requests <= 4
+    assert len(asyncio.all_tasks()) == 1
+
+
+@without_waiting
+async def test_a_page_of_another_schema_is_told_to_the_feed_with_its_place() -> None:
+    feed, body = Pages([500]), page_body(row(agentId="x"))
+    async with raw_server(lambda _: http(200, body)) as server, pool(server.url, feed) as (run, _):
+        await run.run()
+    error = feed.lost[500]
+    assert isinstance(error, SchemaError)
+    assert error.path == "$.segments[0].agentId"
+    assert str(error).endswith(f"(window {ANY_WINDOW}, offset 500)")
+
+
+@without_waiting
+async def test_an_error_of_the_feed_stops_all_workers() -> None:
+    feed = Pages(range(0, 400, 10))
+
+    def refuse(offset: int) -> None:
+        if offset == 100:
+            raise LookupError("a bug of the feed")
+
+    feed.refuse = refuse
+    async with simulator(latency_ms=50) as server, pool(server.base_url, feed) as (run, _):
+        with pytest.raises(LookupError):
+            await run.run()
+        assert len([task for task in asyncio.all_tasks() if "_work" in repr(task)]) == 0
+        assert server.stats.requests < 20
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 2.0, 8.0])
+@pytest.mark.parametrize("faults", [Faults(stall=1.0), Faults(error_503=1.0), Faults(too_many=1.0, retry_after_s=60)])
+@without_waiting
+async def test_a_cancelled_run_leaves_no_task(seconds: float, faults: Faults) -> None:
+    async with simulator(faults=faults) as server, pool(server.base_url, Pages(range(0, 400, 10))) as (run, _):
+        before = asyncio.all_tasks()
+        running = asyncio.create_task(run.run())
+        await asyncio.sleep(seconds)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert not [task for task in asyncio.all_tasks() - before if "_work" in repr(task)]
+        sent = server.stats.requests
+        await asyncio.sleep(100)
+        assert server.stats.requests == sent

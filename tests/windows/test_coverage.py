@@ -1,0 +1,295 @@
+"""Proofs and gaps, case by case. Rows are written as `a9`: the id `a9`, closed at 9, so `a9 b9` is a tie."""
+
+from __future__ import annotations
+
+import pytest
+
+from segment_fetch.windows.coverage import (
+    Broken,
+    Gap,
+    Instant,
+    Kept,
+    PageView,
+    Proof,
+    Tie,
+    check_page,
+    count_proof,
+    instant_proof,
+    largest_tie,
+    offsets,
+    overlap,
+    stitch,
+)
+
+START, END = 0, 20
+
+
+def page(rows: str, count: int | None, offset: int = 0, to: int = END) -> PageView:
+    ids = rows.split()
+    return PageView(to, offset, count, ids, [int(name[1:]) for name in ids])
+
+
+def stitched(*pages: PageView | Instant, k: int = 2) -> Proof | Broken:
+    return stitch(pages, start=START, end=END, k=k)
+
+
+def kept(proof: Proof | Broken | None, *pages: PageView | Instant) -> str:
+    assert isinstance(proof, Proof)
+    ids = [pages[part.page].ids[row] for part in proof.chain for row in part.rows]
+    assert len(ids) == proof.segments
+    return " ".join(ids)
+
+
+def missing(outcome: Proof | Broken) -> list[Gap | Tie]:
+    assert isinstance(outcome, Broken)
+    return [*outcome.gaps, *outcome.ties]
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        page("", 0),
+        page("a9", 1),
+        page("a9 b9 c9", 3),
+        page("a9 b8 c7", 4),
+        page("d6", 4, offset=3),
+        page("", 4, offset=4),
+        page("", 3, offset=4),
+        page(f"a{END} b{START}", 2),
+        page("a9 b8", None),
+    ],
+)
+def test_a_page_that_agrees_with_itself_has_no_fault(good: PageView) -> None:
+    assert check_page(good, start=START, limit=3) is None
+
+
+@pytest.mark.parametrize(
+    ("bad", "fault"),
+    [
+        (page("a9", 2), "holds 1 rows, but its own count of 2 and the limit of 3 call for 2"),
+        (page("a9 b8", 9), "holds 2 rows, but its own count of 9 and the limit of 3 call for 3"),
+        (page("a9 b8 c7", 2), "holds 3 rows, but its own count of 2 and the limit of 3 call for 2"),
+        (page("", 9, offset=6), "at offset 6 holds 0 rows, but its own count of 9 and the limit of 3 call for 3"),
+        (page("a9", 4, offset=4), "holds 1 rows, but its own count of 4 and the limit of 3 call for 0"),
+        (page("", -1), "its own count of -1"),
+        (page("a7 b8", 2), "close times that rise"),
+        (page("a9 b9 c10", 5, offset=1), "at offset 1 has close times that rise"),
+        (page("a21 b9", 2), "begins at close time 21, but was asked for none after 20"),
+        (page("a8 b7", 2, to=7), "begins at close time 8, but was asked for none after 7"),
+        (page("a9 b-1", 2), "ends at close time -1, but was asked for none before 0"),
+        (page("a7 b8", None), "close times that rise"),
+        (PageView(END, 0, 2, ["a", "b"], [1]), "holds 2 ids but 1 close times"),
+    ],
+)
+def test_a_page_that_contradicts_itself_has_a_fault(bad: PageView, fault: str) -> None:
+    assert fault in (check_page(bad, start=START, limit=3) or "none")
+
+
+def test_close_times_may_be_any_sequence() -> None:
+    assert check_page(PageView(END, 0, 2, ("a", "b"), (9, 8)), start=START, limit=3) is None
+
+
+@pytest.mark.parametrize(("times", "size"), [([], 0), ([3], 1), ([3, 2, 1], 1), ([3, 3, 2, 2, 2, 1], 3)])
+def test_largest_tie(times: list[int], size: int) -> None:
+    assert largest_tie(times) == size
+
+
+@pytest.mark.parametrize(("tie", "k"), [(0, 20), (1, 20), (6, 20), (7, 21), (100, 300)])
+def test_overlap_grows_with_the_largest_tie(tie: int, k: int) -> None:
+    assert overlap(tie) == k
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "k", "found"),
+    [
+        (0, 500, 0, [0]),
+        (500, 500, 0, [0]),
+        (501, 500, 0, [0, 500]),
+        (1500, 500, 0, [0, 500, 1000]),
+        (1500, 500, 20, [0, 480, 960, 1440]),
+        (1460, 500, 20, [0, 480, 960]),
+        (1000, 500, 900, [0, 250, 500]),
+        (3, 1, 20, [0, 1, 2]),
+    ],
+)
+def test_offsets(count: int, limit: int, k: int, found: list[int]) -> None:
+    assert list(offsets(count, limit, k)) == found
+
+
+PREFIX = page("a9 b8", None)
+
+
+@pytest.mark.parametrize(
+    ("pages", "proven"),
+    [
+        pytest.param([page("", 0)], True, id="empty"),
+        pytest.param([page("a9 b8", 2)], True, id="one page"),
+        pytest.param([page("c7", 3, 2), page("a9 b8", 3)], True, id="two pages in any order"),
+        pytest.param([page("a9 b8", 3), page("c7", 4, 2)], False, id="counts differ"),
+        pytest.param([page("a9 b8", 3)], False, id="a page is missing"),
+        pytest.param([page("a9 b8", 4), page("b8 c8", 4, 2)], False, id="an order of ties that changed"),
+        pytest.param([PREFIX, page("c7", 3, 2)], True, id="a prefix"),
+        pytest.param([PREFIX, page("b8 c7", 3, 1)], True, id="a prefix that overlaps"),
+        pytest.param([PREFIX, page("d6", 4, 3)], False, id="a prefix and a page too few"),
+        pytest.param([PREFIX], False, id="a prefix alone, which has no count"),
+        pytest.param([], False, id="nothing"),
+    ],
+)
+def test_count_proof(pages: list[PageView], proven: bool) -> None:
+    assert (count_proof(pages) is not None) is proven
+
+
+def test_a_count_proof_counts_each_id_once() -> None:
+    assert count_proof([page("c7 d6", 4, 2), PREFIX, page("b8 c7", 4, 1)]) == 4
+
+
+def test_one_row_that_came_and_one_that_went_deceive_the_count_but_not_the_chain() -> None:
+    """Of `a9 b8 c7 d6`, `a9` goes after the first page, and `e5` comes after that."""
+    pages = page("a9 b8", 4), page("d6 e5", 4, 2)
+    assert count_proof(pages) == 4
+    assert missing(stitched(*pages)) == [Gap(to=9, newest=8, oldest=6)]
+
+
+TWO = [page("a5 b5", 3, to=6), page("c5", 3, 2, to=6)]
+OTHER = [page("a5 b5", 3, to=6), page("d5", 3, 2, to=6)]
+
+
+@pytest.mark.parametrize(
+    ("later", "earlier", "proven"),
+    [
+        pytest.param([page("a5", 1, to=6)], [], True, id="one answer has all of it"),
+        pytest.param(TWO, [], False, id="one pass"),
+        pytest.param(TWO, TWO, True, id="two passes that agree"),
+        pytest.param(TWO, OTHER, False, id="another row in the second pass"),
+        pytest.param(TWO, TWO[:1], False, id="the first pass is not complete"),
+        pytest.param(TWO[:1], TWO, False, id="the second pass is not complete"),
+    ],
+)
+def test_instant_proof(later: list[PageView], earlier: list[PageView], proven: bool) -> None:
+    assert instant_proof(later, earlier) is proven
+
+
+@pytest.mark.parametrize(
+    ("pages", "rows"),
+    [
+        pytest.param([page("", 0)], "", id="empty window"),
+        pytest.param([page("a9 b8", 2)], "a9 b8", id="one page"),
+        pytest.param([page("a9 b8 c7", 4), page("b8 c7 d6", 4, 1)], "a9 b8 c7 d6", id="two rows shared"),
+        pytest.param([page("b8 c7 d6", 4, 1), page("a9 b8 c7", 4)], "a9 b8 c7 d6", id="in any order"),
+        pytest.param([page("a9 b8 c7", 4), page("b8 c7 d6", 5, 2)], "a9 b8 c7 d6", id="a row came above"),
+        pytest.param([page("a9 b8 c7", 4), page("d9 b8 e6", 4, 1)], "a9 b8 c7 d9 e6", id="a row came, one went"),
+        pytest.param([page("a9 b8 c7", 4), page("x8 y8 d6", 4, 1)], "a9 b8 c7 x8 y8 d6", id="none in common"),
+        pytest.param(
+            [page("a9 b8 c7", 5), page("b8 c7 d6", 5, 1), page("b8 c7 d6 e5", 4)], "b8 c7 d6 e5", id="the furthest"
+        ),
+        pytest.param([page("a9 b8 c7", 6), page("b8 c7 d6", 3, to=8)], "a9 b8 c7 d6", id="a patch"),
+        pytest.param([page("a9 b8 c7", 6), page("c7 d6", 2, to=8)], "a9 b8 c7 d6", id="a patch, its `to` exclusive"),
+        pytest.param([page("a9 b8 c7", 6), page("d6", 1, to=8)], "a9 b8 c7 d6", id="a patch, the joint is gone"),
+        pytest.param([page("a9 b8 c7", 6), page("", 0, to=8)], "a9 b8 c7", id="a patch, the rest is gone"),
+        pytest.param([PREFIX, page("a9 b8 c7", 3)], "a9 b8 c7", id="a prefix outdone"),
+        pytest.param([page("a9 b8 c7", None), page("b8 c7 d6", 4, 1)], "a9 b8 c7 d6", id="a prefix"),
+    ],
+)
+def test_a_chain_keeps_each_id_once(pages: list[PageView], rows: str) -> None:
+    assert kept(stitched(*pages), *pages) == rows
+
+
+def test_a_proof_says_which_rows_of_which_page_are_new() -> None:
+    proof = stitched(page("b8 c7 d6", 4, 1), page("a9 b8 c7", 4))
+    assert proof == Proof((Kept(1, [0, 1, 2]), Kept(0, [2])), segments=4, duplicates=2)
+
+
+def test_an_id_that_one_page_has_twice_is_kept_once() -> None:
+    pages = page("a9 a9 b8", 3)
+    proof = stitched(pages)
+    assert kept(proof, pages) == "a9 b8"
+    assert proof == Proof((Kept(0, [0, 2]),), segments=2, duplicates=1)
+
+
+@pytest.mark.parametrize(
+    ("pages", "needed"),
+    [
+        pytest.param([], [Gap(END, END, START)], id="nothing read"),
+        pytest.param([page("b8 c7", 3, 1)], [Gap(END, END, 8)], id="the first page never came"),
+        pytest.param([page("a9 b8 c7", 6)], [Gap(8, 7, START)], id="the end is missing"),
+        pytest.param([page("a9 b8 c7", 6), page("d6 e5", 5, 3)], [Gap(8, 7, 6)], id="pages that share no row"),
+        pytest.param([page("a9 b8 c7", 5), page("c7 d6 e5", 5, 2)], [Gap(8, 7, 7)], id="pages that share their edge"),
+        pytest.param([page("a9 b7 c7", 5), page("c7 d7 e5", 5, 2)], [Gap(8, 7, 7)], id="a tie at the joint"),
+        pytest.param(
+            [page("a9 b8 c7", 6), page("f3 g2 h1", 8, 5), page("d6 e5 f4", 9, 3)],
+            [Gap(8, 7, 6), Gap(5, 4, 3)],
+            id="two gaps",
+        ),
+        pytest.param(
+            [page("a9 b8 c7", 6), page("b8 x8 y8", 6, to=8)], [Gap(7, 7, START)], id="a patch full of later rows"
+        ),
+        pytest.param([page("a9 b8 c7", 6), page("c7 d7 e7", 5, to=8)], [Tie(7, 8)], id="a patch full of one instant"),
+        pytest.param([page("a9 b7 c7", 6), page("c7 d7 e7", 7, 3)], [Tie(7, 8)], id="a page full of one instant"),
+        pytest.param([page("a7 b7 c7", 6)], [Tie(7, 8)], id="first page full of one instant"),
+        pytest.param([page("a20 b20 c20", 6)], [Tie(20, 20)], id="full of the end, which the server includes"),
+        pytest.param([page("a20 b7 c7", 6)], [Gap(7, 7, START)], id="inclusive: no need to go above the tie"),
+        pytest.param([PREFIX], [Gap(9, 8, START)], id="a prefix"),
+        pytest.param([page("a20", None)], [Gap(END, END, START)], id="a prefix of one instant says too little"),
+    ],
+)
+def test_what_is_missing(pages: list[PageView], needed: list[Gap | Tie]) -> None:
+    assert missing(stitched(*pages)) == needed
+
+
+def test_gaps_and_ties_are_reported_side_by_side() -> None:
+    pages = page("a9 b8 c7", 6), page("d6 e4 f4", 8, 3), page("f4 g4 h4", 12, 5), page("j3 k2", 11, 9)
+    assert stitched(*pages) == Broken(gaps=(Gap(8, 7, 6),), ties=(Tie(4, 5),))
+
+
+TIED = Instant(7, ["b7", "c7", "d7", "e7", "f7"])
+
+
+def test_the_chain_goes_across_an_instant() -> None:
+    tie = page("a9 b7 c7", 7), TIED
+    assert missing(stitched(*tie, page("c7 d7 e7", 7, 2))) == [Gap(7, 6, START)]
+    exclusive = *tie, page("g6", 1, to=7)
+    assert kept(stitched(*exclusive), *exclusive) == "a9 b7 c7 d7 e7 f7 g6"
+
+
+def test_the_chain_goes_on_below_an_instant_where_the_server_includes_its_to() -> None:
+    pages = page("a9 b7 c7", 7), TIED, page("b7 c7 d7", 6, to=7)
+    assert missing(stitched(*pages)) == [Gap(6, 6, START)]
+    pages_below = *pages, page("g6", 1, to=6)
+    assert kept(stitched(*pages_below), *pages_below) == "a9 b7 c7 d7 e7 f7 g6"
+
+
+def test_a_page_that_begins_in_an_instant_and_ends_below_it_leads_on() -> None:
+    pages = page("a9 b7 c7", 7), TIED, page("e7 f7 g6", 7, 4)
+    assert kept(stitched(*pages), *pages) == "a9 b7 c7 d7 e7 f7 g6"
+
+
+def test_an_instant_at_the_start_is_the_end_of_the_chain() -> None:
+    pages = page("a9 b0 c0", 6), Instant(0, ["b0", "c0", "d0", "e0", "f0"])
+    assert kept(stitched(*pages), *pages) == "a9 b0 c0 d0 e0 f0"
+
+
+def test_a_patch_begins_k_rows_up_but_at_most_half_a_page() -> None:
+    rows = page("a9 b8 c7 d6 e5 f4", 9)
+    assert [missing(stitched(rows, k=k))[0].to for k in (0, 1, 2, 3, 99)] == [5, 5, 5, 6, 6]
+
+
+def full(offset: int, came: int) -> PageView:
+    """A page of 2,000 rows, one a millisecond, after `came` newer ones came."""
+    rows = range(offset - came, min(offset - came + 500, 2000))
+    return PageView(10_000, offset, 2000 + came, [f"r{row}" for row in rows], [5_000 - row for row in rows])
+
+
+def test_late_rows_fewer_than_the_overlap_cost_no_request() -> None:
+    pages = [full(offset, came) for came, offset in enumerate(offsets(2000, 500, 20))]
+    proof = stitch(pages, start=0, end=10_000)
+    assert isinstance(proof, Proof)
+    assert proof.segments == 2000
+    assert proof.duplicates == 20 * 4 + 4
+
+
+def test_more_late_rows_than_the_overlap_are_no_harm_either() -> None:
+    """They shift rows down, so the pages share more; rows that vanish tear a gap."""
+    down = [full(0, 0), full(480, 100), full(960, 100), full(1440, 100), full(1920, 100)]
+    assert isinstance(stitch(down, start=0, end=10_000), Proof)
+    up = [full(0, 100), *(full(offset, 0) for offset in range(480, 2000, 480))]
+    assert stitch(up, start=0, end=10_000) == Broken(gaps=(Gap(4620, 4601, 4520),), ties=())

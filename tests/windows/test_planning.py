@@ -1,0 +1,193 @@
+"""Windows without gap or overlap, and cuts that lose no segment and take none twice."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segment_fetch.errors import InputError
+from segment_fetch.query import MAX_WINDOW_MS, Window
+from segment_fetch.timerange import midnight
+from segment_fetch.windows import planning
+from segment_fetch.windows.planning import (
+    Cut,
+    Plan,
+    PlannedWindow,
+    check_width,
+    cut_at,
+    cut_ranks,
+    days,
+    missing,
+    pages,
+    windows,
+)
+
+DAY_MS = 86_400_000
+instants = st.integers(min_value=0, max_value=5 * MAX_WINDOW_MS)
+small = st.integers(min_value=0, max_value=30)
+
+
+@given(instants, instants, st.integers(min_value=MAX_WINDOW_MS // 50, max_value=MAX_WINDOW_MS))
+def test_windows_cover_a_range_oldest_first(one: int, other: int, width: int) -> None:
+    start, end = sorted((one, other))
+    made = windows(start, end, width)
+    assert all(0 < window.end - window.start <= width for window in made)
+    assert all(left.end == right.start for left, right in pairwise(made))
+    assert (made[0].start, made[-1].end) == (start, end) if made else start == end
+
+
+def test_windows_are_a_week_at_most_unless_told_otherwise() -> None:
+    assert windows(0, MAX_WINDOW_MS + 1) == [Window(0, MAX_WINDOW_MS), Window(MAX_WINDOW_MS, MAX_WINDOW_MS + 1)]
+
+
+@pytest.mark.parametrize(("width", "good"), [(0, False), (1, True), (MAX_WINDOW_MS, True), (MAX_WINDOW_MS + 1, False)])
+def test_the_width_of_windows(width: int, good: bool) -> None:
+    if good:
+        assert check_width(width) == width
+    else:
+        with pytest.raises(InputError, match="window"):
+            check_width(width)
+
+
+@given(small, small, st.lists(st.tuples(small, small).filter(lambda ends: ends[0] < ends[1]), max_size=6))
+def test_what_is_missing_is_what_no_window_covers(one: int, other: int, done: list[tuple[int, int]]) -> None:
+    start, end = sorted((one, other))
+    gaps = missing(start, end, [Window(*ends) for ends in done])
+    covered = {instant for first, last in done for instant in range(first, last)}
+    assert [instant for gap in gaps for instant in range(gap.start, gap.end)] == sorted(
+        set(range(start, end)) - covered
+    )
+    assert all(left.end < right.start for left, right in pairwise(gaps))
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "expected"), [(0, 500, 1), (1, 500, 1), (500, 500, 1), (501, 500, 2), (3, 1, 3)]
+)
+def test_pages(count: int, limit: int, expected: int) -> None:
+    assert pages(count, limit) == expected
+
+
+def sizes_of_parts(count: int, bound: int, limit: int) -> list[int]:
+    """Newest first."""
+    ranks = cut_ranks(count, bound, limit)
+    assert ranks == sorted(ranks, reverse=True), "the oldest part first"
+    return [right - left for left, right in pairwise([0, *ranks[::-1], count])]
+
+
+@given(st.integers(min_value=1, max_value=10_000), st.integers(min_value=1, max_value=500))
+def test_ranks_divide_a_window_evenly(count: int, bound: int) -> None:
+    sizes = sizes_of_parts(count, bound, 500)
+    assert 0 < max(sizes) <= bound
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(
+    st.integers(min_value=1, max_value=10_000_000),
+    st.integers(min_value=20, max_value=200),
+    st.integers(min_value=100, max_value=500),
+)
+def test_large_parts_but_the_oldest_fill_their_pages(count: int, wide: int, limit: int) -> None:
+    bound = wide * limit
+    sizes = sizes_of_parts(count, bound, limit)
+    if count < len(sizes) * max(20 * limit, 800):
+        return
+    assert {(size + 40) % limit for size in sizes[:-1]} <= {0}
+    assert max(sizes) <= bound + limit
+    assert max(sizes) - min(sizes) <= 2 * limit
+
+
+@given(st.integers(1, 100_000), st.integers(1, 2_000), st.integers(1, 500))
+def test_no_part_is_empty_or_much_larger_than_the_bound(count: int, bound: int, limit: int) -> None:
+    sizes = sizes_of_parts(count, max(bound, limit), limit)
+    assert min(sizes) > 0
+    assert max(sizes) <= max(bound, limit) + limit + 40
+
+
+@pytest.mark.parametrize(
+    ("times", "cut"),
+    [
+        ([], None),
+        ([9, 7, 5], Cut(8, 1)),
+        ([9, 8, 5], Cut(6, 2)),
+        ([9, 8, 7], Cut(7, 3)),
+        ([9, 9, 9], Cut(9, 3)),
+        ([9, 9, 8], Cut(8, 3)),
+        ([4], Cut(4, 1)),
+        ([2], None),
+        ([3, 2], None),
+        ([12, 2], Cut(3, 1)),
+        ([14, 11], Cut(11, 2)),
+        ([12, 10], Cut(11, 1)),
+        ([12, 12], None),
+    ],
+)
+def test_where_a_page_divides_its_window(times: list[int], cut: Cut | None) -> None:
+    assert cut_at(times, Window(2, 12)) == cut
+
+
+@given(
+    st.lists(st.integers(min_value=0, max_value=25), min_size=2, max_size=40),
+    st.data(),
+    st.booleans(),
+)
+def test_a_cut_loses_no_segment_and_takes_none_twice(closes: list[int], data: st.DataObject, inclusive: bool) -> None:
+    whole = Window(0, 26)
+    rows = sorted(enumerate(closes), key=lambda each: (-each[1], each[0]))
+
+    def asked(window: Window) -> list[tuple[int, int]]:
+        last = window.end if inclusive else window.end - 1
+        return [each for each in rows if window.start <= each[1] <= last]
+
+    rank = data.draw(st.integers(min_value=0, max_value=len(rows) - 1))
+    page = rows[rank : rank + data.draw(st.integers(min_value=1, max_value=20))]
+    cut = cut_at([close for _, close in page], whole)
+    if cut is None:
+        assert len({close for _, close in page}) <= 2
+        return
+    below, above = Window(whole.start, cut.instant), Window(cut.instant, whole.end)
+    owned = [each for window in (above, below) for each in asked(window) if window.start <= each[1] < window.end]
+    assert owned == rows
+    kept = page[cut.row :]
+    assert asked(below)[: len(kept)] == kept
+
+
+def test_a_plan_adds_up_its_windows() -> None:
+    made = Plan((PlannedWindow(Window(0, 1), 700, 2), PlannedWindow(Window(1, 2), 0, 1)), None)
+    assert (made.segments, made.pages) == (700, 3)
+    assert planning.SPLIT_ABOVE == 50_000
+
+
+ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Africa/Cairo", "Asia/Kathmandu", "Pacific/Apia"]
+
+
+@pytest.mark.parametrize("name", ZONES)
+@given(st.integers(min_value=1_300_000_000, max_value=1_900_000_000), st.integers(min_value=1, max_value=60 * DAY_MS))
+def test_days_cover_a_range_and_end_at_midnight_there(name: str, start_s: int, length: int) -> None:
+    zone, start = ZoneInfo(name), start_s * 1000
+    made = days(start, start + length, zone)
+    assert (made[0].start, made[-1].end) == (start, start + length)
+    assert all(left.end == right.start for left, right in pairwise(made))
+    for window in made:
+        first, last = (datetime.fromtimestamp(ms / 1000, zone) for ms in (window.start, window.end - 1))
+        assert first.date() == last.date()
+        assert 0 < window.end - window.start <= 25 * 3_600_000
+    for left, right in pairwise(made):
+        assert (
+            datetime.fromtimestamp(left.start / 1000, zone).date()
+            < datetime.fromtimestamp(right.start / 1000, zone).date()
+        )
+
+
+def test_days_are_cut_into_a_smaller_width_too() -> None:
+    made = days(0, 2 * DAY_MS, ZoneInfo("UTC"), DAY_MS * 2 // 3)
+    assert [window.end for window in made] == [DAY_MS * 2 // 3, DAY_MS, DAY_MS * 5 // 3, 2 * DAY_MS]
+
+
+def test_midnight() -> None:
+    assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin")) == 1_789_941_600_000
+    assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin"), 1) == 1_790_028_000_000

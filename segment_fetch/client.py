@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from segment_fetch.extraction.report import Report
     from segment_fetch.extraction.run import Filling
     from segment_fetch.extraction.window_queue import Settings
-    from segment_fetch.extraction.worker_pool import Pool
+    from segment_fetch.extraction.worker_pool import WorkerPool
     from segment_fetch.sinks.base import Sink
     from segment_fetch.throttle.pace_store import PaceStore
     from segment_fetch.windows.reader import WindowRead
@@ -313,10 +313,12 @@ class SegmentClient:
     def _days(self, whole: Window) -> list[Window]:
         return planning.days(whole.start, whole.end, UTC, self._width)
 
-    def _pool(self, feed: Feed) -> Pool:
-        from segment_fetch.extraction.worker_pool import Pool  # noqa: PLC0415
+    def _pool(self, feed: Feed) -> WorkerPool:
+        from segment_fetch.extraction.worker_pool import WorkerPool  # noqa: PLC0415
 
-        return Pool(self._opened(), self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell)
+        return WorkerPool(
+            self._opened(), self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell
+        )
 
     def _opened(self) -> SegmentApi:
         if self._api is None:

@@ -185,9 +185,9 @@ class _SharedToken(Authorizer):
     def __init__(self, fetch: Callable[[], Awaitable[Token]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
-        from segment_fetch.api.single_flight import SharedCall  # noqa: PLC0415 - asyncio: importing the library need not pay it
+        from segment_fetch.api.single_flight import SingleFlight  # noqa: PLC0415 - asyncio: importing the library need not pay it
 
-        self._fetching = SharedCall()
+        self._fetching = SingleFlight()
         self._header = ""
         self._renew_at = 0.0
 

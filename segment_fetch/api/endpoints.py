@@ -16,7 +16,7 @@ import msgspec
 
 from segment_fetch.api.auth import Auth, Token, parse_token
 from segment_fetch.api.responses import raise_for_status, server_time
-from segment_fetch.api.single_flight import SharedCall
+from segment_fetch.api.single_flight import SingleFlight
 from segment_fetch.api.transport import Reply, Transport
 from segment_fetch.errors import (
     CredentialsError,
@@ -79,7 +79,7 @@ class SegmentApi:
         self._chance = chance
         self._sleep = sleep
         self._bases = {SEGMENTS_SERVICE: base_url, LOGIN_SERVICE: base_url} if base_url else {}
-        self._asking = SharedCall()
+        self._asking = SingleFlight()
 
     async def base(self, service: str) -> str:
         """The base URL of a service, asked once a client of the Domain API."""

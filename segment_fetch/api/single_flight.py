@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from segment_fetch.errors import ServiceError
 
 
-class SharedCall:
+class SingleFlight:
     """Those who ask while the call is made wait for it, and share its outcome, a ServiceError too.
 
     Unlike a shared task it dies with whoever makes it: the next in the line then makes it anew.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from segment_fetch.extraction.worker_pool import Tally
+from segment_fetch.extraction.worker_pool import RequestCounts
 from segment_fetch.manifest.commit_log import Change
 from segment_fetch.manifest.format import WindowEntry
 
@@ -41,7 +41,9 @@ class Report(Struct, frozen=True):
         return tuple(entry for entry in self.windows if entry.status == "unproven")
 
 
-def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: float, change: Change) -> Report:
+def report(
+    entries: Sequence[WindowEntry], skipped: int, counts: RequestCounts, started: float, change: Change
+) -> Report:
     """Adds up a run."""
     return Report(
         complete=all(entry.status != "unproven" for entry in entries),
@@ -49,9 +51,9 @@ def report(entries: Sequence[WindowEntry], skipped: int, tally: Tally, started: 
         skipped=skipped,
         segments=sum(entry.segments for entry in entries),
         duplicates=sum(entry.duplicates for entry in entries),
-        requests=tally.requests,
-        retries=tally.retries,
-        throttled=tally.throttled,
+        requests=counts.requests,
+        retries=counts.retries,
+        throttled=counts.throttled,
         seconds=round(time.monotonic() - started, 3),
         unknown_fields=tuple(sorted({name for entry in entries for name in entry.unknown_fields})),
         added=change.added,

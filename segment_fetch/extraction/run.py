@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from segment_fetch.events import Event, RangePlanned, Warned
 from segment_fetch.extraction.report import Report, report
 from segment_fetch.extraction.window_queue import Reads, Settings, read
-from segment_fetch.extraction.worker_pool import Pool
+from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window
@@ -30,7 +30,7 @@ class Filling(Struct, frozen=True):
     settings: Settings
     oldest: int
     tell: Callable[[Event], None]
-    pool_of: Callable[[Feed], Pool]
+    pool_of: Callable[[Feed], WorkerPool]
 
     async def fill(
         self,
@@ -52,7 +52,7 @@ class Filling(Struct, frozen=True):
             for entry in gone:
                 self.tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
             entries = await commit_all(committer, reads, ranges)
-        made = report(entries, skipped, reads.tally, started, committer.ledger.change)
+        made = report(entries, skipped, reads.counts, started, committer.ledger.change)
         lost = tuple(str(entry.window) for entry in gone if entry.status == "unproven")
         return structs.replace(made, lost=lost, complete=made.complete and not lost)
 

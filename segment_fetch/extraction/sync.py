@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from segment_fetch.events import Warned
 from segment_fetch.extraction.report import Report
 from segment_fetch.extraction.run import Filling
-from segment_fetch.extraction.worker_pool import Tally
+from segment_fetch.extraction.worker_pool import RequestCounts
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window
@@ -61,16 +61,16 @@ def settled(windows: Sequence[Window], counting: Counting) -> list[Window]:
     return [window for window in windows if window.end <= counting.at_ms[window] - SETTLED_AFTER_MS]
 
 
-def reported(made: Report, now_settled: Sequence[Window], lost: Window | None, counting: Tally) -> Report:
+def reported(made: Report, now_settled: Sequence[Window], lost: Window | None, counts: RequestCounts) -> Report:
     """The report of a sync: that of its reading, and what went before."""
     return structs.replace(
         made,
         settled=len(now_settled),
         lost=made.lost if lost is None else (*made.lost, str(lost)),
         complete=made.complete and lost is None,
-        requests=made.requests + counting.requests,
-        retries=made.retries + counting.retries,
-        throttled=made.throttled + counting.throttled,
+        requests=made.requests + counts.requests,
+        retries=made.retries + counts.retries,
+        throttled=made.throttled + counts.throttled,
     )
 
 
@@ -102,7 +102,7 @@ class Sync(Struct, frozen=True):
         await self.committer.settle(final)
         whole = Window(todo.start, self.now)
         made = await self.filling.fill(self.committer, whole, self._days, self.started, keep=set(same))
-        return reported(made, final, todo.lost, counters.tally)
+        return reported(made, final, todo.lost, counters.counts)
 
     def _warn(self, entries: Sequence[WindowEntry], todo: Agenda) -> None:
         if other_days(entries, self.zone):

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
-from segment_fetch.extraction.worker_pool import Pool, Tally
+from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReading
 from segment_fetch.windows.splitting import Division, Piece
@@ -192,7 +192,7 @@ class Reader(Generic[Part]):
 class Reads(Generic[Part]):
     """Windows as they come to their end, in any order. Each counts as held until it is released."""
 
-    def __init__(self, results: asyncio.Queue[WindowRead[Part] | None], reader: Reader[Part], pool: Pool) -> None:
+    def __init__(self, results: asyncio.Queue[WindowRead[Part] | None], reader: Reader[Part], pool: WorkerPool) -> None:
         self._results = results
         self._reader = reader
         self._pool = pool
@@ -215,9 +215,9 @@ class Reads(Generic[Part]):
         self._pool.wake()
 
     @property
-    def tally(self) -> Tally:
+    def counts(self) -> RequestCounts:
         """What was asked so far."""
-        return self._pool.tally
+        return self._pool.counts
 
     async def stop(self) -> None:
         """Ends everything that is in flight."""
@@ -232,7 +232,7 @@ async def read(
     encode: Callable[[Sequence[Segment]], Part],
     *,
     tell: Callable[[Event], None],
-    pool_of: Callable[[Feed], Pool],
+    pool_of: Callable[[Feed], WorkerPool],
     outlet: Outlet[Part] | None = None,
     more: Callable[[], None] | None = None,
 ) -> AsyncIterator[Reads[Part]]:

@@ -24,11 +24,11 @@ from segment_fetch.errors import (
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, Schedule
+from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
 from segment_fetch.wire.pages import Feed, PageRequest
 
 
-class Tally(Struct):
+class RequestCounts(Struct):
     """What a pool did: requests sent, of them repeated ones, and answers that were 429."""
 
     requests: int = 0
@@ -36,7 +36,7 @@ class Tally(Struct):
     throttled: int = 0
 
 
-class Pool:
+class WorkerPool:
     """Runs one feed to its end with at most `connections` requests in flight."""
 
     def __init__(
@@ -58,10 +58,10 @@ class Pool:
         self._patience = retry.patience
         self._tell = tell
         self._clock = clock or asyncio.get_running_loop().time
-        self._schedule = Schedule(retry, chance, feed.wants)
+        self._queue = RetryQueue(retry, chance, feed.wants)
         self._idle: set[asyncio.Future[None]] = set()
         self._in_flight = 0
-        self.tally = Tally()
+        self.counts = RequestCounts()
 
     async def run(self) -> None:
         """Returns when the feed is finished; raises the first error that ends everything, all workers stopped."""
@@ -91,7 +91,7 @@ class Pool:
 
     async def _take(self) -> Attempt | None:
         while not self._feed.finished():
-            attempt = self._schedule.take(self._clock(), self._feed.next, idle=self._in_flight == 0)
+            attempt = self._queue.take(self._clock(), self._feed.next, idle=self._in_flight == 0)
             if attempt is not None:
                 return attempt
             await self._rest()
@@ -102,7 +102,7 @@ class Pool:
         loop = asyncio.get_running_loop()
         idle: asyncio.Future[None] = loop.create_future()
         self._idle.add(idle)
-        at = self._schedule.next_at(self._clock())
+        at = self._queue.next_at(self._clock())
         timer = None if at is None else loop.call_later(max(0.0, at - self._clock()), self.wake)
         try:
             await idle
@@ -113,8 +113,8 @@ class Pool:
 
     async def _try(self, attempt: Attempt) -> None:
         request: PageRequest = attempt.request
-        self.tally.requests += 1
-        self.tally.retries += attempt.tries > 0
+        self.counts.requests += 1
+        self.counts.retries += attempt.tries > 0
         attempt.tries += 1
         try:
             answer = await self._api.page(request.window, request.offset, request.limit)
@@ -134,38 +134,38 @@ class Pool:
         match error:
             case ServiceError() if self._gate.closed_for() > self._patience:
                 raise error.at(request.window, request.offset)
-            case ServiceError() if self._schedule.has_succeeded and not isinstance(error, TooLargeError):
+            case ServiceError() if self._queue.has_succeeded and not isinstance(error, TooLargeError):
                 # Not of the page: the login service, or the way to it, which may come back.
                 self._failed(attempt, TransientError(error.message, "server", status=error.status))
             case TooLargeError() | SchemaError():
                 self._give_up(request, error)
-            case RequestRefusedError() if self._schedule.has_succeeded:
+            case RequestRefusedError() if self._queue.has_succeeded:
                 self._give_up(request, error)  # others were served: the API's month has moved on, say
             case _:
                 raise error.at(request.window, request.offset)
 
     def _give_up(self, request: PageRequest, error: SegmentFetchError) -> None:
-        self._schedule.given_up()
+        self._queue.given_up()
         self._feed.failed(request, error.at(request.window, request.offset))
 
     def _succeeded(self) -> None:
-        back_after = self._schedule.succeeded(self._clock())
+        back_after = self._queue.succeeded(self._clock())
         if back_after is not None:
             self._tell(ServiceBack(back_after))
 
     def _throttled(self, attempt: Attempt, error: ThrottledError) -> None:
-        self.tally.throttled += 1
+        self.counts.throttled += 1
         pause = self._gate.closed_for()
         if pause > 0:
             self._tell(Paused(pause))
         if pause > self._patience:
             raise ServiceError(f"the API asks for a pause of {lasting(pause)} (429): try again then", status=429)
-        if self._schedule.refused(attempt, self._clock(), pause) > self._patience:
+        if self._queue.refused(attempt, self._clock(), pause) > self._patience:
             raise ServiceError(f"the API answered nothing but 429 for {lasting(self._patience)}", status=429)
 
     def _failed(self, attempt: Attempt, error: TransientError) -> None:
         request: PageRequest = attempt.request
-        match self._schedule.failed(attempt, error, self._clock()):
+        match self._queue.failed(attempt, error, self._clock()):
             case Again(delay, parked):
                 self._tell(Retrying(request.window, request.offset, attempt.tries, delay, error.message, parked))
             case Down(seconds):

@@ -59,7 +59,7 @@ class Lost(Struct, frozen=True):
     down: float | None = None
 
 
-class Schedule:
+class RetryQueue:
     """The pages that wait, and what the answers say of the service. Times are seconds of the caller's clock."""
 
     def __init__(self, policy: RetryPolicy, chance: Callable[[], float], wanted: Callable[[Any], bool]) -> None:

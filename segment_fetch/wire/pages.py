@@ -42,7 +42,7 @@ class Feed(Protocol):
     """Says what to ask next and takes the answers. Called from one event loop only; never waits."""
 
     def next(self) -> PageRequest | None:
-        """The next request; None where nothing can be asked before an answer comes or `Pool.wake` is called."""
+        """The next request; None where nothing can be asked before an answer comes or `WorkerPool.wake` is called."""
 
     def wants(self, request: PageRequest) -> bool:
         """Whether a request that waits to be repeated is still of use."""

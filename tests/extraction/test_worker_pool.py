@@ -21,7 +21,7 @@ from segment_fetch.errors import (
     TransientError,
 )
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
-from segment_fetch.extraction.worker_pool import Pool
+from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, Faults, RateLimit, Simulator
 from segment_fetch.throttle.limiter import Gate
@@ -108,10 +108,12 @@ async def pool(
     retry: RetryPolicy = STEADY,
     rate: float | None = None,
     **options: Any,
-) -> AsyncIterator[tuple[Pool, Told]]:
+) -> AsyncIterator[tuple[WorkerPool, Told]]:
     gate, told, clock = _gate(rate), Told(), asyncio.get_running_loop().time
     async with opened(url, gate=gate, connections=connections, retry=retry, **options) as api:
-        run = Pool(api, gate, feed, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock)
+        run = WorkerPool(
+            api, gate, feed, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock
+        )
         yield run, told
 
 
@@ -122,7 +124,7 @@ async def test_all_connections_are_busy_and_no_more(connections: int) -> None:
     async with simulator(latency_ms=100) as server, pool(server.base_url, feed, connections=connections) as (run, told):
         await run.run()
         assert server.stats.most_in_flight == connections
-        assert server.stats.requests == run.tally.requests == 80
+        assert server.stats.requests == run.counts.requests == 80
     assert feed.came == Counter(range(0, 400, 5))
     assert told.now == pytest.approx(80 / connections * 0.1, rel=0.05)
 
@@ -165,7 +167,7 @@ async def test_a_page_that_failed_is_asked_for_again_after_its_delays(fault: Fau
     waited = [later - earlier for earlier, later in pairwise(arrivals)]
     assert waited == [pytest.approx(delay, abs=0.1) for delay in delays]
     assert feed.came == Counter([0])
-    assert (run.tally.requests, run.tally.retries) == (4, 3)
+    assert (run.counts.requests, run.counts.retries) == (4, 3)
 
 
 @without_waiting
@@ -221,7 +223,7 @@ async def test_a_page_that_cannot_be_had_while_others_come_is_told_to_the_feed()
     feed.refuse = lambda offset: TransientError("always faulty", status=200) if offset == 50 else None
     async with simulator() as server, pool(server.base_url, feed, rate=0.2) as (run, told):
         await run.run()
-        assert server.stats.requests == run.tally.requests
+        assert server.stats.requests == run.counts.requests
     assert set(feed.came) == set(range(0, 400, 10)) - {50}
     assert list(feed.lost) == [50]
     assert isinstance(feed.lost[50], ServiceError)
@@ -270,7 +272,7 @@ async def test_a_429_pauses_all_requests_and_is_no_failure_of_the_page(fault: Fa
     assert not [at for at in arrivals if refused + 0.1 < at < refused + pause - 0.1]
     assert [at for at in arrivals if at > refused + pause - 0.1]
     assert feed.came == Counter(range(0, 400, 10))
-    assert run.tally.throttled == 1
+    assert run.counts.throttled == 1
     assert told.of(Retrying) == []
 
 
@@ -280,7 +282,7 @@ async def test_a_limited_service_is_read_to_the_end() -> None:
     limits = [RateLimit(rate=10.0, burst=2), AtOnce(requests=3, retry_after="none")]
     async with simulator(limit=limits, latency_ms=50) as server, pool(server.base_url, feed) as (run, _):
         await run.run()
-        assert server.stats.limited == run.tally.throttled > 0
+        assert server.stats.limited == run.counts.throttled > 0
     assert feed.came == Counter(range(0, 400, 5))
     assert feed.lost == {}
 
@@ -301,7 +303,7 @@ async def test_a_429_that_comes_after_its_pause_is_counted_and_no_pause() -> Non
     feed = Pages([0])
     async with simulator() as server, pool(server.base_url, feed, rate=10.0) as (run, told):
         run._throttled(Attempt(feed.next()), ThrottledError(None))
-        assert (run.tally.throttled, told.of(Paused)) == (1, [])
+        assert (run.counts.throttled, told.of(Paused)) == (1, [])
 
 
 @without_waiting

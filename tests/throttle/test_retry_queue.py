@@ -11,14 +11,14 @@ import pytest
 
 from segment_fetch.errors import TransientError
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.throttle.retry_queue import DOWN_AFTER, TOKENS, Again, Attempt, Down, Lost, Schedule
+from segment_fetch.throttle.retry_queue import DOWN_AFTER, TOKENS, Again, Attempt, Down, Lost, RetryQueue
 
 SERVER = TransientError("the service failed with 503", "server")
 NETWORK = TransientError("the connection was dropped")
 
 
-def schedule(policy: RetryPolicy | None = None, wanted: Callable[[object], bool] = lambda _: True) -> Schedule:
-    return Schedule(policy or RetryPolicy(jitter=0), lambda: 0.5, wanted)
+def retry_queue(policy: RetryPolicy | None = None, wanted: Callable[[object], bool] = lambda _: True) -> RetryQueue:
+    return RetryQueue(policy or RetryPolicy(jitter=0), lambda: 0.5, wanted)
 
 
 def fresh(*requests: str) -> Callable[[], str | None]:
@@ -26,9 +26,9 @@ def fresh(*requests: str) -> Callable[[], str | None]:
     return lambda: next(left, None)
 
 
-def healthy(policy: RetryPolicy | None = None) -> Schedule:
-    """A schedule that has seen a success."""
-    made = schedule(policy)
+def healthy(policy: RetryPolicy | None = None) -> RetryQueue:
+    """A queue that has seen a success."""
+    made = retry_queue(policy)
     made.succeeded(0.0)
     return made
 
@@ -65,7 +65,7 @@ def test_a_page_alone_in_failing_is_parked_twice_and_then_lost() -> None:
 
 
 def test_a_service_that_never_answered_is_given_up_with_the_first_page_that_used_up_its_retries() -> None:
-    made, attempt = schedule(), Attempt("page")
+    made, attempt = retry_queue(), Attempt("page")
     seen = [made.failed(attempt, NETWORK, float(at)) for at in range(4)]
     assert seen[-1] == Lost(alone=False)
     assert not made.is_down
@@ -168,7 +168,7 @@ def test_with_nothing_else_to_do_a_probe_takes_the_place_of_a_token() -> None:
 
 
 def test_a_page_no_longer_wanted_is_forgotten() -> None:
-    made = schedule(wanted=lambda request: request != "stale")
+    made = retry_queue(wanted=lambda request: request != "stale")
     made.succeeded(0.0)
     made.failed(Attempt("stale"), NETWORK, 0.0)
     assert made.take(1.0, fresh(), idle=True) is None
@@ -178,7 +178,7 @@ def test_a_page_no_longer_wanted_is_forgotten() -> None:
 def run(pages: int, broken: Callable[[float, random.Random], bool], seed: int) -> tuple[int, int, float]:
     """Requests sent, pages that came, and the seconds it took; 16 workers, 0.3 s an answer."""
     rng = random.Random(seed)
-    made = Schedule(RetryPolicy(), rng.random, lambda _: True)
+    made = RetryQueue(RetryPolicy(), rng.random, lambda _: True)
     order, numbers = count(), iter(range(pages))
     flight: list[tuple[float, int, Attempt]] = []
     now, sent, came = 0.0, 0, 0
@@ -233,7 +233,7 @@ def test_a_probe_whose_answer_is_of_no_use_makes_room_for_another() -> None:
 
 
 def test_a_service_that_never_answered_is_not_waited_for_however_many_pages_there_are() -> None:
-    made, attempts, now = schedule(), [Attempt(number) for number in range(200)], 0.0
+    made, attempts, now = retry_queue(), [Attempt(number) for number in range(200)], 0.0
     outcomes = [made.failed(attempt, NETWORK, now) for attempt in attempts]
     while Lost(alone=False) not in outcomes:
         now += 0.5

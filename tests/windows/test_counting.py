@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from segment_fetch.extraction.worker_pool import Pool
+from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.throttle.limiter import Gate
@@ -22,7 +22,7 @@ HOUR = END - START
 
 async def run(server: Simulator, feed: Feed) -> None:
     async with opened(server.base_url) as api:
-        await Pool(api, Gate(None), feed, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
+        await WorkerPool(api, Gate(None), feed, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
 
 
 BOUNDARIES = [START, START + HOUR // 4, START + HOUR // 2, START + 3 * HOUR // 4, END]

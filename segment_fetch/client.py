@@ -284,7 +284,7 @@ class SegmentClient:
         filling = self._filling()
         async with committing(sink, self._query) as committer:
             syncing = Sync(filling, committer, zone, self._width, now, started)
-            if committer.ledger.entries:
+            if committer.log.entries:
                 return await syncing.go_on()
             return await syncing.begin(self._first_range(start, now, clamp))
 

@@ -1,9 +1,9 @@
-"""What tests of destinations in tables share: windows with rows of their own, committed by a ledger."""
+"""What tests of destinations in tables share: windows with rows of their own, committed by a commit log."""
 
 from __future__ import annotations
 
 from segment_fetch import Segment, Window
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks.tables.base import TableSink
 from tests.support_sinks import QUERY, hours, window_read
@@ -18,34 +18,34 @@ def rows(window: Window, *texts: str) -> list[Segment]:
 
 def commit(sink: TableSink, window: Window, segments: list[Segment], status: str = "complete") -> WindowEntry:
     """A run that stores one window."""
-    ledger = Ledger(sink, QUERY, sink.open())
+    log = CommitLog(sink, QUERY, sink.open())
     try:
-        return put(ledger, sink, window, segments, status)
+        return put(log, sink, window, segments, status)
     finally:
         sink.close()
 
 
 def put(
-    ledger: Ledger, sink: TableSink, window: Window, segments: list[Segment], status: str = "complete"
+    log: CommitLog, sink: TableSink, window: Window, segments: list[Segment], status: str = "complete"
 ) -> WindowEntry:
     """A window, within a run."""
     counts = {"count": len(segments), "segments": len(segments)}
-    return ledger.commit(window_read(window, [sink.encode(segments)], status, **counts))  # type: ignore[arg-type]
+    return log.commit(window_read(window, [sink.encode(segments)], status, **counts))  # type: ignore[arg-type]
 
 
 def to_read(sink: TableSink, window: Window) -> list[Window]:
     """What a run would still have to read of a range."""
-    ledger = Ledger(sink, QUERY, sink.open())
+    log = CommitLog(sink, QUERY, sink.open())
     try:
-        return ledger.resume(window.start, window.end, window.start)[0]
+        return log.resume(window.start, window.end, window.start)[0]
     finally:
         sink.close()
 
 
 def keys(sink: TableSink) -> list[str]:
     """The ids in the windows of the manifest, in order."""
-    ledger = Ledger(sink, QUERY, sink.look())
+    log = CommitLog(sink, QUERY, sink.look())
     try:
-        return [key[1] for entry in ledger.entries for key in sink.keys(entry.written)]
+        return [key[1] for entry in log.entries for key in sink.keys(entry.written)]
     finally:
         sink.close()

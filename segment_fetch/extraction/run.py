@@ -43,7 +43,7 @@ class Filling(Struct, frozen=True):
         """Reads what an open destination lacks of a range, but for windows of `keep`. `started` is of `monotonic`."""
         ranges, skipped = await committer.resume(whole.start, whole.end, self.oldest, keep)
         windows = [window for part in ranges for window in divide(part)]
-        gone = committer.ledger.out_of_reach(whole.start, whole.end, self.oldest)
+        gone = committer.log.out_of_reach(whole.start, whole.end, self.oldest)
         self.tell(RangePlanned(len(windows), skipped))
         outlet = None if committer.ordered else committer
         async with read(
@@ -52,7 +52,7 @@ class Filling(Struct, frozen=True):
             for entry in gone:
                 self.tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
             entries = await commit_all(committer, reads, ranges)
-        made = report(entries, skipped, reads.counts, started, committer.ledger.change)
+        made = report(entries, skipped, reads.counts, started, committer.log.change)
         lost = tuple(str(entry.window) for entry in gone if entry.status == "unproven")
         return structs.replace(made, lost=lost, complete=made.complete and not lost)
 

@@ -92,7 +92,7 @@ class Sync(Struct, frozen=True):
 
     async def go_on(self) -> Report:
         """Settles what was provisional, and reads on from where the destination ends."""
-        entries = self.committer.ledger.entries
+        entries = self.committer.log.entries
         todo = agenda(entries, self.filling.oldest, self.zone)
         self._warn(entries, todo)
         counters = self.filling.pool_of(counting := Counting(todo.recount))

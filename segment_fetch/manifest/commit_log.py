@@ -25,7 +25,7 @@ from segment_fetch.manifest.format import (
     identity,
     parse_manifest,
 )
-from segment_fetch.manifest.staging import Drafts
+from segment_fetch.manifest.staging import Staging
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Key, Sink, Written
 from segment_fetch.timerange import format_time
@@ -55,7 +55,7 @@ class Change(Struct, frozen=True):
         return Change(self.added + other.added, self.removed + other.removed)
 
 
-class Ledger:
+class CommitLog:
     """The manifest of an open sink."""
 
     def __init__(self, sink: Sink[Any], query: Query, stored: bytes | None) -> None:
@@ -65,7 +65,7 @@ class Ledger:
         self._staged: dict[Window, WindowEntry] = {}
         self._begun = stored is not None
         self._before: dict[Window, list[Key]] = {}
-        self._drafts = Drafts(sink, self._begin)
+        self._staging = Staging(sink, self._begin)
         self.change = Change()
         if stored is not None:
             manifest = parse_manifest(stored)
@@ -149,11 +149,11 @@ class Ledger:
 
     def add(self, window: Window, parts: Iterable[Any]) -> None:
         """Writes what is ready of a window that is still being read. Its errors are those of the next `commit`."""
-        self._drafts.add(window, parts)
+        self._staging.add(window, parts)
 
     def withdraw(self, windows: Iterable[Window] | None = None) -> None:
         """Drops what was written of windows that are not committed; of all of them if none are named."""
-        self._drafts.withdraw(windows)
+        self._staging.withdraw(windows)
 
     def _begin(self) -> None:
         """A run that is killed after its first file can then be told from a folder of strangers."""
@@ -162,7 +162,7 @@ class Ledger:
 
     def commit(self, read: WindowRead[Part]) -> WindowEntry:
         """Writes a window, or the rest of it, and makes it count; an unproven one is only noted."""
-        self._drafts.check()
+        self._staging.check()
         if read.status == "unproven":
             entry = entry_of(read, Written())
             if not any(
@@ -172,7 +172,7 @@ class Ledger:
             return entry
         self._begin()
         self._remember(read.window)
-        entry = entry_of(read, self._drafts.written(read))
+        entry = entry_of(read, self._staging.written(read))
         self._staged[read.window] = entry
         self._publish_ready(read.window)
         return entry

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from segment_fetch.errors import SegmentFetchError
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Sink
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Committer:
-    """An open sink and its ledger, in a thread of their own, so that no disk makes the event loop wait."""
+    """An open sink and its commit log, in a thread of their own, so that no disk makes the event loop wait."""
 
     def __init__(self, sink: Sink[Any], query: Query, thread: Executor) -> None:
         self.sink = sink
@@ -30,7 +30,7 @@ class Committer:
         self._thread = thread
         self._taken = False
         self._give_back = sink.close
-        self.ledger: Ledger
+        self.log: CommitLog
 
     async def open(self) -> None:
         """Takes the destination and reads its manifest."""
@@ -39,12 +39,12 @@ class Committer:
     def _open(self) -> None:
         stored = self.sink.open()
         self._taken = True
-        self.ledger = Ledger(self.sink, self._query, stored)
+        self.log = CommitLog(self.sink, self._query, stored)
         self._give_back = self._close
 
     def _close(self) -> None:
         try:
-            self.ledger.withdraw()
+            self.log.withdraw()
         finally:
             self.sink.close()
 
@@ -58,15 +58,15 @@ class Committer:
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
     ) -> tuple[list[Window], int]:
         """What is still to be read of a range, and how many of its windows are complete."""
-        return await self._run(lambda: self.ledger.resume(start, end, oldest, keep))
+        return await self._run(lambda: self.log.resume(start, end, oldest, keep))
 
     async def intact(self, windows: Iterable[Window]) -> list[Window]:
         """Those of the windows whose data is, byte for byte, what the manifest says."""
-        return await self._run(lambda: self.ledger.intact(windows))
+        return await self._run(lambda: self.log.intact(windows))
 
     async def settle(self, windows: Iterable[Window]) -> None:
         """Notes that provisional windows are complete as they are."""
-        await self._run(lambda: self.ledger.settle(windows))
+        await self._run(lambda: self.log.settle(windows))
 
     def encode(self, segments: Sequence[Segment]) -> Any:
         """Segments as the sink wants them held."""
@@ -79,19 +79,19 @@ class Committer:
 
     def put(self, window: Window, parts: Sequence[Any]) -> None:
         """Has the thread write what is ready of a window, before it is proven."""
-        self._thread.submit(self.ledger.add, window, parts)
+        self._thread.submit(self.log.add, window, parts)
 
     def withdraw(self, window: Window) -> None:
         """Has the thread drop what was written of a window."""
-        self._thread.submit(self.ledger.withdraw, [window])
+        self._thread.submit(self.log.withdraw, [window])
 
     async def commit(self, read: WindowRead[Any]) -> WindowEntry:
         """Writes a window and makes it count."""
-        return await self._run(lambda: self.ledger.commit(read))
+        return await self._run(lambda: self.log.commit(read))
 
     async def abandon(self) -> list[WindowEntry]:
         """Drops what was written and cannot count; as it is to be reported."""
-        return await self._run(self.ledger.abandon)
+        return await self._run(self.log.abandon)
 
     async def _run(self, call: Callable[[], T]) -> T:
         """One call, in the thread. However often cancelled, it ends first: a half-done one cannot be taken back."""

@@ -17,7 +17,7 @@ def _nothing() -> None:
     """What goes before the first draft where nothing has to."""
 
 
-class Drafts:
+class Staging:
     """What is written of windows while they are still being read. `begin` is called before the first of each."""
 
     def __init__(self, sink: Sink[Any], begin: Callable[[], None] = _nothing) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.events import Status
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.committer import committing
 from segment_fetch.manifest.format import WindowEntry, parse_manifest
 from segment_fetch.query import Filters, Query, Window
@@ -44,14 +44,14 @@ class SinkConformance:
     def test_every_value_comes_back_or_is_refused(self, medium: Medium, kind: str) -> None:
         """What was read is what is stored; a value without room for it is an error, never another value."""
         rows: Sequence[Segment] = VALUES[kind]
-        with run(medium) as ledger:
-            ledger.commit(read(medium, TWO, rows_of(TWO, "before")))
+        with run(medium) as log:
+            log.commit(read(medium, TWO, rows_of(TWO, "before")))
             if kind in medium.refuses:
                 rows = []
                 with pytest.raises(DestinationError):
-                    ledger.commit(read(medium, ONE, VALUES[kind]))
+                    log.commit(read(medium, ONE, VALUES[kind]))
             else:
-                ledger.commit(read(medium, ONE, rows))
+                log.commit(read(medium, ONE, rows))
         assert told(medium) == [medium.record(row) for row in [*rows, *rows_of(TWO, "before")]]
         assert read_back(medium) == keys([*rows, *rows_of(TWO, "before")])
         assert medium.litter() == []
@@ -59,8 +59,8 @@ class SinkConformance:
     def test_parts_are_stored_in_order(self, medium: Medium) -> None:
         """A window of many pages."""
         rows = rows_of(ONE, *(f"row {number}" for number in range(_MANY)))
-        with run(medium) as ledger:
-            ledger.commit(window_read(ONE, encoded(medium, rows)))
+        with run(medium) as log:
+            log.commit(window_read(ONE, encoded(medium, rows)))
         assert told(medium) == [medium.record(row) for row in rows]
         assert read_back(medium) == keys(rows)
 
@@ -68,166 +68,166 @@ class SinkConformance:
         """Some rows come as JSON Lines already."""
         rows = rows_of(ONE, *(f"row {number}" for number in range(_PAGE)))
         lines = JsonLines().encode(rows)
-        with run(medium) as ledger:
-            ledger.commit(window_read(ONE, [encoded_lines(medium.sink(), lines)]))
+        with run(medium) as log:
+            log.commit(window_read(ONE, [encoded_lines(medium.sink(), lines)]))
         assert told(medium) == [medium.record(row) for row in rows]
 
     def test_windows_side_by_side(self, medium: Medium) -> None:
         """Windows that are still being read are written part by part, in turns."""
         rows = {window: rows_of(window, *(f"{window} {n}" for n in range(_MANY // 2))) for window in (ONE, TWO)}
-        with run(medium) as ledger:
+        with run(medium) as log:
             for parts in zip(*(encoded(medium, rows[window]) for window in (ONE, TWO)), strict=True):
-                ledger.add(ONE, parts[:1])
-                ledger.add(TWO, parts[1:])
-            ledger.commit(window_read(TWO))
-            ledger.commit(window_read(ONE))
+                log.add(ONE, parts[:1])
+                log.add(TWO, parts[1:])
+            log.commit(window_read(TWO))
+            log.commit(window_read(ONE))
         assert told(medium) == [medium.record(row) for window in (ONE, TWO) for row in rows[window]]
         assert medium.litter() == []
 
     def test_empty_window(self, medium: Medium) -> None:
         """No segments are a window too."""
-        with run(medium) as ledger:
-            entry = ledger.commit(window_read(ONE, segments=0))
+        with run(medium) as log:
+            entry = log.commit(window_read(ONE, segments=0))
         assert published(medium) == [entry]
         assert (told(medium), read_back(medium)) == ([], [])
 
     def test_windows_in_any_order(self, medium: Medium) -> None:
         """They come as they are proven."""
-        with run(medium) as ledger:
+        with run(medium) as log:
             for window in (TWO, THREE, ONE):
-                ledger.commit(read(medium, window, rows_of(window, str(window))))
+                log.commit(read(medium, window, rows_of(window, str(window))))
         assert [entry.window for entry in published(medium)] == [ONE, TWO, THREE]
         assert told(medium) == [medium.record(*rows_of(window, str(window))) for window in (ONE, TWO, THREE)]
 
     def test_second_commit_replaces_the_first(self, medium: Medium) -> None:
         """Nothing of the first reading is left, and nothing is double."""
         for rows in (rows_of(ONE, "same", "old"), rows_of(ONE, "same", "new", "newer"), rows_of(ONE, "same")):
-            with run(medium) as ledger:
-                ledger.commit(read(medium, ONE, rows, "provisional"))
+            with run(medium) as log:
+                log.commit(read(medium, ONE, rows, "provisional"))
             assert told(medium) == [medium.record(row) for row in rows]
             assert medium.litter() == []
 
     def test_both_halves_replace_a_window(self, medium: Medium) -> None:
         """A window is replaced by smaller ones once they cover all of it, not before."""
         old, new = rows_of(BOTH, "old", "same"), [*rows_of(ONE, "a", "same"), *rows_of(TWO, "b")]
-        with run(medium) as ledger:
-            ledger.commit(read(medium, BOTH, old, "provisional"))
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, new[:2]))
-            ledger.abandon()
+        with run(medium) as log:
+            log.commit(read(medium, BOTH, old, "provisional"))
+        with run(medium) as log:
+            log.commit(read(medium, ONE, new[:2]))
+            log.abandon()
         assert told(medium) == [medium.record(row) for row in old]
         assert medium.litter() == []
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, new[:2]))
-            ledger.commit(read(medium, TWO, new[2:]))
+        with run(medium) as log:
+            log.commit(read(medium, ONE, new[:2]))
+            log.commit(read(medium, TWO, new[2:]))
         assert told(medium) == [medium.record(row) for row in new]
         assert medium.litter() == []
 
     def test_one_window_replaces_two(self, medium: Medium) -> None:
         """A wider window takes the place of those within it."""
         rows = [*rows_of(ONE, "a"), *rows_of(TWO, "b")]
-        with run(medium) as ledger:
+        with run(medium) as log:
             for window, row in zip((ONE, TWO), rows, strict=True):
-                ledger.commit(read(medium, window, [row], "provisional"))
-        with run(medium) as ledger:
-            ledger.commit(read(medium, BOTH, rows))
+                log.commit(read(medium, window, [row], "provisional"))
+        with run(medium) as log:
+            log.commit(read(medium, BOTH, rows))
         assert told(medium) == [medium.record(row) for row in rows]
         assert medium.litter() == []
 
     def test_segment_of_another_window(self, medium: Medium) -> None:
         """The API may change a close time: an id that an older window holds does not keep a newer one out."""
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, [Segment(segmentId="moved", endTimeL=ONE.start)]))
-            ledger.commit(read(medium, TWO, [Segment(segmentId="moved", endTimeL=TWO.start)]))
+        with run(medium) as log:
+            log.commit(read(medium, ONE, [Segment(segmentId="moved", endTimeL=ONE.start)]))
+            log.commit(read(medium, TWO, [Segment(segmentId="moved", endTimeL=TWO.start)]))
         assert medium.stored([published(medium)[-1]]) == [medium.record(Segment(segmentId="moved", endTimeL=TWO.start))]
 
     def test_unproven_window_leaves_nothing(self, medium: Medium) -> None:
         """It is in the manifest, and nowhere else; what was written of it before it failed goes."""
-        with run(medium) as ledger:
-            ledger.add(ONE, encoded(medium, rows_of(ONE, "a")))
-            ledger.withdraw([ONE])
-            ledger.commit(window_read(ONE, status="unproven", segments=0, reason="it changed"))
+        with run(medium) as log:
+            log.add(ONE, encoded(medium, rows_of(ONE, "a")))
+            log.withdraw([ONE])
+            log.commit(window_read(ONE, status="unproven", segments=0, reason="it changed"))
         assert [(entry.status, entry.file) for entry in published(medium)] == [("unproven", None)]
         assert medium.litter() == []
 
     def test_withdrawn_window_leaves_what_was_there(self, medium: Medium) -> None:
         """A window that is written again, and then cannot be proven."""
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
-        with run(medium) as ledger:
-            ledger.add(ONE, encoded(medium, rows_of(ONE, "new", "newer")))
+        with run(medium) as log:
+            log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
+        with run(medium) as log:
+            log.add(ONE, encoded(medium, rows_of(ONE, "new", "newer")))
         assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
         assert medium.litter() == []
 
     def test_failure_in_the_middle_leaves_what_was_there(self, medium: Medium) -> None:
         """The parts end with an error."""
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
-        with run(medium) as ledger, pytest.raises(RuntimeError, match="in the middle"):
-            ledger.commit(window_read(ONE, failing_parts(medium)))
+        with run(medium) as log:
+            log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
+        with run(medium) as log, pytest.raises(RuntimeError, match="in the middle"):
+            log.commit(window_read(ONE, failing_parts(medium)))
         assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
         assert medium.litter() == []
 
     @pytest.mark.parametrize("begun", [False, True], ids=["at once", "part by part"])
     def test_broken_medium_is_a_destination_error(self, medium: Medium, begun: bool) -> None:
         """It says what to do, and what is committed stays."""
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, rows_of(ONE, "old")))
-        with run(medium, medium.broken()) as ledger:
+        with run(medium) as log:
+            log.commit(read(medium, ONE, rows_of(ONE, "old")))
+        with run(medium, medium.broken()) as log:
             parts = encoded(medium, rows_of(TWO, *map(str, range(_MANY))))
             if begun:
-                ledger.add(TWO, parts)
+                log.add(TWO, parts)
             with pytest.raises(DestinationError, match="run again"):
-                ledger.commit(window_read(TWO, [] if begun else parts))
+                log.commit(window_read(TWO, [] if begun else parts))
         assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
 
     def test_of_two_runs_at_once_one_is_refused(self, medium: Medium) -> None:
         """The second one when it opens the destination, or else when it publishes; it harms nothing of the first."""
         first = {window: rows_of(window, "first") for window in (ONE, THREE)}
-        with run(medium) as ledger:
+        with run(medium) as log:
             with pytest.raises(DestinationBusyError):
-                meanwhile(medium, lambda: ledger.commit(read(medium, ONE, first[ONE])))
-            ledger.commit(read(medium, THREE, first[THREE]))
+                meanwhile(medium, lambda: log.commit(read(medium, ONE, first[ONE])))
+            log.commit(read(medium, THREE, first[THREE]))
         assert told(medium)[-1] == medium.record(*first[THREE])
         assert medium.record(*rows_of(ONE, "second")) not in told(medium)
         assert medium.litter() == []
-        with run(medium) as ledger:
-            ledger.commit(read(medium, TWO, rows_of(TWO, "later")))
+        with run(medium) as log:
+            log.commit(read(medium, TWO, rows_of(TWO, "later")))
 
     @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process that ends so closes nothing
     @pytest.mark.parametrize("window", [ONE, TWO], ids=["replaced", "new"])
     @pytest.mark.parametrize("whole", [False, True], ids=["half written", "written"])
     def test_next_run_goes_on_after_a_crash(self, medium: Medium, window: Window, whole: bool) -> None:
         """The process ends between the first part of a window and the manifest that names it."""
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
+        with run(medium) as log:
+            log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
         crash(medium, window, whole)
-        with run(medium) as ledger:
-            assert [entry.window for entry in ledger.entries] == [ONE]
-            assert ledger.resume(ONE.start, TWO.end, ONE.start) == ([BOTH], 0)
+        with run(medium) as log:
+            assert [entry.window for entry in log.entries] == [ONE]
+            assert log.resume(ONE.start, TWO.end, ONE.start) == ([BOTH], 0)
         assert medium.litter() == []
-        with run(medium) as ledger:
+        with run(medium) as log:
             for again in (ONE, TWO):
-                ledger.commit(read(medium, again, rows_of(again, f"again {again}")))
+                log.commit(read(medium, again, rows_of(again, f"again {again}")))
         assert told(medium) == [medium.record(*rows_of(again, f"again {again}")) for again in (ONE, TWO)]
         assert medium.litter() == []
 
     def test_what_is_stored_is_not_read_again(self, medium: Medium) -> None:
         """A complete window that is still there."""
-        with run(medium) as ledger:
-            ledger.commit(read(medium, ONE, rows_of(ONE, "a")))
-        with run(medium) as ledger:
-            assert ledger.resume(ONE.start, TWO.end, ONE.start) == ([TWO], 1)
+        with run(medium) as log:
+            log.commit(read(medium, ONE, rows_of(ONE, "a")))
+        with run(medium) as log:
+            assert log.resume(ONE.start, TWO.end, ONE.start) == ([TWO], 1)
 
     def test_what_was_harmed_is_not_intact(self, medium: Medium) -> None:
         """`verify` and `sync` find it out."""
-        with run(medium) as ledger:
+        with run(medium) as log:
             for window in (ONE, TWO):
-                ledger.commit(read(medium, window, rows_of(window, f"a {window}")))
-            assert ledger.intact([ONE, TWO]) == [ONE, TWO]
+                log.commit(read(medium, window, rows_of(window, f"a {window}")))
+            assert log.intact([ONE, TWO]) == [ONE, TWO]
         medium.harm(published(medium)[0])
-        with run(medium) as ledger:
-            assert ledger.intact([ONE, TWO]) == [TWO]
+        with run(medium) as log:
+            assert log.intact([ONE, TWO]) == [TWO]
 
     def test_cancelled_write_ends_first(self, medium: Medium) -> None:
         """A half-done write cannot be taken back: the window is there, and nothing else."""
@@ -260,24 +260,24 @@ async def cancelled_write(medium: Medium, sink: Sink[Any]) -> None:
 
 
 @contextmanager
-def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[Ledger]:
-    """A run over the medium: its ledger; the destination is given back at the end."""
+def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[CommitLog]:
+    """A run over the medium: its commit log; the destination is given back at the end."""
     opened = sink or medium.sink()
-    ledger = Ledger(opened, _QUERY, opened.open())
+    log = CommitLog(opened, _QUERY, opened.open())
     try:
-        yield ledger
+        yield log
     finally:
         try:
-            ledger.withdraw()
+            log.withdraw()
         finally:
             opened.close()
 
 
 def meanwhile(medium: Medium, commit: Callable[[], object]) -> None:
     """A run that opens the destination and, after another one has committed, wants to do so, too."""
-    with run(medium) as ledger:
+    with run(medium) as log:
         commit()
-        ledger.commit(read(medium, ONE, rows_of(ONE, "second")))
+        log.commit(read(medium, ONE, rows_of(ONE, "second")))
 
 
 def crash(medium: Medium, window: Window, whole: bool) -> None:
@@ -337,8 +337,8 @@ def keys(rows: Iterable[Segment]) -> list[tuple[int, str]]:
 def read_back(medium: Medium) -> list[tuple[int, str]]:
     """What the sink itself says is stored in the windows of the manifest, in the written order of each."""
     sink = medium.sink()
-    with run(medium, sink) as ledger:
-        return [key for entry in ledger.entries for key in sink.keys(entry.written)]
+    with run(medium, sink) as log:
+        return [key for entry in log.entries for key in sink.keys(entry.written)]
 
 
 def published(medium: Medium) -> list[WindowEntry]:

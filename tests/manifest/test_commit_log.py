@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from segment_fetch import Filters, ManifestError, Window
 from segment_fetch.events import Status
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.format import WindowEntry, parse_manifest
 from segment_fetch.query import Query
 from segment_fetch.windows.planning import missing
@@ -23,16 +23,16 @@ from tests.support_sinks import EPOCH, QUERY, MemorySink, hours, window_read
 Edit = Callable[[dict[str, Any]], object]
 
 
-def opened(sink: MemorySink, query: Query = QUERY) -> Ledger:
-    return Ledger(sink, query, sink.open())
+def opened(sink: MemorySink, query: Query = QUERY) -> CommitLog:
+    return CommitLog(sink, query, sink.open())
 
 
 def filled(*committed: tuple[Window, Status]) -> MemorySink:
     """A sink with these windows, each committed by itself."""
     sink = MemorySink()
-    ledger = opened(sink)
+    log = opened(sink)
     for window, status in committed:
-        ledger.commit(window_read(window, ["first"], status))
+        log.commit(window_read(window, ["first"], status))
     return sink
 
 
@@ -42,9 +42,9 @@ def statuses(sink: MemorySink) -> dict[Window, str]:
 
 def test_manifest_has_the_documented_fields() -> None:
     sink = MemorySink()
-    ledger = opened(sink)
-    ledger.commit(window_read(hours(0, 1), ["abc"], count=4, segments=3, duplicates=1, unknown_fields=("new",)))
-    ledger.commit(window_read(hours(1, 2), status="unproven"))
+    log = opened(sink)
+    log.commit(window_read(hours(0, 1), ["abc"], count=4, segments=3, duplicates=1, unknown_fields=("new",)))
+    log.commit(window_read(hours(1, 2), status="unproven"))
     assert json.loads(sink.manifest or b"") == {
         "format_version": 1,
         "query": {"account": "111111", "source": "tests", "filters": {"SkillId": "7"}, "format": "memory"},
@@ -87,9 +87,9 @@ def test_first_manifest_stands_before_the_first_file() -> None:
 
 def test_run_that_commits_nothing_leaves_no_manifest() -> None:
     sink = MemorySink()
-    ledger = opened(sink)
-    ledger.resume(EPOCH, EPOCH + 1, EPOCH)
-    ledger.abandon()
+    log = opened(sink)
+    log.resume(EPOCH, EPOCH + 1, EPOCH)
+    log.abandon()
     assert sink.log == []
 
 
@@ -226,23 +226,23 @@ def test_what_is_still_to_be_read(
 def test_window_whose_file_is_lost_is_read_again(status: Status, lost: str) -> None:
     sink = filled((hours(2, 4), status))
     sink.files = dict.fromkeys(sink.files, lost)
-    ledger = opened(sink)
-    assert ledger.resume(hours(3, 9).start, hours(3, 9).end, EPOCH) == ([hours(2, 9)], 0)
+    log = opened(sink)
+    assert log.resume(hours(3, 9).start, hours(3, 9).end, EPOCH) == ([hours(2, 9)], 0)
 
 
 def test_what_is_lost_and_cannot_be_had_again_is_noted() -> None:
     sink = filled((hours(2, 4), "complete"))
     sink.files.clear()
-    ledger = opened(sink)
-    (window,), _ = ledger.resume(hours(3, 9).start, hours(3, 9).end, hours(3, 9).start)
-    ledger.commit(window_read(window, ["second"]))
+    log = opened(sink)
+    (window,), _ = log.resume(hours(3, 9).start, hours(3, 9).end, hours(3, 9).start)
+    log.commit(window_read(window, ["second"]))
     assert statuses(sink) == {hours(2, 3): "unproven", hours(3, 9): "complete"}
 
 
 def test_unproven_rest_stays_noted_while_its_parts_are_proven() -> None:
     sink = filled((hours(0, 6), "unproven"))
-    ledger = opened(sink)
-    ledger.commit(window_read(hours(2, 4), ["part"]))
+    log = opened(sink)
+    log.commit(window_read(hours(2, 4), ["part"]))
     assert statuses(sink) == {hours(0, 2): "unproven", hours(2, 4): "complete", hours(4, 6): "unproven"}
 
 
@@ -256,23 +256,23 @@ def test_unproven_window_changes_nothing_of_what_is_there() -> None:
 
 def test_window_is_replaced_by_its_parts_as_a_whole() -> None:
     sink = filled((hours(0, 6), "provisional"))
-    ledger = opened(sink)
+    log = opened(sink)
     for part in (hours(4, 6), hours(0, 2)):
-        ledger.commit(window_read(part, ["second"]))
+        log.commit(window_read(part, ["second"]))
         assert statuses(sink) == {hours(0, 6): "provisional"}
-    ledger.commit(window_read(hours(2, 4), ["second"]))
+    log.commit(window_read(hours(2, 4), ["second"]))
     assert statuses(sink) == dict.fromkeys([hours(0, 2), hours(2, 4), hours(4, 6)], "complete")
     assert sorted(sink.files) == sorted(map(sink.name, statuses(sink)))
-    assert ledger.abandon() == []
+    assert log.abandon() == []
 
 
 def test_window_stays_where_one_of_its_parts_is_unproven() -> None:
     sink = filled((hours(0, 6), "provisional"))
-    ledger = opened(sink)
-    ledger.commit(window_read(hours(0, 2), ["second"]))
-    ledger.commit(window_read(hours(2, 4), status="unproven"))
-    ledger.commit(window_read(hours(4, 6), ["second"]))
-    left = ledger.abandon()
+    log = opened(sink)
+    log.commit(window_read(hours(0, 2), ["second"]))
+    log.commit(window_read(hours(2, 4), status="unproven"))
+    log.commit(window_read(hours(4, 6), ["second"]))
+    left = log.abandon()
     assert [(entry.window, entry.status, entry.file) for entry in left] == [
         (hours(0, 2), "unproven", None),
         (hours(4, 6), "unproven", None),
@@ -284,11 +284,11 @@ def test_window_stays_where_one_of_its_parts_is_unproven() -> None:
 
 def test_chain_of_windows_is_replaced_together() -> None:
     sink = filled((hours(0, 3), "provisional"), (hours(3, 6), "provisional"))
-    ledger = opened(sink)
-    ledger.commit(window_read(hours(0, 2), ["second"]))
-    ledger.commit(window_read(hours(2, 5), ["second"]))
+    log = opened(sink)
+    log.commit(window_read(hours(0, 2), ["second"]))
+    log.commit(window_read(hours(2, 5), ["second"]))
     assert statuses(sink) == {hours(0, 3): "provisional", hours(3, 6): "provisional"}
-    ledger.commit(window_read(hours(5, 6), ["second"]))
+    log.commit(window_read(hours(5, 6), ["second"]))
     assert set(statuses(sink)) == {hours(0, 2), hours(2, 5), hours(5, 6)}
 
 
@@ -305,17 +305,17 @@ class History:
     def run(self, asked: Window, oldest: int, draw: Callable[[Any], Any]) -> None:
         """One run over a range, its windows cut, ordered, proven and interrupted as drawn."""
         self.runs += 1
-        ledger = opened(self.sink)
-        ranges, _ = ledger.resume(asked.start, asked.end, oldest)
+        log = opened(self.sink)
+        ranges, _ = log.resume(asked.start, asked.end, oldest)
         windows = [window for whole in ranges for window in self._cut(whole, draw)]
         for window in draw(st.permutations(windows)):
             if draw(st.integers(0, 9)) == 0:
                 return  # killed: what is staged and written stays behind
             status = draw(st.sampled_from([C, P, U]))
-            ledger.commit(window_read(window, [f"run {self.runs:3}"], status))
+            log.commit(window_read(window, [f"run {self.runs:3}"], status))
             self.lost -= self.sink.files.keys()
             self.check()
-        ledger.abandon()
+        log.abandon()
         named = {entry.file for entry in self.entries()}
         overlapping = {name for name in self.sink.files if self._within(name, asked)}
         assert overlapping <= named, "a leftover stays"
@@ -377,11 +377,11 @@ def test_any_history_of_runs_keeps_what_was_published(data: st.DataObject) -> No
         if data.draw(st.integers(0, 4)) == 0:
             history.lose(data.draw(st.integers(0, 9)))
             holes = True
-    ledger = opened(history.sink)
+    log = opened(history.sink)
     asked = hours(oldest, 12)
-    for window in ledger.resume(asked.start, asked.end, asked.start)[0]:
-        ledger.commit(window_read(window, ["the last"]))
-    assert ledger.abandon() == []
+    for window in log.resume(asked.start, asked.end, asked.start)[0]:
+        log.commit(window_read(window, ["the last"]))
+    assert log.abandon() == []
     kept = [entry.window for entry in history.entries() if entry.status != "unproven"]
     assert not missing(asked.start, asked.end, kept)
     assert holes or history.proven <= {hour for window in kept for hour in history._hours(window)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segment_fetch import Segment
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.staging import MOST_BEGUN
 from segment_fetch.sinks import JsonlSink
 from tests.support_runs import names
@@ -18,16 +18,16 @@ def open_files() -> int:
 
 def test_however_many_windows_are_begun_only_so_many_files_are_open(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path)
-    ledger = Ledger(sink, QUERY, sink.open())
+    log = CommitLog(sink, QUERY, sink.open())
     windows = [hours(at, at + 1) for at in range(3 * MOST_BEGUN)]
     before = open_files()
     for window in windows:
-        ledger.add(window, [sink.encode([Segment(segmentId=str(window), endTimeL=window.start)])])
+        log.add(window, [sink.encode([Segment(segmentId=str(window), endTimeL=window.start)])])
     assert open_files() == before + MOST_BEGUN
     for window in reversed(windows):
-        ledger.commit(window_read(window))
+        log.commit(window_read(window))
     assert open_files() == before
-    ledger.withdraw()
+    log.withdraw()
     sink.close()
     files = [name for name in names(tmp_path) if name.endswith(".jsonl")]
     assert len(files) == len(windows)

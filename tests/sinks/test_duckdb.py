@@ -16,7 +16,7 @@ import duckdb
 import pytest
 
 from segment_fetch import DestinationBusyError, DestinationError, InputError, ManifestError, MissingExtraError
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.verify_tables import audit
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
 from tests.support_sinks import QUERY, hours
@@ -76,13 +76,13 @@ def test_names_of_tables_have_letters_of_any_language(path: Path) -> None:
 
 DIES = """
 import os, sys
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
 from tests.support_sinks import QUERY
 from tests.support_tables import ONE, put, rows
 
 sink, end = DuckDbSink(sys.argv[1]), sys.argv[2]
-ledger = Ledger(sink, QUERY, sink.open())
+log = CommitLog(sink, QUERY, sink.open())
 run = sink._db.run
 
 def run_or_die(sql, *values):
@@ -92,7 +92,7 @@ def run_or_die(sql, *values):
 
 sink._db.run = run_or_die
 sink.held = 1
-put(ledger, sink, ONE, rows(ONE, "b", "c"))
+put(log, sink, ONE, rows(ONE, "b", "c"))
 """
 
 
@@ -166,8 +166,8 @@ def test_verify_of_nothing(path: Path) -> None:
 
 def test_verify_while_a_run_of_this_process_writes(path: Path) -> None:
     sink = DuckDbSink(path)
-    ledger = Ledger(sink, QUERY, sink.open())
-    put(ledger, sink, ONE, rows(ONE, "a"))
+    log = CommitLog(sink, QUERY, sink.open())
+    put(log, sink, ONE, rows(ONE, "a"))
     assert audit(DuckDbSink(path)).sound
     sink.close()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from segment_fetch import DestinationBusyError, DestinationError, InputError, ManifestError, Segment, Window
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.sinks import CsvSink, JsonlSink
 from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.sinks.files.folder import Replacement
@@ -30,13 +30,13 @@ FILE_TWO = "segments-20261101T010000000Z-20261101T020000000Z.jsonl"
 def commit(sink: JsonlSink, *windows: Window, status: str = "complete") -> None:
     """A run that reads what is missing between the first and the last of these windows, cut as they are."""
     try:
-        ledger = Ledger(sink, QUERY, sink.open())
-        due, _ = ledger.resume(windows[0].start, windows[-1].end, windows[0].start)
+        log = CommitLog(sink, QUERY, sink.open())
+        due, _ = log.resume(windows[0].start, windows[-1].end, windows[0].start)
         for window in windows:
             if any(part.start <= window.start and window.end <= part.end for part in due):
                 rows = [Segment(segmentId=str(window), endTimeL=window.start)]
-                ledger.commit(window_read(window, [sink.encode(rows)], status))  # type: ignore[arg-type]
-        ledger.abandon()
+                log.commit(window_read(window, [sink.encode(rows)], status))  # type: ignore[arg-type]
+        log.abandon()
     finally:
         sink.close()
 

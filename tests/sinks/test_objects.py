@@ -23,7 +23,7 @@ from segment_fetch import (
     Segment,
     Window,
 )
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.verify import audit
 from segment_fetch.sinks import Csv, FolderSink, JsonLines, ObjectSink
 from tests.cli.support import until
@@ -39,12 +39,12 @@ MEGABYTES = 1 << 20
 
 def commit(sink: Any, *windows: Window, status: Any = "complete") -> None:
     """A run that resumes, and commits these windows."""
-    ledger = Ledger(sink, QUERY, sink.open())
+    log = CommitLog(sink, QUERY, sink.open())
     try:
-        ledger.resume(ONE.start, THREE.end, ONE.start)
+        log.resume(ONE.start, THREE.end, ONE.start)
         for window in windows:
-            ledger.commit(window_read(window, [sink.encode([row(window)])], status))
-        ledger.abandon()
+            log.commit(window_read(window, [sink.encode([row(window)])], status))
+        log.abandon()
     finally:
         sink.close()
 
@@ -163,24 +163,24 @@ def assert_named_are_there(store: Any) -> None:
 
 def test_loser_takes_back_what_it_wrote(bucket: Bucket) -> None:
     winner, loser = (ObjectSink(bucket.url, JsonLines()) for _ in range(2))
-    ledger = Ledger(loser, QUERY, loser.open())
+    log = CommitLog(loser, QUERY, loser.open())
     commit(winner, ONE)
     before = bucket.contents()
     with pytest.raises(DestinationBusyError, match=r"another run has written to s3://.*run again"):
-        ledger.commit(window_read(ONE, [b"lost\n"]))
+        log.commit(window_read(ONE, [b"lost\n"]))
     assert bucket.contents() == before
 
 
 def test_what_a_loser_wrote_stays_if_the_winner_knows_it(bucket: Bucket) -> None:
     """The answer to a manifest is lost, and another run builds on that manifest before the repeat."""
     slow = ObjectSink(bucket.url, JsonLines())
-    ledger = Ledger(slow, QUERY, slow.open())
-    ledger.commit(window_read(ONE, [b'{"segmentId":"a","endTimeL":1}\n']))
+    log = CommitLog(slow, QUERY, slow.open())
+    log.commit(window_read(ONE, [b'{"segmentId":"a","endTimeL":1}\n']))
     slow._version = None  # as if it had never learned that its manifest was stored
     commit(ObjectSink(bucket.url, JsonLines()), TWO)
     before = bucket.contents()
     with pytest.raises(DestinationBusyError):
-        ledger.commit(window_read(THREE, [b"lost\n"]))
+        log.commit(window_read(THREE, [b"lost\n"]))
     assert bucket.contents() == before
     assert_sound(bucket)
 

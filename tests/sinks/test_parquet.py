@@ -19,7 +19,7 @@ import pytest
 
 from segment_fetch import DestinationError, InputError, ManifestError, Segment
 from segment_fetch.arrow import record_batch, schema
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.verify import audit
 from segment_fetch.sinks import CsvSink, JsonlSink, ParquetSink
 from segment_fetch.sinks.files import parquet as parquet_module
@@ -34,7 +34,7 @@ def written(sink: ParquetSink, rows: list[Segment] = ROWS) -> Path:
     """The file of the first hour of the first of November, a page of 100 rows after the other."""
     parts = [sink.encode(rows[at : at + 100]) for at in range(0, len(rows), 100)]
     stored = sink.open()
-    entry = Ledger(sink, QUERY, stored).commit(window_read(hours(0, 1), parts, segments=len(rows)))
+    entry = CommitLog(sink, QUERY, stored).commit(window_read(hours(0, 1), parts, segments=len(rows)))
     sink.close()
     return sink.folder / str(entry.file)
 

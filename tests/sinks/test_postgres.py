@@ -18,7 +18,7 @@ from segment_fetch import (
     MissingExtraError,
     Segment,
 )
-from segment_fetch.manifest.commit_log import Ledger
+from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.verify_tables import audit
 from segment_fetch.sinks.tables.dsn import Dsn
 from segment_fetch.sinks.tables.postgres import PostgresSink
@@ -93,7 +93,7 @@ def test_a_window_is_complete_or_absent_whenever_the_connection_ends(
     postgres_server: Postgres, sink: PostgresSink, statement: str, table: str
 ) -> None:
     commit(sink, ONE, rows(ONE, "a", "b"), "provisional")
-    ledger = Ledger(sink, QUERY, sink.open())
+    log = CommitLog(sink, QUERY, sink.open())
     run, beginning = sink._db.run, statement.format(table.removeprefix("table_"))
     ended: list[str] = []
     [(pid,)] = sink.ask("SELECT pg_backend_pid()")
@@ -107,10 +107,10 @@ def test_a_window_is_complete_or_absent_whenever_the_connection_ends(
 
     sink._db.run = run_without_connection  # type: ignore[method-assign]
     if statement == "DROP":  # all has been committed by then
-        put(ledger, sink, ONE, rows(ONE, "b", "c"))
+        put(log, sink, ONE, rows(ONE, "b", "c"))
     else:
         with pytest.raises(DestinationUnavailableError, match="run again; what is committed stays"):
-            put(ledger, sink, ONE, rows(ONE, "b", "c"))
+            put(log, sink, ONE, rows(ONE, "b", "c"))
     sink.close()
     assert ended
     assert keys(sink) == (["b", "c"] if statement == "DROP" else ["a", "b"])

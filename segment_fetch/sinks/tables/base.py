@@ -245,7 +245,7 @@ class TableSink(Sink["pa.RecordBatch"]):
 
 
 def _named(manifest: bytes | None) -> dict[str, _Entry]:
-    """The windows that are in the table, by name. The ledger checks all else in a manifest."""
+    """The windows that are in the table, by name. The commit log checks all else in a manifest."""
     if manifest is None:
         return {}
     try:

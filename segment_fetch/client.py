@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from segment_fetch.api.transport import Timeouts
     from segment_fetch.extraction.report import Report
     from segment_fetch.extraction.run import Filling
-    from segment_fetch.extraction.window_queue import Settings
+    from segment_fetch.extraction.window_queue import ReadOptions
     from segment_fetch.extraction.worker_pool import WorkerPool
     from segment_fetch.sinks.base import Sink
     from segment_fetch.throttle.pace_store import PaceStore
@@ -246,7 +246,7 @@ class SegmentClient:
             return encode(decoded(rows))
 
         windows = self._weeks(whole)
-        async with read(windows, self._settings(), encoded, tell=self._tell, pool_of=self._pool) as reads:
+        async with read(windows, self._read_options(), encoded, tell=self._tell, pool_of=self._pool) as reads:
             async for come in reads:
                 for ready in queue.after(come):
                     yield ready
@@ -297,12 +297,12 @@ class SegmentClient:
         from segment_fetch.extraction.run import Filling  # noqa: PLC0415 - brings aiohttp, which importing need not pay
 
         self._opened()
-        return Filling(self._settings(), self._oldest(), self._tell, self._pool)
+        return Filling(self._read_options(), self._oldest(), self._tell, self._pool)
 
-    def _settings(self) -> Settings:
-        from segment_fetch.extraction.window_queue import Settings  # noqa: PLC0415
+    def _read_options(self) -> ReadOptions:
+        from segment_fetch.extraction.window_queue import ReadOptions  # noqa: PLC0415
 
-        return Settings(self._query.limit, self._split_above)
+        return ReadOptions(self._query.limit, self._split_above)
 
     def _oldest(self) -> int:
         return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS

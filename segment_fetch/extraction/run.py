@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from segment_fetch.events import Event, RangePlanned, Warned
 from segment_fetch.extraction.report import Report, report
-from segment_fetch.extraction.window_queue import Reads, Settings, read
+from segment_fetch.extraction.window_queue import ReadOptions, WindowStream, read
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
@@ -27,7 +27,7 @@ Divide = Callable[[Window], list[Window]]
 class Filling(Struct, frozen=True):
     """How a client fills destinations. `oldest` is the first moment that the API surely still serves."""
 
-    settings: Settings
+    options: ReadOptions
     oldest: int
     tell: Callable[[Event], None]
     pool_of: Callable[[Feed], WorkerPool]
@@ -47,7 +47,7 @@ class Filling(Struct, frozen=True):
         self.tell(RangePlanned(len(windows), skipped))
         outlet = None if committer.ordered else committer
         async with read(
-            windows, self.settings, committer.encode, tell=self.tell, pool_of=self.pool_of, outlet=outlet
+            windows, self.options, committer.encode, tell=self.tell, pool_of=self.pool_of, outlet=outlet
         ) as reads:
             for entry in gone:
                 self.tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
@@ -57,7 +57,7 @@ class Filling(Struct, frozen=True):
         return structs.replace(made, lost=lost, complete=made.complete and not lost)
 
 
-async def commit_all(committer: Committer, reads: Reads[Any], ranges: Sequence[Window]) -> list[WindowEntry]:
+async def commit_all(committer: Committer, reads: WindowStream[Any], ranges: Sequence[Window]) -> list[WindowEntry]:
     """Commits each window of `ranges` as it comes, oldest first where the sink wants it so."""
     entries: dict[Window, WindowEntry] = {}
     queue = OldestFirst[Any](ranges)

@@ -29,7 +29,7 @@ WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
 
 
-class Settings(Struct, frozen=True):
+class ReadOptions(Struct, frozen=True):
     """How windows are read: segments a page, segments a window before it is split, if they are split at all."""
 
     limit: int
@@ -37,7 +37,7 @@ class Settings(Struct, frozen=True):
     splits: bool = True
 
 
-class Reader(Generic[Part]):
+class WindowQueue(Generic[Part]):
     """The feed of a pool. `done` takes each window at its end; `release` says that it is no longer held.
 
     An `outlet` takes what is ready of a window before that, if there is one. `more` is called when another window could
@@ -47,7 +47,7 @@ class Reader(Generic[Part]):
     def __init__(
         self,
         windows: Iterable[Window],
-        settings: Settings,
+        options: ReadOptions,
         encode: Callable[[Sequence[Segment]], Part],
         *,
         tell: Callable[[Event], None],
@@ -59,7 +59,7 @@ class Reader(Generic[Part]):
         self._asked = False
         self._unopened = deque(windows)
         self._open: list[WindowReading[Part] | Division | Piece] = []
-        self._settings = settings
+        self._options = options
         self._encode = encode
         self._tell = tell
         self._done = done
@@ -103,7 +103,7 @@ class Reader(Generic[Part]):
         return True
 
     def _full(self, more: int) -> bool:
-        return sum(self._held.values()) + more > self._settings.split_above * WINDOWS_AHEAD
+        return sum(self._held.values()) + more > self._options.split_above * WINDOWS_AHEAD
 
     def release(self, window: Window) -> None:
         """The consumer is done with the window."""
@@ -147,18 +147,18 @@ class Reader(Generic[Part]):
         if first:
             self._tell(WindowOpened(owner.window, owner.count))
             if self._too_large(owner):
-                self._replace(owner, [Division(owner.window, answer, owner.limit, self._settings.split_above)])
+                self._replace(owner, [Division(owner.window, answer, owner.limit, self._options.split_above)])
                 return
         if (read := owner.advance()) is not None:
             self._finish(owner, read)
 
     def _too_large(self, owner: WindowReading[Part]) -> bool:
-        divisible = self._settings.splits and not owner.divided and owner.window.end - owner.window.start > 1
-        return divisible and (owner.count or 0) > self._settings.split_above
+        divisible = self._options.splits and not owner.divided and owner.window.end - owner.window.start > 1
+        return divisible and (owner.count or 0) > self._options.split_above
 
     def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReading[Part]:
         return WindowReading(
-            window, self._settings.limit, self._encode, tell=self._tell, newest=newest, outlet=self._outlet
+            window, self._options.limit, self._encode, tell=self._tell, newest=newest, outlet=self._outlet
         )
 
     def _finish(self, owner: WindowReading[Part], read: WindowRead[Part]) -> None:
@@ -189,12 +189,14 @@ class Reader(Generic[Part]):
             self._tell(NewFields(tuple(sorted(names))))
 
 
-class Reads(Generic[Part]):
+class WindowStream(Generic[Part]):
     """Windows as they come to their end, in any order. Each counts as held until it is released."""
 
-    def __init__(self, results: asyncio.Queue[WindowRead[Part] | None], reader: Reader[Part], pool: WorkerPool) -> None:
+    def __init__(
+        self, results: asyncio.Queue[WindowRead[Part] | None], queue: WindowQueue[Part], pool: WorkerPool
+    ) -> None:
         self._results = results
-        self._reader = reader
+        self._queue = queue
         self._pool = pool
         self._running = asyncio.create_task(pool.run())
         self._running.add_done_callback(lambda _: results.put_nowait(None))
@@ -206,12 +208,12 @@ class Reads(Generic[Part]):
 
     def release(self, window: Window) -> None:
         """The consumer no longer holds the window."""
-        self._reader.release(window)
+        self._queue.release(window)
         self._pool.wake()
 
     def give(self, window: Window | None) -> None:
         """Another window to read, where `more` asked for one; None where there is none left."""
-        self._reader.give(window)
+        self._queue.give(window)
         self._pool.wake()
 
     @property
@@ -228,18 +230,18 @@ class Reads(Generic[Part]):
 @asynccontextmanager
 async def read(
     windows: Iterable[Window],
-    settings: Settings,
+    options: ReadOptions,
     encode: Callable[[Sequence[Segment]], Part],
     *,
     tell: Callable[[Event], None],
     pool_of: Callable[[Feed], WorkerPool],
     outlet: Outlet[Part] | None = None,
     more: Callable[[], None] | None = None,
-) -> AsyncIterator[Reads[Part]]:
+) -> AsyncIterator[WindowStream[Part]]:
     """Reads windows side by side for the length of the block; leaving it stops everything that is in flight."""
     results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
-    reader = Reader(windows, settings, encode, tell=tell, done=results.put_nowait, outlet=outlet, more=more)
-    reads = Reads(results, reader, pool_of(reader))
+    queue = WindowQueue(windows, options, encode, tell=tell, done=results.put_nowait, outlet=outlet, more=more)
+    reads = WindowStream(results, queue, pool_of(queue))
     try:
         yield reads
     finally:

@@ -12,7 +12,7 @@ import pytest
 
 from segment_fetch import BearerToken, IncompleteError, RetryPolicy, SchemaError, SegmentClient, ServiceError
 from segment_fetch.events import Event, PageRead, Retrying, WindowDone, WindowOpened, WindowReread, WindowSplit
-from segment_fetch.extraction.window_queue import WINDOWS_AHEAD, Reader, Settings
+from segment_fetch.extraction.window_queue import WINDOWS_AHEAD, ReadOptions, WindowQueue
 from segment_fetch.query import Window
 from segment_fetch.simulator import Dataset, Drift, Fault, Simulator
 from segment_fetch.windows.reader import WindowRead
@@ -178,13 +178,13 @@ async def test_a_window_with_a_wrong_type_is_given_up_by_name_and_the_others_are
 def test_a_page_that_never_comes_costs_its_window_only() -> None:
     done: list[WindowRead[int]] = []
     windows = [Window(0, 1000), Window(1000, 2000)]
-    reader = Reader(windows, Settings(limit=2, split_above=10), len, tell=lambda _: None, done=done.append)
-    while (request := reader.next()) is not None:
+    queue = WindowQueue(windows, ReadOptions(limit=2, split_above=10), len, tell=lambda _: None, done=done.append)
+    while (request := queue.next()) is not None:
         if request.window.start == 0 and request.offset == 4:
-            reader.failed(request, ServiceError("the service failed with 500, 12 times").at(request.window, 4))
+            queue.failed(request, ServiceError("the service failed with 500, 12 times").at(request.window, 4))
         else:
-            reader.answered(request, _slice(request, 7))
-    assert reader.finished()
+            queue.answered(request, _slice(request, 7))
+    assert queue.finished()
     assert [(read.window.start, read.status) for read in done] == [(0, "unproven"), (1000, "complete")]
     assert "500" in str(done[0].reason)
     assert "offset 4" in str(done[0].reason)
@@ -194,23 +194,23 @@ def test_a_page_that_never_comes_costs_its_window_only() -> None:
 def test_windows_fill_only_while_the_consumer_keeps_up() -> None:
     done: list[WindowRead[int]] = []
     windows = [Window(at * 1000, at * 1000 + 1000) for at in range(20)]
-    reader = Reader(windows, Settings(limit=2, split_above=10), len, tell=lambda _: None, done=done.append)
+    queue = WindowQueue(windows, ReadOptions(limit=2, split_above=10), len, tell=lambda _: None, done=done.append)
     in_hand: list[PageRequest] = []
     answered = 0
     for _ in range(1_000):
-        request = reader.next()
+        request = queue.next()
         if request is None:
             if not in_hand:
                 break
             request = in_hand.pop(0)
-            reader.answered(request, _slice(request, 10))
+            queue.answered(request, _slice(request, 10))
             answered += 1
         else:
             in_hand.append(request)
     assert len(done) == WINDOWS_AHEAD
     assert answered < 20 * 5
-    reader.release(done[0].window)
-    assert reader.next() is not None
+    queue.release(done[0].window)
+    assert queue.next() is not None
 
 
 def _slice(request: PageRequest, count: int) -> PageAnswer:

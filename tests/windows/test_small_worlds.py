@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from segment_fetch.errors import TransientError
-from segment_fetch.extraction.window_queue import Reader, Settings
+from segment_fetch.extraction.window_queue import ReadOptions, WindowQueue
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment
@@ -53,9 +53,9 @@ class World:
         self.change = change
         self.written = Written()
         self.ended: list[WindowRead[list[Segment]]] = []
-        self.reader = Reader[list[Segment]](
+        self.queue = WindowQueue[list[Segment]](
             [Window(self.start, END)],
-            Settings(self.limit, self.limit * 3),
+            ReadOptions(self.limit, self.limit * 3),
             list,
             tell=lambda _: None,
             done=self.ended.append,
@@ -82,18 +82,18 @@ class World:
     def read(self) -> None:
         in_flight: list[PageRequest] = []
         for _ in range(LONGEST):
-            if self.reader.finished():
+            if self.queue.finished():
                 return
-            while (not in_flight or self.random.random() < 0.7) and (request := self.reader.next()):
+            while (not in_flight or self.random.random() < 0.7) and (request := self.queue.next()):
                 in_flight.append(request)
             if not in_flight:
                 for read in self.ended:
-                    self.reader.release(read.window)
+                    self.queue.release(read.window)
                 continue
             request = in_flight.pop(self.random.randrange(len(in_flight)))
             self.maybe_change()
             try:
-                self.reader.answered(request, self.answer(request))
+                self.queue.answered(request, self.answer(request))
             except TransientError:
                 in_flight.append(request)
         raise AssertionError("no end")

@@ -104,18 +104,18 @@ def _version() -> str:
 
 
 def _about_json() -> str:
-    _, parts = msgspec.json.schema_components([config.Settings])
+    _, parts = msgspec.json.schema_components([config.TapConfig])
     about = {
         "name": NAME,
         "description": "LivePerson agent segments (Actual Handle Time API)",
         "version": _version(),
         "capabilities": CAPABILITIES,
-        "settings": parts["Settings"],
+        "settings": parts["TapConfig"],
     }
     return msgspec.json.format(msgspec.json.encode(about)).decode()
 
 
 def _about_text() -> str:
-    fields: dict[str, Any] = msgspec.json.schema_components([config.Settings])[1]["Settings"]["properties"]
+    fields: dict[str, Any] = msgspec.json.schema_components([config.TapConfig])[1]["TapConfig"]["properties"]
     lines = [f"  {name:<20} {words['description']}" for name, words in fields.items()]
     return "\n".join([f"{NAME} {_version()}: {', '.join(CAPABILITIES)}", "settings:", *lines])

@@ -28,7 +28,7 @@ def _says(words: str, **more: Any) -> Meta:
     return Meta(description=words, extra_json_schema=more)
 
 
-class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
+class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     """What can be set. Its JSON schema is what `--about` shows."""
 
     account: Annotated[str | int | None, _says(f"The account, as LivePerson shows it; {_ELSE}")] = None
@@ -55,7 +55,7 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
     )
 
     def __repr__(self) -> str:
-        return "Settings(...)"
+        return "TapConfig(...)"
 
     @property
     def filters(self) -> Filters:
@@ -72,12 +72,12 @@ class Settings(Struct, kw_only=True, forbid_unknown_fields=True):
         return None if rate == "none" else rate
 
 
-def settings(config: bytes, where: str) -> Settings:
+def settings(config: bytes, where: str) -> TapConfig:
     """The settings of a config file; null and empty ones count as not set. Raises InputError, which shows no value."""
     try:
         found = msgspec.json.decode(config, type=dict[str, Any])
         given = {name: value for name, value in found.items() if value is not None and value != ""}
-        return msgspec.convert(given, Settings, strict=False)
+        return msgspec.convert(given, TapConfig, strict=False)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InputError(f"{where}: {error}; `--about` lists the settings") from None
 
@@ -92,13 +92,13 @@ class Who(Struct, frozen=True):
         return f"Who({self.account!r}, ...)"
 
 
-def secrets(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+def secrets(settings: TapConfig, environ: Mapping[str, str]) -> dict[str, str]:
     """The credentials by the names of the settings: those of the config, or if it has none, the environment's."""
     own = {name: value for name in SECRETS if (value := getattr(settings, name))}
     return own or {name: value for name in SECRETS if (value := environ.get(_PREFIX + name.upper()))}
 
 
-def who(settings: Settings, environ: Mapping[str, str], where: str) -> Who:
+def who(settings: TapConfig, environ: Mapping[str, str], where: str) -> Who:
     """The account and its one set of credentials. Raises CredentialsError or InputError; both say what to set."""
     account = settings.account or environ.get(ACCOUNT)
     if not account:

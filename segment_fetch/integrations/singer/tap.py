@@ -17,7 +17,7 @@ from segment_fetch.errors import InputError
 from segment_fetch.events import Event, NewFields
 from segment_fetch.integrations.bookmark import Step, steps
 from segment_fetch.integrations.singer.catalog import EXTRAS, Selection
-from segment_fetch.integrations.singer.config import Settings, Who
+from segment_fetch.integrations.singer.config import TapConfig, Who
 from segment_fetch.integrations.singer.messages import Records, schema_message, state_message
 from segment_fetch.integrations.singer.state import State
 from segment_fetch.timerange import CLAMP_MARGIN_MS, format_time, oldest_start, parse_time
@@ -27,7 +27,7 @@ from segment_fetch.windows.reader import WindowRead
 class Job(Struct, frozen=True):
     """What a run is asked to do."""
 
-    settings: Settings
+    settings: TapConfig
     who: Who
     selection: Selection
     state: State

@@ -27,11 +27,11 @@ def plugin() -> dict[str, Any]:
 
 def test_the_plugin_has_every_setting_and_hides_the_secrets() -> None:
     settings = plugin()["settings"]
-    assert {setting["name"] for setting in settings} == set(config.Settings.__struct_fields__)
+    assert {setting["name"] for setting in settings} == set(config.TapConfig.__struct_fields__)
     assert {setting["name"] for setting in settings if setting.get("sensitive")} == set(config.SECRETS)
     groups = [set(group) - {"start_date", "account"} for group in plugin()["settings_group_validation"]]
     assert groups == [set(names) for names in config.SETS]
-    assert set(plugin()["config"]) <= set(config.Settings.__struct_fields__)
+    assert set(plugin()["config"]) <= set(config.TapConfig.__struct_fields__)
 
 
 def test_the_plugin_is_the_program() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from segment_fetch.integrations.singer.config import SECRETS, Settings
+from segment_fetch.integrations.singer.config import SECRETS, TapConfig
 from segment_fetch.integrations.singer.state import State
 from segment_fetch.query import Filters
 from segment_fetch.simulator import Bearer, ClientCredentials, Dataset, OAuth1, Simulator
@@ -196,7 +196,7 @@ def test_about_lists_every_setting_and_marks_the_secrets(world: World) -> None:
     assert about["name"] == "tap-liveperson-segments"
     assert {"catalog", "discover", "state"} <= set(about["capabilities"])
     settings = about["settings"]["properties"]
-    assert list(settings) == list(Settings.__struct_fields__)
+    assert list(settings) == list(TapConfig.__struct_fields__)
     assert {name for name, words in settings.items() if words.get("secret")} == set(SECRETS) == set(VALUES)
     assert all(words["description"] for words in settings.values())
     text = world.call("--about").out
@@ -219,7 +219,7 @@ def test_no_rate_is_set_unless_the_config_does(world: World, tmp_path: Path) -> 
 
 
 def test_nothing_that_holds_a_secret_shows_it() -> None:
-    assert repr(Settings(start_date="now-1d", bearer=BEARER)) == "Settings(...)"
+    assert repr(TapConfig(start_date="now-1d", bearer=BEARER)) == "TapConfig(...)"
     assert BEARER not in str(State("1", Filters()).behind(5))
 
 

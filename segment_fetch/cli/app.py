@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from segment_fetch.cli import arguments, exit_codes
-from segment_fetch.cli.program import program
+from segment_fetch.cli.formatting import program
 from segment_fetch.errors import (
     CredentialsError,
     DestinationError,
@@ -24,7 +24,7 @@ from segment_fetch.errors import (
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from segment_fetch.cli.console import Shell
+    from segment_fetch.cli.console import Console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,26 +50,26 @@ def _open_streams() -> None:
 
 
 def _run(args: Namespace, argv: Sequence[str]) -> int:
-    from segment_fetch.cli.console import Shell  # noqa: PLC0415 - `--help` does without the log and its modules
+    from segment_fetch.cli.console import Console  # noqa: PLC0415 - `--help` does without the log and its modules
 
-    shell = Shell(args, argv, os.environ)
-    with shell.logging():
+    console = Console(args, argv, os.environ)
+    with console.logging():
         try:
-            return int(import_module(f"segment_fetch.cli.commands.{args.command}").run(args, shell))
+            return int(import_module(f"segment_fetch.cli.commands.{args.command}").run(args, console))
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
-            return _failed(error, shell)
+            return _failed(error, console)
         except KeyboardInterrupt:
-            shell.say("warning", "interrupted", "interrupted")
+            console.say("warning", "interrupted", "interrupted")
             return 130
 
 
-def _failed(error: Exception, shell: Shell) -> int:
-    code = exit_code(error, progressed=shell.tally.pages > 0)
+def _failed(error: Exception, console: Console) -> int:
+    code = exit_code(error, progressed=console.progress.pages > 0)
     if isinstance(error, DestinationError):
-        shell.abandon_output()
+        console.abandon_output()
     if not isinstance(error, exit_codes.InterruptedRunError):
-        shell.say("error", "failed", _message(error, code, shell), error=type(error).__name__, exit_code=code)
-        shell.trace(error)
+        console.say("error", "failed", _message(error, code, console), error=type(error).__name__, exit_code=code)
+        console.trace(error)
     return code
 
 
@@ -89,7 +89,7 @@ def exit_code(error: Exception, *, progressed: bool) -> int:
     return exit_codes.INCOMPLETE if isinstance(error, SegmentFetchError) else exit_codes.INTERNAL
 
 
-def _message(error: Exception, code: int, shell: Shell) -> str:
+def _message(error: Exception, code: int, console: Console) -> str:
     if code == exit_codes.INTERNAL:
         return (
             f"an error in this program: {type(error).__name__}: {error}; run it again with --log-level debug for the "
@@ -97,7 +97,7 @@ def _message(error: Exception, code: int, shell: Shell) -> str:
         )
     if isinstance(error, ServiceError) and code == exit_codes.SERVICE:
         return f"{error}; try again later; `{program()} doctor` checks each step on the way"
-    said_already = isinstance(error, DestinationError) and not shell.streaming
-    if code == exit_codes.INCOMPLETE and shell.advice and shell.tally.pages and not said_already:
-        return f"{error}; {shell.advice}"
+    said_already = isinstance(error, DestinationError) and not console.streaming
+    if code == exit_codes.INCOMPLETE and console.advice and console.progress.pages and not said_already:
+        return f"{error}; {console.advice}"
     return str(error)

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from segment_fetch.cli import exit_codes, options, texts, values
 from segment_fetch.cli.commands import simulate_options
-from segment_fetch.cli.program import NAME, program
+from segment_fetch.cli.formatting import NAME, program
 
 _PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 _SECRETIVE = ("key", "secret", "token", "bearer", "password", "client-id")

@@ -14,19 +14,17 @@ import orjson
 
 from segment_fetch.api.auth import Auth
 from segment_fetch.cli import credentials
+from segment_fetch.cli.event_messages import EventLogger
 from segment_fetch.cli.exit_codes import OutputError
-from segment_fetch.cli.logs import log, logging_to, say
-from segment_fetch.cli.narrate import Narrator
-from segment_fetch.cli.program import program
-from segment_fetch.cli.progress import Display, Lines, Silent, may_be_live
-from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import width, wrapped
+from segment_fetch.cli.formatting import program, width, wrapped
+from segment_fetch.cli.log import log, logging_to, say
+from segment_fetch.cli.progress import Display, Lines, RunProgress, Silent, may_be_live
 from segment_fetch.events import Event
 
 _SHORTEST_SECRET = 4
 
 
-class Shell:
+class Console:
     """One run of the program. Whatever it writes goes through `redacted`, except the data."""
 
     def __init__(self, args: Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> None:
@@ -35,10 +33,10 @@ class Shell:
         self.command = f"{program()} {shlex.join(argv)}"
         self.advice = ""
         """What to do when the run is broken off; a command sets it when there is something to go on with."""
-        self.tally = Tally()
-        self._narrator = Narrator(csv=getattr(args, "format", "") == "csv")
+        self.progress = RunProgress()
+        self._event_logger = EventLogger(csv=getattr(args, "format", "") == "csv")
         self._secrets: list[str] = []
-        self._display: Display = Silent(sys.stderr, self.tally)
+        self._display: Display = Silent(sys.stderr, self.progress)
 
     @property
     def quiet(self) -> bool:
@@ -82,7 +80,7 @@ class Shell:
             yield
 
     @contextmanager
-    def progress(self) -> Iterator[None]:
+    def show_progress(self) -> Iterator[None]:
         """How far the run is is shown for the length of the block."""
         self._display = self._new_display()
         try:
@@ -92,18 +90,18 @@ class Shell:
 
     def _new_display(self) -> Display:
         if self.quiet:
-            return Silent(sys.stderr, self.tally)
+            return Silent(sys.stderr, self.progress)
         data_on_screen = self.streaming and sys.stdout.isatty()
         if self.args.log_format == "text" and may_be_live(sys.stderr) and not data_on_screen:
-            from segment_fetch.cli.live import LiveDisplay  # noqa: PLC0415 - rich is optional, and takes 60 ms
+            from segment_fetch.cli.progress_bar import LiveDisplay  # noqa: PLC0415 - rich is optional, and takes 60 ms
 
-            return LiveDisplay(sys.stderr, self.tally)
-        return Lines(sys.stderr, self.tally)
+            return LiveDisplay(sys.stderr, self.progress)
+        return Lines(sys.stderr, self.progress)
 
     def watch(self, event: Event) -> None:
         """Takes an event of the library."""
-        self.tally.take(event)
-        self._narrator.tell(event)
+        self.progress.take(event)
+        self._event_logger.tell(event)
         self._display.update()
 
     def on_signal(self, signum: int) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from segment_fetch.errors import InputError
 
 if TYPE_CHECKING:
-    from segment_fetch.cli.console import Shell
+    from segment_fetch.cli.console import Console
     from segment_fetch.manifest.format import Manifest
     from segment_fetch.manifest.verify import Audit
     from segment_fetch.sinks.files.base import FileSink
@@ -29,7 +29,7 @@ _FILES_ONLY = {
 }
 
 
-def table(out: str, shell: Shell) -> TableSink | None:
+def table(out: str, console: Console) -> TableSink | None:
     """The sink of a table; None where `--out` names none. InputError where it is a URL of an unknown scheme."""
     found = _SCHEME.match(out)
     if _is_store(out) or (found is None and "://" not in out):
@@ -37,7 +37,7 @@ def table(out: str, shell: Shell) -> TableSink | None:
     make = _TABLES.get(((found and found[1]) or "").lower())
     if make is None:
         raise InputError(f"--out: there is no destination {_scheme(out)}; there are {', '.join(FORMS)}")
-    return make(out, shell)
+    return make(out, console)
 
 
 def _scheme(url: str) -> str:
@@ -68,11 +68,11 @@ def refuse_file_options(args: Namespace) -> None:
         raise InputError(f"{' and '.join(given)}: for files only; a table has columns, and packs them as it likes")
 
 
-def audit(out: str, shell: Shell) -> Audit:
+def audit(out: str, console: Console) -> Audit:
     """Holds what is there against its manifest."""
     from segment_fetch.manifest import verify  # noqa: PLC0415 - the command that needs it is the only one
 
-    sink = table(out, shell)
+    sink = table(out, console)
     if sink is None:
         return verify.audit(out)
     from segment_fetch.manifest import verify_tables  # noqa: PLC0415 - brings pyarrow
@@ -80,11 +80,11 @@ def audit(out: str, shell: Shell) -> Audit:
     return verify_tables.audit(sink)
 
 
-def manifest(out: str, shell: Shell) -> Manifest:
+def manifest(out: str, console: Console) -> Manifest:
     """The manifest that is there."""
     from segment_fetch.manifest import verify  # noqa: PLC0415
 
-    sink = table(out, shell)
+    sink = table(out, console)
     if sink is None:
         return verify.manifest_of(out)
     from segment_fetch.manifest import verify_tables  # noqa: PLC0415 - brings pyarrow
@@ -92,7 +92,7 @@ def manifest(out: str, shell: Shell) -> Manifest:
     return verify_tables.manifest_of(sink)
 
 
-def _duckdb(url: str, _: Shell) -> TableSink:
+def _duckdb(url: str, _: Console) -> TableSink:
     from segment_fetch.sinks.tables.base import TABLE  # noqa: PLC0415
     from segment_fetch.sinks.tables.duckdb import DuckDbSink  # noqa: PLC0415 - an optional extra
 
@@ -115,12 +115,12 @@ def duckdb_file(url: str) -> tuple[str, str | None]:
     return path, query.get("table")
 
 
-def _postgres(url: str, shell: Shell) -> TableSink:
+def _postgres(url: str, console: Console) -> TableSink:
     from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415
 
     dsn = Dsn(url)
     if dsn.secrets:
-        shell.hide(dsn.secrets)
+        console.hide(dsn.secrets)
         raise InputError(
             f"--out {dsn}: a password is never part of a command, because other users of the machine can read it; "
             "leave it out, and set PGPASSWORD or write it into ~/.pgpass"
@@ -130,7 +130,7 @@ def _postgres(url: str, shell: Shell) -> TableSink:
     return PostgresSink(url)
 
 
-_TABLES: Mapping[str, Callable[[str, Shell], TableSink]] = MappingProxyType(
+_TABLES: Mapping[str, Callable[[str, Console], TableSink]] = MappingProxyType(
     {"duckdb": _duckdb, "postgresql": _postgres, "postgres": _postgres}
 )
 FORMS = (

@@ -7,22 +7,160 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TextIO
+from math import inf
+from typing import Any, TextIO
 
-from segment_fetch.cli.logs import say
-from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import pace
+from segment_fetch.cli.formatting import pace
+from segment_fetch.cli.log import say
 from segment_fetch.errors import lasting
+from segment_fetch.events import (
+    Event,
+    PaceChanged,
+    PageRead,
+    Paused,
+    RangePlanned,
+    Retrying,
+    WindowDone,
+    WindowOpened,
+    WindowReread,
+    WindowSplit,
+)
+from segment_fetch.query import Window
 
 INTERVAL_S = 5.0
 
 
+class RunProgress:
+    """The state of one run. `read` and `expected` are segments; `expected` is a guess until every window is open."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._rows: dict[Window, int] = {}
+        self._most: dict[Window, int] = {}
+        self._sum = self._shown = self._known = 0
+        self._counts: dict[Window, int] = {}
+        self._parts: set[Window] = set()
+        self._planned = 0
+        self.windows = 0
+        self.done = 0
+        self.pages = 0
+        self.retries = 0
+        self.pauses = 0
+        self._paused_until = -inf
+        self.pace: PaceChanged | None = None
+        """How fast requests go out by now; None where nobody paces them."""
+
+    def take(self, event: Event) -> None:
+        """Adds an event."""
+        match event:
+            case RangePlanned():
+                self._started = self._clock()
+                self.windows = self._planned = event.windows
+            case WindowOpened():
+                self._opened(event)
+            case WindowSplit():
+                self._split(event)
+            case PageRead():
+                self.pages += 1
+                self._holds(event.window, self._rows.get(event.window, 0) + event.rows)
+            case WindowReread():
+                self._holds(event.window, 0)
+            case WindowDone():
+                self.done += 1
+                self._holds(event.window, event.segments)
+            case Retrying():
+                self.retries += 1
+            case Paused():
+                self._paused(event.seconds)
+            case PaceChanged():
+                self.pace = event
+
+    def _paused(self, seconds: float) -> None:
+        """A 429 that comes during a pause makes it longer at most."""
+        now = self._clock()
+        self.pauses += now >= self._paused_until
+        self._paused_until = max(self._paused_until, now + seconds)
+
+    def _split(self, event: WindowSplit) -> None:
+        self.windows += len(event.parts) - 1
+        self._parts.update(event.parts)
+        for part in event.parts:  # a part can be opened before all of them are known
+            self._known -= self._counts.pop(part, 0)
+        self._holds(event.window, 0)
+
+    def _opened(self, event: WindowOpened) -> None:
+        rows = self._rows.get(event.window, 0)
+        self._holds(event.window, 0)
+        self._most[event.window] = event.count
+        if event.window not in self._parts:
+            self._known += event.count - self._counts.get(event.window, 0)
+            self._counts[event.window] = event.count
+        self._holds(event.window, rows)
+
+    def _holds(self, window: Window, rows: int) -> None:
+        """Notes the rows of a window."""
+        self._sum += self._within(window, rows) - self._within(window, self._rows.get(window, 0))
+        self._rows[window] = rows
+        self._shown = max(self._shown, min(self._sum, self._known))
+
+    def _within(self, window: Window, rows: int) -> int:
+        """Pages overlap, so that there may be more rows of a window than segments."""
+        return min(rows, self._most.get(window, rows))
+
+    @property
+    def started(self) -> bool:
+        """Whether it is known what will be read."""
+        return self._planned > 0
+
+    @property
+    def read(self) -> int:
+        """Segments read so far; never less than before, though a window be read again, nor more than are expected."""
+        return self._shown
+
+    @property
+    def expected(self) -> int:
+        """Segments there will be; windows not yet opened are taken to hold as many as the others."""
+        opened = len(self._counts)
+        known = self._known
+        return known if not opened else max(self.read, known + known * (self._planned - opened) // opened)
+
+    @property
+    def sure(self) -> bool:
+        """Whether `expected` is known and no guess."""
+        return len(self._counts) >= self._planned
+
+    @property
+    def final_pace(self) -> dict[str, Any]:
+        """The pace for programs; empty where nobody paces."""
+        if self.pace is None:
+            return {}
+        return {"pace": {"rate": round(self.pace.rate, 3), "at_once": self.pace.at_once}}
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._started
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, 0 to 1."""
+        if self.windows and self.done == self.windows:
+            return 1.0
+        return min(0.999, self.read / self.expected) if self.expected else 0.0
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest will take at the speed so far; None where too little is known."""
+        return self.elapsed * (1 - self.fraction) / self.fraction if self.fraction > 0.01 else None
+
+
 class Display(ABC):
-    """Shows a tally. `line` writes a line of the log without disturbing what is shown."""
+    """Shows a progress. `line` writes a line of the log without disturbing what is shown."""
 
     @abstractmethod
     def update(self) -> None:
-        """The tally has changed."""
+        """The progress has changed."""
 
     @abstractmethod
     def line(self, text: str) -> None:
@@ -37,19 +175,24 @@ class Lines(Display):
     """A progress line in the log, at most one in `interval` seconds."""
 
     def __init__(
-        self, stream: TextIO, tally: Tally, *, interval: float = INTERVAL_S, clock: Callable[[], float] = time.monotonic
+        self,
+        stream: TextIO,
+        progress: RunProgress,
+        *,
+        interval: float = INTERVAL_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
-        self._tally = tally
+        self._progress = progress
         self._interval = interval
         self._clock = clock
         self._last = clock()
 
     def update(self) -> None:
         now = self._clock()
-        if now - self._last >= self._interval and self._tally.started:
+        if now - self._last >= self._interval and self._progress.started:
             self._last = now
-            say("info", "progress", sentence(self._tally), **numbers(self._tally))
+            say("info", "progress", sentence(self._progress), **numbers(self._progress))
 
     def line(self, text: str) -> None:
         self._stream.write(f"{text}\n")
@@ -66,28 +209,28 @@ class Silent(Lines):
         """Says nothing."""
 
 
-def sentence(tally: Tally) -> str:
-    """A tally as a line of text."""
-    expected = f"{tally.expected:,}" if tally.sure else f"about {tally.expected:,}"
-    parts = [f"{tally.read:,} of {expected} segments", f"{tally.done:,} of {tally.windows:,} windows"]
-    parts += [f"retries {tally.retries:,}"] if tally.retries else []
-    parts += [f"pauses {tally.pauses:,}"] if tally.pauses else []
-    parts += [pace(tally.pace)] if tally.pace else []
-    return ", ".join([*parts, lasting(tally.elapsed)])
+def sentence(progress: RunProgress) -> str:
+    """A progress as a line of text."""
+    expected = f"{progress.expected:,}" if progress.sure else f"about {progress.expected:,}"
+    parts = [f"{progress.read:,} of {expected} segments", f"{progress.done:,} of {progress.windows:,} windows"]
+    parts += [f"retries {progress.retries:,}"] if progress.retries else []
+    parts += [f"pauses {progress.pauses:,}"] if progress.pauses else []
+    parts += [pace(progress.pace)] if progress.pace else []
+    return ", ".join([*parts, lasting(progress.elapsed)])
 
 
-def numbers(tally: Tally) -> dict[str, object]:
-    """A tally for programs."""
+def numbers(progress: RunProgress) -> dict[str, object]:
+    """A progress for programs."""
     return {
-        "segments": tally.read,
-        "segments_expected": tally.expected,
-        "windows_done": tally.done,
-        "windows": tally.windows,
-        "pages": tally.pages,
-        "retries": tally.retries,
-        "pauses": tally.pauses,
-        **({} if tally.pace is None else {"rate": round(tally.pace.rate, 3), "at_once": tally.pace.at_once}),
-        "seconds": round(tally.elapsed, 3),
+        "segments": progress.read,
+        "segments_expected": progress.expected,
+        "windows_done": progress.done,
+        "windows": progress.windows,
+        "pages": progress.pages,
+        "retries": progress.retries,
+        "pauses": progress.pauses,
+        **({} if progress.pace is None else {"rate": round(progress.pace.rate, 3), "at_once": progress.pace.at_once}),
+        "seconds": round(progress.elapsed, 3),
     }
 
 

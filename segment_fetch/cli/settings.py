@@ -15,7 +15,7 @@ from segment_fetch.windows.planning import SPLIT_ABOVE
 
 if TYPE_CHECKING:
     from segment_fetch.api.transport import Timeouts
-    from segment_fetch.cli.console import Shell
+    from segment_fetch.cli.console import Console
     from segment_fetch.cli.credentials import Credentials
     from segment_fetch.sinks import Sink
     from segment_fetch.sinks.files.formats import FileFormat
@@ -48,8 +48,8 @@ def filters(args: Namespace) -> Filters:
     return Filters(**{name: getattr(args, name, None) for name in Filters.__struct_fields__})
 
 
-def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentClient:
-    """The client, which tells the shell what happens."""
+def client(args: Namespace, credentials: Credentials, console: Console) -> SegmentClient:
+    """The client, which reports its events to the console."""
     speed.quicken_gzip()
     return SegmentClient(
         credentials.account,
@@ -59,12 +59,12 @@ def client(args: Namespace, credentials: Credentials, shell: Shell) -> SegmentCl
         base_url=args.base_url,
         rate=rate(args),
         connections=args.connections,
-        pace=state.pace(args.state, shell.environ),
+        pace=state.pace(args.state, console.environ),
         window=getattr(args, "window", timedelta(days=7)),
         split_above=getattr(args, "split_above", SPLIT_ABOVE),
         retry=retry(args),
         timeouts=timeouts(args),
-        on_event=shell.watch,
+        on_event=console.watch,
     )
 
 
@@ -81,25 +81,25 @@ def file_format(args: Namespace) -> FileFormat[Any]:
     return Csv(safe=args.csv_safe) if args.format == "csv" else JsonLines()
 
 
-def sink(args: Namespace, shell: Shell) -> Sink[Any]:
+def sink(args: Namespace, console: Console) -> Sink[Any]:
     """The destination."""
-    if (table := destinations.table(args.out, shell)) is not None:
+    if (table := destinations.table(args.out, console)) is not None:
         destinations.refuse_file_options(args)
         return table
     form = file_format(args)
     compress = args.compress or form.usual
     if args.out == "-":
-        return _stream(args, shell, form, compress)
+        return _stream(args, console, form, compress)
     if not args.out.strip():
         raise InputError("--out is empty: name a folder, or - for standard output")
     return destinations.files(args.out, form, compress, args.partition)
 
 
-def _stream(args: Namespace, shell: Shell, form: FileFormat[Any], compress: str) -> Sink[Any]:
+def _stream(args: Namespace, console: Console, form: FileFormat[Any], compress: str) -> Sink[Any]:
     from segment_fetch.sinks import Format, StreamSink  # noqa: PLC0415
 
     if not isinstance(form, Format):
         raise InputError(f"--format {args.format} makes files, which standard output is not: name a folder with --out")
     if args.partition != "none":
         raise InputError("--partition makes folders, which standard output has not: name a folder with --out")
-    return StreamSink(shell.data(), form, compress)
+    return StreamSink(console.data(), form, compress)

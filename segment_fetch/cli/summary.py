@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from segment_fetch.cli.words import plural, wrapped
+from segment_fetch.cli.formatting import plural, wrapped
 from segment_fetch.errors import lasting
 from segment_fetch.extraction.report import Report
 from segment_fetch.timerange import format_time

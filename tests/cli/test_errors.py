@@ -140,7 +140,7 @@ def test_a_failure_after_something_was_read(
             api.faults = Faults(error_503=1.0)
 
     lines: list[str] = []
-    monkeypatch.setattr("segment_fetch.cli.console.Shell._line", fail_later)
+    monkeypatch.setattr("segment_fetch.cli.console.Console._line", fail_later)
     result = _extract(run, api.base_url, tmp_path, "--connections", "1", "--window", "1d", "--patience", "0s")
     assert result.code == 3
     assert "the service failed with 503" in lines[-2]

@@ -16,8 +16,7 @@ import pytest
 from segment_fetch.cli import arguments, texts, values
 from segment_fetch.cli.commands import simulate_options
 from segment_fetch.cli.exit_codes import MEANINGS
-from segment_fetch.cli.program import program
-from segment_fetch.cli.words import wrapped
+from segment_fetch.cli.formatting import program, wrapped
 from tests.cli.conftest import Run
 from tests.cli.support import SECRETS, command, process
 

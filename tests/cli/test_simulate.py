@@ -16,7 +16,7 @@ import pytest
 
 from segment_fetch.cli import arguments
 from segment_fetch.cli.commands import simulate
-from segment_fetch.cli.console import Shell
+from segment_fetch.cli.console import Console
 from segment_fetch.simulator import AtOnce, Dataset, OAuth1, RateLimit, Simulator, SlidingWindow
 from tests.cli.conftest import Run
 from tests.cli.support import AT_ONCE, SECRETS, environ, lines_in, started
@@ -122,8 +122,8 @@ def _settings(monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
 
     monkeypatch.setattr(simulate, "Simulator", note)
     args = arguments.parse(["simulate", *argv])
-    shell = Shell(args, argv, {})
-    simulate._simulator(args, shell, simulate._access(args, shell))
+    console = Console(args, argv, {})
+    simulate._simulator(args, console, simulate._access(args, console))
     return made
 
 

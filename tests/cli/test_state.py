@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from segment_fetch.cli import live, progress, state
-from segment_fetch.cli.tally import Tally
+from segment_fetch.cli import progress_bar, state
+from segment_fetch.cli.progress import RunProgress, numbers, sentence
 from segment_fetch.events import Event, PaceChanged, PageRead, RangePlanned, WindowDone, WindowOpened, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.simulator import Simulator
@@ -75,12 +75,12 @@ def test_a_state_that_cannot_be_written_is_no_failure(run: Run, api: Simulator, 
     assert len(told) == 1
 
 
-def _tally(*events: PaceChanged, segments: int = 60_000) -> Tally:
-    tally = Tally(clock=lambda: 0.0)
+def _progress(*events: PaceChanged, segments: int = 60_000) -> RunProgress:
+    progress = RunProgress(clock=lambda: 0.0)
     begun: list[Event] = [RangePlanned(2, 0), WindowOpened(WEEK, segments), PageRead(WEEK, 0, 500)]
     for event in [*begun, *events]:
-        tally.take(event)
-    return tally
+        progress.take(event)
+    return progress
 
 
 @pytest.mark.parametrize(
@@ -92,36 +92,36 @@ def _tally(*events: PaceChanged, segments: int = 60_000) -> Tally:
     ],
 )
 def test_progress_shows_the_pace(changed: PaceChanged, brief: str, words: str) -> None:
-    tally = _tally(changed)
-    assert live.beside(tally).endswith(f"500 of ~120,000 {brief}")
-    assert f", {words}, " in progress.sentence(tally)
-    told = progress.numbers(tally)
+    progress = _progress(changed)
+    assert progress_bar.beside(progress).endswith(f"500 of ~120,000 {brief}")
+    assert f", {words}, " in sentence(progress)
+    told = numbers(progress)
     assert (told["rate"], told["at_once"]) == (round(changed.rate, 3), changed.at_once)
 
 
 def test_progress_without_a_pace() -> None:
-    tally = _tally()
-    assert live.beside(tally).endswith("~120,000")
-    assert "second" not in progress.sentence(tally)
-    assert "rate" not in progress.numbers(tally)
-    assert tally.final_pace == {}
+    progress = _progress()
+    assert progress_bar.beside(progress).endswith("~120,000")
+    assert "second" not in sentence(progress)
+    assert "rate" not in numbers(progress)
+    assert progress.final_pace == {}
 
 
 def test_the_largest_numbers_leave_the_bar_a_quarter_of_sixty_columns() -> None:
-    tally = _tally(PaceChanged(99.9, 16, "too_many_at_once"), segments=9_000_000)
-    assert len(live.beside(tally)) <= 45
+    progress = _progress(PaceChanged(99.9, 16, "too_many_at_once"), segments=9_000_000)
+    assert len(progress_bar.beside(progress)) <= 45
 
 
 def test_progress_never_exceeds_what_is_expected_and_never_falls_back() -> None:
-    tally = Tally(clock=lambda: 0.0)
+    progress = RunProgress(clock=lambda: 0.0)
     pages = [PageRead(WEEK, 0, 500), PageRead(WEEK, 450, 500)]
     events: list[Event] = [RangePlanned(1, 0), WindowOpened(WEEK, 900), *pages]
     events += [WindowReread(WEEK, 1, "it changed"), PageRead(WEEK, 0, 500), WindowDone(WEEK, "complete", 899)]
     shown = []
     for event in events:
-        tally.take(event)
-        shown.append(tally.read)
-        assert tally.expected in (0, 900)
+        progress.take(event)
+        shown.append(progress.read)
+        assert progress.expected in (0, 900)
     assert shown == [0, 0, 500, 900, 900, 900, 900]
 
 

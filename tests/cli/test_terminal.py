@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from segment_fetch.cli import live, progress
-from segment_fetch.cli.logs import logging_to
-from segment_fetch.cli.tally import Tally
+from segment_fetch.cli import progress_bar
+from segment_fetch.cli.log import logging_to
+from segment_fetch.cli.progress import Lines, RunProgress, numbers, sentence
 from segment_fetch.events import (
     PageRead,
     Paused,
@@ -33,15 +33,15 @@ DAY = 86_400_000
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _INTERRUPTING = """
 import os, signal, sys
-from segment_fetch.cli import app, live
+from segment_fetch.cli import app
 
-class Interrupting(live.LiveDisplay):
+class Interrupting(progress_bar.LiveDisplay):
     def update(self):
         super().update()
-        if self._tally.pages == 2:
+        if self._progress.pages == 2:
             os.kill(os.getpid(), signal.SIGINT)
 
-live.LiveDisplay = Interrupting
+progress_bar.LiveDisplay = Interrupting
 sys.exit(app.main(sys.argv[1:]))
 """
 
@@ -124,14 +124,14 @@ class _Clock:
 
 def test_lines_come_now_and_then() -> None:
     clock, said = _Clock(), list[str]()
-    tally = Tally(clock)
-    lines = progress.Lines(io.StringIO(), tally, interval=5.0, clock=clock)
+    progress = RunProgress(clock)
+    lines = Lines(io.StringIO(), progress, interval=5.0, clock=clock)
     with logging_to(said.append, level="info", form="text", timed=False):
-        tally.take(RangePlanned(2, 0))
-        tally.take(WindowOpened(Window(0, DAY), 1_000))
+        progress.take(RangePlanned(2, 0))
+        progress.take(WindowOpened(Window(0, DAY), 1_000))
         for _ in range(12):
             clock.now += 1
-            tally.take(PageRead(Window(0, DAY), 0, 50))
+            progress.take(PageRead(Window(0, DAY), 0, 50))
             lines.update()
     assert said == [
         "250 of about 2,000 segments, 0 of 2 windows, 5.0 s",
@@ -139,62 +139,62 @@ def test_lines_come_now_and_then() -> None:
     ]
 
 
-def test_a_tally_follows_splits_and_second_readings() -> None:
+def test_progress_follows_splits_and_second_readings() -> None:
     clock = _Clock()
-    tally = Tally(clock)
+    progress = RunProgress(clock)
     whole, first, last = Window(0, 2 * DAY), Window(0, DAY), Window(DAY, 2 * DAY)
-    tally.take(RangePlanned(1, 0))
-    tally.take(WindowOpened(whole, 1_000))
-    tally.take(PageRead(whole, 0, 500))
-    tally.take(WindowSplit(whole, (first, last)))
-    tally.take(WindowOpened(first, 500))
-    tally.take(PageRead(first, 0, 400))
-    assert (tally.read, tally.expected, tally.windows, tally.sure) == (500, 1_000, 2, True)
-    tally.take(WindowReread(first, 1, "it moved"))
-    assert tally.read == 500
-    tally.take(WindowDone(first, "complete", 500))
-    tally.take(WindowDone(last, "complete", 498))
-    assert (tally.fraction, tally.done) == (1.0, 2)
+    progress.take(RangePlanned(1, 0))
+    progress.take(WindowOpened(whole, 1_000))
+    progress.take(PageRead(whole, 0, 500))
+    progress.take(WindowSplit(whole, (first, last)))
+    progress.take(WindowOpened(first, 500))
+    progress.take(PageRead(first, 0, 400))
+    assert (progress.read, progress.expected, progress.windows, progress.sure) == (500, 1_000, 2, True)
+    progress.take(WindowReread(first, 1, "it moved"))
+    assert progress.read == 500
+    progress.take(WindowDone(first, "complete", 500))
+    progress.take(WindowDone(last, "complete", 498))
+    assert (progress.fraction, progress.done) == (1.0, 2)
 
 
-def test_a_tally_follows_parts_that_are_opened_before_all_are_known() -> None:
-    tally = Tally(_Clock())
+def test_progress_follows_parts_that_are_opened_before_all_are_known() -> None:
+    progress = RunProgress(_Clock())
     whole, first, last = Window(0, 2 * DAY), Window(0, DAY), Window(DAY, 2 * DAY)
     for event in (RangePlanned(1, 0), WindowOpened(whole, 1_000), WindowOpened(first, 500), PageRead(first, 0, 400)):
-        tally.take(event)
-    tally.take(WindowSplit(whole, (first, last)))
-    tally.take(WindowOpened(last, 500))
-    assert (tally.read, tally.expected, tally.windows, tally.sure) == (400, 1_000, 2, True)
+        progress.take(event)
+    progress.take(WindowSplit(whole, (first, last)))
+    progress.take(WindowOpened(last, 500))
+    assert (progress.read, progress.expected, progress.windows, progress.sure) == (400, 1_000, 2, True)
 
 
-def test_a_tally_counts_the_first_page_of_a_window_once() -> None:
-    tally, window = Tally(_Clock()), Window(0, DAY)
+def test_progress_counts_the_first_page_of_a_window_once() -> None:
+    progress, window = RunProgress(_Clock()), Window(0, DAY)
     for event in (
         RangePlanned(1, 0),
         PageRead(window, 0, 500),
         WindowOpened(window, 9_000),
         PageRead(window, 500, 500),
     ):
-        tally.take(event)
-    assert tally.read == 1_000
+        progress.take(event)
+    assert progress.read == 1_000
 
 
-def test_a_tally_counts_trouble_and_guesses_what_is_left() -> None:
+def test_progress_counts_trouble_and_guesses_what_is_left() -> None:
     clock = _Clock()
-    tally = Tally(clock)
-    assert (tally.started, tally.fraction, tally.left) == (False, 0.0, None)
+    progress = RunProgress(clock)
+    assert (progress.started, progress.fraction, progress.left) == (False, 0.0, None)
     window = Window(0, DAY)
     for event in (RangePlanned(1, 0), WindowOpened(window, 100), PageRead(window, 0, 25)):
-        tally.take(event)
-    tally.take(Retrying(window, 25, 1, 5.0, "it broke"))
+        progress.take(event)
+    progress.take(Retrying(window, 25, 1, 5.0, "it broke"))
     for clock.now in (0.0, 0.5, 1.2):  # the second makes the pause longer, so that the third is in it, too
-        tally.take(Paused(1.0))
+        progress.take(Paused(1.0))
     clock.now = 10.0
-    assert tally.left == pytest.approx(30.0)
-    assert "retries 1, pauses 1" in progress.sentence(tally)
-    assert progress.numbers(tally)["retries"] == 1
-    tally.take(Paused(1.0))
-    assert tally.pauses == 2
+    assert progress.left == pytest.approx(30.0)
+    assert "retries 1, pauses 1" in sentence(progress)
+    assert numbers(progress)["retries"] == 1
+    progress.take(Paused(1.0))
+    assert progress.pauses == 2
 
 
 @pytest.mark.parametrize("columns", [40, 60, 120])
@@ -202,12 +202,12 @@ def test_the_display_fits(columns: int, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setenv("TERM", "xterm")
     clock, stream = _Clock(), io.StringIO()
-    tally = Tally(clock)
+    progress = RunProgress(clock)
     window = Window(0, DAY)
     for event in (RangePlanned(43_000, 0), WindowOpened(window, 9_999), PageRead(window, 0, 500)):
-        tally.take(event)
+        progress.take(event)
     clock.now = 4_000.0
-    display = live.LiveDisplay(stream, tally)
+    display = progress_bar.LiveDisplay(stream, progress)
     display.update()
     display.line("a line above")
     display.close()

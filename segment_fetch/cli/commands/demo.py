@@ -11,11 +11,10 @@ from datetime import UTC, datetime, timedelta
 from segment_fetch.api.auth import OAuth1Key
 from segment_fetch.cli import arguments, destinations, exit_codes, summary
 from segment_fetch.cli.commands import demo_query, demo_simulator, extract
-from segment_fetch.cli.console import Shell
+from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import ACCOUNT, OAUTH1, Credentials
-from segment_fetch.cli.logs import say
-from segment_fetch.cli.program import program
-from segment_fetch.cli.words import width
+from segment_fetch.cli.formatting import program, width
+from segment_fetch.cli.log import say
 from segment_fetch.extraction.report import Report
 
 _ACCOUNT = "demo"
@@ -31,20 +30,20 @@ API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the
 ({delays} s; else 5,10,15 s)."""
 
 
-def run(args: Namespace, shell: Shell) -> int:
+def run(args: Namespace, console: Console) -> int:
     """The command. Returns the exit code of its extraction."""
-    destinations.table(args.out, shell)  # what cannot be a destination is refused before anything starts
+    destinations.table(args.out, console)  # what cannot be a destination is refused before anything starts
     start, end = _range(datetime.now(UTC))
     values = [secrets.token_hex(16) for _ in OAUTH1]
-    shell.hide(values)
+    console.hide(values)
     introduction = _INTRODUCTION.format(segments=args.segments, days=_DAYS, delays=_RETRY_DELAYS)
     say("info", "demo", introduction)
-    environ = _environ(shell.environ, dict(zip(OAUTH1, values, strict=True)))
+    environ = _environ(console.environ, dict(zip(OAUTH1, values, strict=True)))
     with demo_simulator.simulator(_simulation(args, start, end), environ) as announced:
         credentials = Credentials(_ACCOUNT, OAuth1Key(*values), "OAuth 1.0 key", "the demo")
         options = _extraction(args, announced["base_url"], start, end)
-        report = extract.extracted(options, shell, credentials)
-    return _concluded(args, shell, report)
+        report = extract.extracted(options, console, credentials)
+    return _concluded(args, console, report)
 
 
 def _range(now: datetime) -> tuple[str, str]:
@@ -73,30 +72,30 @@ def _extraction(args: Namespace, base_url: str, start: str, end: str) -> Namespa
     return arguments.parse(["extract", *options])
 
 
-def _concluded(args: Namespace, shell: Shell, report: Report) -> int:
-    code = extract.exit_code(report, shell)
-    told = summary.Run(args.out, shell.command)
-    value = summary.as_json(report, told, code, command="demo", source=_SOURCE, **shell.tally.final_pace)
+def _concluded(args: Namespace, console: Console, report: Report) -> int:
+    code = extract.exit_code(report, console)
+    told = summary.Run(args.out, console.command)
+    value = summary.as_json(report, told, code, command="demo", source=_SOURCE, **console.progress.final_pace)
     text = summary.as_text(report, told, width())
-    if code == exit_codes.OK and (table := destinations.table(args.out, shell)) is not None:
+    if code == exit_codes.OK and (table := destinations.table(args.out, console)) is not None:
         rows = demo_query.by_skill(table)
         value["handle_time_by_skill"] = [row._asdict() for row in rows]
         text += f"\n\nHandle time by skill, asked of the table:\n{demo_query.as_text(rows)}\n"
-    shell.report(f"{text}\n{_next(args, shell, report)}" if code == exit_codes.OK else text, value)
+    console.report(f"{text}\n{_next(args, console, report)}" if code == exit_codes.OK else text, value)
     return code
 
 
-def _next(args: Namespace, shell: Shell, report: Report) -> str:
-    lines = ["Next:", f"  {_look(args, shell)}"]
+def _next(args: Namespace, console: Console, report: Report) -> str:
+    lines = ["Next:", f"  {_look(args, console)}"]
     if report.windows:
-        lines.append(f"  {shell.command}   # again: nothing left to do")
+        lines.append(f"  {console.command}   # again: nothing left to do")
     lines.append(f"  {program()} doctor  # your own account")
     return "\n".join(lines)
 
 
-def _look(args: Namespace, shell: Shell) -> str:
+def _look(args: Namespace, console: Console) -> str:
     """The command that shows what has come."""
-    if (table := destinations.table(args.out, shell)) is not None:
+    if (table := destinations.table(args.out, console)) is not None:
         return demo_query.command(table)
     out = shlex.quote(args.out)
     return f"{program()} verify --out {out}" if "://" in args.out else f"head -qn 1 {out}/*.jsonl"

@@ -13,12 +13,12 @@ from msgspec import Struct
 from segment_fetch.api.endpoints import SEGMENTS_SERVICE, SegmentApi
 from segment_fetch.api.responses import PERMISSION
 from segment_fetch.api.transport import Transport, checked_base
-from segment_fetch.cli import exit_codes, settings, stopping
+from segment_fetch.cli import exit_codes, settings, signals
 from segment_fetch.cli.app import exit_code
-from segment_fetch.cli.console import Shell
+from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import Credentials
-from segment_fetch.cli.logs import say
-from segment_fetch.cli.words import plural, width, wrapped
+from segment_fetch.cli.formatting import plural, width, wrapped
+from segment_fetch.cli.log import say
 from segment_fetch.errors import (
     CredentialsError,
     InputError,
@@ -53,9 +53,9 @@ class Check(Struct, frozen=True, omit_defaults=True):
 class Doctor:
     """Runs the checks of one account and tells each as it is done."""
 
-    def __init__(self, args: Namespace, shell: Shell) -> None:
+    def __init__(self, args: Namespace, console: Console) -> None:
         self._args = args
-        self._shell = shell
+        self._console = console
         self.checks: list[Check] = []
 
     @property
@@ -66,8 +66,8 @@ class Doctor:
     def tell(self, check: Check) -> None:
         """Notes a check, and shows it at once where people read."""
         self.checks.append(check)
-        if not self._args.json and not (self._shell.quiet and check.status == "ok"):
-            self._shell.out(as_text(check, width()))
+        if not self._args.json and not (self._console.quiet and check.status == "ok"):
+            self._console.out(as_text(check, width()))
 
     def failed(self, name: str, error: SegmentFetchError, mend: str = "") -> None:
         """Notes a failure."""
@@ -176,19 +176,19 @@ async def _asked(api: SegmentApi, policy: RetryPolicy, window: Window) -> PageAn
             await asyncio.sleep(delay)
 
 
-def run(args: Namespace, shell: Shell) -> int:
+def run(args: Namespace, console: Console) -> int:
     """The command. Returns its exit code."""
-    doctor = Doctor(args, shell)
+    doctor = Doctor(args, console)
     try:
-        credentials = shell.credentials()
+        credentials = console.credentials()
     except SegmentFetchError as error:
         doctor.failed("settings", error)
     else:
         detail = f"account {credentials.account}, {credentials.kind} from {credentials.place}"
         doctor.tell(Check("settings", "ok", detail))
-        stopping.run(doctor.examine(credentials), shell.on_signal)
+        signals.run(doctor.examine(credentials), console.on_signal)
     if args.json:
-        shell.report("", as_json(doctor))
+        console.report("", as_json(doctor))
     return doctor.code
 
 

@@ -5,27 +5,27 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from segment_fetch.cli import exit_codes, settings, stopping
-from segment_fetch.cli.console import Shell
-from segment_fetch.cli.words import per_second, plural, width, wrapped
+from segment_fetch.cli import exit_codes, settings, signals
+from segment_fetch.cli.console import Console
+from segment_fetch.cli.formatting import per_second, plural, width, wrapped
 from segment_fetch.client import Rate
 from segment_fetch.errors import lasting
 from segment_fetch.timerange import format_time
 from segment_fetch.windows.planning import Plan
 
 
-def run(args: Namespace, shell: Shell) -> int:
+def run(args: Namespace, console: Console) -> int:
     """The command. Returns its exit code; errors of the library pass through."""
-    client = settings.client(args, shell.credentials(), shell)
+    client = settings.client(args, console.credentials(), console)
 
     async def work() -> Plan:
         async with client:
             return await client.plan(args.start, args.end, clamp=args.clamp)
 
-    with shell.progress():
-        plan = stopping.run(work(), shell.on_signal)
+    with console.show_progress():
+        plan = signals.run(work(), console.on_signal)
     rate = settings.rate(args)
-    shell.report(as_text(plan, width()), as_json(plan, rate))
+    console.report(as_text(plan, width()), as_json(plan, rate))
     return exit_codes.OK
 
 

@@ -12,11 +12,10 @@ from argparse import Namespace
 from typing import NamedTuple
 
 from segment_fetch.cli import credentials as given
-from segment_fetch.cli import exit_codes, stopping
+from segment_fetch.cli import exit_codes, signals
 from segment_fetch.cli.commands.simulate_options import Limit
-from segment_fetch.cli.console import Shell
-from segment_fetch.cli.program import program
-from segment_fetch.cli.words import plural, width, wrapped
+from segment_fetch.cli.console import Console
+from segment_fetch.cli.formatting import plural, program, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.simulator import (
     AtOnce,
@@ -46,18 +45,18 @@ class _Access(NamedTuple):
     made_up: bool
 
 
-def run(args: Namespace, shell: Shell) -> int:
+def run(args: Namespace, console: Console) -> int:
     """The command. It ends when interrupted, with 0."""
-    access = _access(args, shell)
-    simulator = _simulator(args, shell, access)
+    access = _access(args, console)
+    simulator = _simulator(args, console, access)
 
     async def work() -> None:
         if args.until_stdin_closes:
             _watch_stdin(asyncio.current_task())
-        await serve(simulator, lambda ready: _announce(args, shell, ready, access))
+        await serve(simulator, lambda ready: _announce(args, console, ready, access))
 
     try:
-        stopping.run(work(), lambda _: None)
+        signals.run(work(), lambda _: None)
     except (exit_codes.InterruptedRunError, asyncio.CancelledError):
         return exit_codes.OK
     except OSError as error:
@@ -78,18 +77,18 @@ def _watch_stdin(task: asyncio.Task[None] | None) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _access(args: Namespace, shell: Shell) -> _Access:
+def _access(args: Namespace, console: Console) -> _Access:
     if args.auth == "none":
         return _Access(None, {}, made_up=False)
     names = _SETS[args.auth]
-    found = given.given(args.credentials, shell.environ).values
+    found = given.given(args.credentials, console.environ).values
     there = [name for name in names if name in found]
     if there and len(there) < len(names):
         missing = ", ".join(name for name in names if name not in found)
         raise InputError(f"--auth {args.auth}: {missing} not set; set all of {', '.join(names)}, or none of them")
     variables = {name: found[name] if there else secrets.token_hex(8) for name in names}
     if there:
-        shell.hide(list(variables.values()))
+        console.hide(list(variables.values()))
     return _Access(_auth(args.auth, list(variables.values())), variables, made_up=not there)
 
 
@@ -102,10 +101,10 @@ def _auth(kind: str, values: list[str]) -> OAuth1 | ClientCredentials | Bearer:
     return ClientCredentials(client_id=values[0], client_secret=values[1])
 
 
-def _simulator(args: Namespace, shell: Shell, access: _Access) -> Simulator:
+def _simulator(args: Namespace, console: Console, access: _Access) -> Simulator:
     try:
         return Simulator(
-            _dataset(args, shell),
+            _dataset(args, console),
             auth=access.auth,
             permitted=not args.no_permission,
             latency_ms=args.latency,
@@ -120,7 +119,7 @@ def _simulator(args: Namespace, shell: Shell, access: _Access) -> Simulator:
         raise InputError(f"simulate: {error}") from None
 
 
-def _dataset(args: Namespace, shell: Shell) -> Dataset:
+def _dataset(args: Namespace, console: Console) -> Dataset:
     now_ms = int(time.time() * 1000)
     end = parse_time(args.end, now_ms)
     start = end - int(args.days * _DAY_MS) if args.start is None else parse_time(args.start, now_ms)
@@ -131,7 +130,7 @@ def _dataset(args: Namespace, shell: Shell) -> Dataset:
         start=start,
         end=end,
         seed=args.seed,
-        account=args.account or shell.environ.get(given.ACCOUNT) or "111111",
+        account=args.account or console.environ.get(given.ACCOUNT) or "111111",
         daily_load=args.daily_load,
         concentrate=args.concentrate,
         ties=args.ties,
@@ -172,7 +171,7 @@ def _drift(args: Namespace) -> Drift:
     )
 
 
-def _announce(args: Namespace, shell: Shell, ready: Simulator, access: _Access) -> None:
+def _announce(args: Namespace, console: Console, ready: Simulator, access: _Access) -> None:
     shown = access.variables if access.made_up else {}
     value = {
         "base_url": ready.base_url,
@@ -183,8 +182,8 @@ def _announce(args: Namespace, shell: Shell, ready: Simulator, access: _Access) 
         "credentials": shown,
     }
     if args.quiet and not args.json:
-        shell.out(ready.base_url)
-    shell.report(_text(ready, access, shown), value)
+        console.out(ready.base_url)
+    console.report(_text(ready, access, shown), value)
 
 
 def _text(ready: Simulator, access: _Access, shown: dict[str, str]) -> str:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from segment_fetch.cli import settings, stopping, summary
+from segment_fetch.cli import settings, signals, summary
 from segment_fetch.cli.commands import extract
-from segment_fetch.cli.console import Shell
-from segment_fetch.cli.words import plural, shown, width, wrapped
+from segment_fetch.cli.console import Console
+from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.errors import InputError, NoStartError
 from segment_fetch.extraction.report import Report
 
 _WHERE = "{out} is empty: say where to begin with --from (--from now-28d)"
 
 
-def run(args: Namespace, shell: Shell) -> int:
+def run(args: Namespace, console: Console) -> int:
     """The command. Returns its exit code; errors of the library pass through."""
     if args.out == "-":
         raise InputError("--out -: standard output remembers nothing of the last run; name a folder, or use extract")
-    sink = settings.sink(args, shell)
+    sink = settings.sink(args, console)
     if args.start is None and _is_empty(args.out):  # asked before a folder is made
         raise InputError(_WHERE.format(out=shown(args.out)))
-    client = settings.client(args, shell.credentials(), shell)
-    shell.advice = f"what is committed in {args.out} stays; the same command goes on from there:\n  {shell.command}"
+    client = settings.client(args, console.credentials(), console)
+    console.advice = f"what is committed in {args.out} stays; the same command goes on from there:\n  {console.command}"
 
     async def work() -> Report:
         async with client:
@@ -32,12 +32,12 @@ def run(args: Namespace, shell: Shell) -> int:
             except NoStartError:
                 raise InputError(_WHERE.format(out="the destination")) from None
 
-    with shell.progress():
-        report = stopping.run(work(), shell.on_signal)
-    code = extract.exit_code(report, shell)
-    told = summary.Run(shown(args.out), shell.command, syncs=True)
-    value = summary.as_json(report, told, code, command="sync", source=args.source, **shell.tally.final_pace)
-    shell.report(as_text(report, told, width()), value)
+    with console.show_progress():
+        report = signals.run(work(), console.on_signal)
+    code = extract.exit_code(report, console)
+    told = summary.Run(shown(args.out), console.command, syncs=True)
+    value = summary.as_json(report, told, code, command="sync", source=args.source, **console.progress.final_pace)
+    console.report(as_text(report, told, width()), value)
     return code
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from segment_fetch.cli import destinations, exit_codes, settings, stopping
-from segment_fetch.cli.console import Shell
-from segment_fetch.cli.words import plural, shown, width, wrapped
+from segment_fetch.cli import destinations, exit_codes, settings, signals
+from segment_fetch.cli.console import Console
+from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.manifest.format import Manifest, WindowEntry
 from segment_fetch.manifest.verify import Audit, Finding
@@ -19,31 +19,31 @@ from segment_fetch.timerange import oldest_start
 _LISTED = 50
 
 
-def run(args: Namespace, shell: Shell) -> int:
+def run(args: Namespace, console: Console) -> int:
     """The command. Returns its exit code; errors of the library pass through."""
-    found = destinations.audit(args.out, shell)
+    found = destinations.audit(args.out, console)
     compared = 0
     if args.against_api:
-        compared, differing = _against_api(args, shell)
+        compared, differing = _against_api(args, console)
         found = msgspec.structs.replace(found, findings=(*found.findings, *differing))
     code = exit_codes.OK if found.sound else exit_codes.INCOMPLETE
     text = as_text(found, args.out, compared, width())
-    if shell.quiet and not args.json and not found.sound:
-        shell.out(text)
-    shell.report(text, as_json(found, shown(args.out), compared, code))
+    if console.quiet and not args.json and not found.sound:
+        console.out(text)
+    console.report(text, as_json(found, shown(args.out), compared, code))
     return code
 
 
-def _against_api(args: Namespace, shell: Shell) -> tuple[int, list[Finding]]:
+def _against_api(args: Namespace, console: Console) -> tuple[int, list[Finding]]:
     """How many windows the API still serves, and those of which it has another number of segments."""
-    manifest = destinations.manifest(args.out, shell)
-    credentials = shell.credentials()
+    manifest = destinations.manifest(args.out, console)
+    credentials = console.credentials()
     if credentials.account != manifest.query.get("account"):
         raise InputError(f"{args.out} holds account {manifest.query.get('account')}, not {credentials.account}")
     args.source = manifest.query.get("source", args.source)
     for name, value in _filters(manifest).items():
         setattr(args, name, value)
-    client = settings.client(args, credentials, shell)
+    client = settings.client(args, credentials, console)
     entries = {entry.window: entry for entry in manifest.windows if entry.status != "unproven"}
 
     async def work() -> dict[Window, int]:
@@ -51,8 +51,8 @@ def _against_api(args: Namespace, shell: Shell) -> tuple[int, list[Finding]]:
             oldest = oldest_start(client.now_ms())
             return await client.counts(window for window in entries if window.start > oldest)
 
-    with shell.progress():
-        counts = stopping.run(work(), shell.on_signal)
+    with console.show_progress():
+        counts = signals.run(work(), console.on_signal)
     return len(counts), [
         _difference(entries[window], count) for window, count in counts.items() if count != entries[window].count
     ]

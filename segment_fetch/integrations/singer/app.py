@@ -13,7 +13,7 @@ import msgspec
 
 from segment_fetch.cli import exit_codes
 from segment_fetch.cli.app import exit_code
-from segment_fetch.cli.console import Shell
+from segment_fetch.cli.console import Console
 from segment_fetch.errors import InputError
 from segment_fetch.integrations.singer import catalog, config, tap
 from segment_fetch.integrations.singer.state import State
@@ -28,15 +28,15 @@ def main(argv: Sequence[str] | None = None, **options: Any) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else exit_codes.USAGE
-    shell = Shell(args, [], os.environ)
-    with shell.logging():
+    console = Console(args, [], os.environ)
+    with console.logging():
         try:
-            return _run(args, shell, options)
+            return _run(args, console, options)
         except KeyboardInterrupt:
-            shell.say("warning", "interrupted", "interrupted; what is behind the last state is emitted again")
+            console.say("warning", "interrupted", "interrupted; what is behind the last state is emitted again")
             return 130
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
-            return _failed(error, shell)
+            return _failed(error, console)
 
 
 def _parser() -> ArgumentParser:
@@ -53,33 +53,33 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _run(args: Namespace, shell: Shell, options: dict[str, Any]) -> int:
+def _run(args: Namespace, console: Console, options: dict[str, Any]) -> int:
     if args.version:
-        shell.out(f"{NAME} {_version()}")
+        console.out(f"{NAME} {_version()}")
     elif args.about:
-        shell.out(_about_json() if args.format == "json" else _about_text())
+        console.out(_about_json() if args.format == "json" else _about_text())
     elif args.discover:
-        shell.out(msgspec.json.format(msgspec.json.encode(catalog.discovered())).decode())
+        console.out(msgspec.json.format(msgspec.json.encode(catalog.discovered())).decode())
     else:
-        return _sync(args, shell, options)
+        return _sync(args, console, options)
     return exit_codes.OK
 
 
-def _sync(args: Namespace, shell: Shell, options: dict[str, Any]) -> int:
+def _sync(args: Namespace, console: Console, options: dict[str, Any]) -> int:
     if args.config is None:
         raise InputError("--config FILE is missing: name a JSON file with the settings (`--about` lists them)")
     settings = config.settings(_content("--config", args.config), f"--config {args.config}")
-    shell.hide(list(config.secrets(settings, shell.environ).values()))
+    console.hide(list(config.secrets(settings, console.environ).values()))
     chosen = catalog.selection(
         None if args.catalog is None else _content("--catalog", args.catalog), f"--catalog {args.catalog}"
     )
     if chosen is None:
-        shell.say("warning", "unselected", f"the catalog does not select {catalog.STREAM}: there is nothing to do")
+        console.say("warning", "unselected", f"the catalog does not select {catalog.STREAM}: there is nothing to do")
         return exit_codes.OK
-    who = config.who(settings, shell.environ, f"--config {args.config}")
+    who = config.who(settings, console.environ, f"--config {args.config}")
     stored = None if args.state is None else _content("--state", args.state)
     state = State(who.account, settings.filters, stored, f"--state {args.state}")
-    return tap.run(tap.Job(settings, who, chosen, state), shell, tap.output(sys.stdout.fileno()), **options)
+    return tap.run(tap.Job(settings, who, chosen, state), console, tap.output(sys.stdout.fileno()), **options)
 
 
 def _content(option: str, file: str) -> bytes:
@@ -89,11 +89,11 @@ def _content(option: str, file: str) -> bytes:
         raise InputError(f"{option} {file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _failed(error: Exception, shell: Shell) -> int:
-    code = exit_code(error, progressed=shell.tally.pages > 0)
+def _failed(error: Exception, console: Console) -> int:
+    code = exit_code(error, progressed=console.progress.pages > 0)
     text = f"an error in this program: {type(error).__name__}: {error}" if code == exit_codes.INTERNAL else str(error)
-    shell.say("error", "failed", text, error=type(error).__name__, exit_code=code)
-    shell.trace(error)
+    console.say("error", "failed", text, error=type(error).__name__, exit_code=code)
+    console.trace(error)
     return code
 
 

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from segment_fetch.blocking import in_thread
 from segment_fetch.cli import exit_codes
-from segment_fetch.cli.console import Shell
-from segment_fetch.cli.words import plural
+from segment_fetch.cli.console import Console
+from segment_fetch.cli.formatting import plural
 from segment_fetch.client import SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.events import Event, NewFields
@@ -36,9 +36,9 @@ class Job(Struct, frozen=True):
         return f"Job({self.who!r})"
 
 
-def run(job: Job, shell: Shell, write: Callable[[bytes], None], **options: Any) -> int:
+def run(job: Job, console: Console, write: Callable[[bytes], None], **options: Any) -> int:
     """Emits what closed since the bookmark. `options` go to the client. Returns the exit code; errors pass through."""
-    client = _client(job, shell, options)
+    client = _client(job, console, options)
     _check_start(job, client.now_ms())
     records = Records(job.selection, client.now_ms)
     unproven: list[WindowRead[bytes]] = []
@@ -50,15 +50,15 @@ def run(job: Job, shell: Shell, write: Callable[[bytes], None], **options: Any) 
         for part in step.read.parts:
             write(part)
         write(state_message(job.state.behind(step.bookmark)))
-    return _told(step, unproven, shell)
+    return _told(step, unproven, console)
 
 
-def _client(job: Job, shell: Shell, options: dict[str, Any]) -> SegmentClient:
+def _client(job: Job, console: Console, options: dict[str, Any]) -> SegmentClient:
     def watch(event: Event) -> None:
         if isinstance(event, NewFields):
-            shell.say("warning", "new_fields", new_fields(event.names, job.selection))
+            console.say("warning", "new_fields", new_fields(event.names, job.selection))
         else:
-            shell.watch(event)
+            console.watch(event)
 
     settings = job.settings
     return SegmentClient(
@@ -99,15 +99,15 @@ def new_fields(names: tuple[str, ...], selection: Selection) -> str:
     return f"{text}; {', '.join(others)}: emitted in {EXTRAS}" if others else f"{text}; the catalog selects them"
 
 
-def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], shell: Shell) -> int:
+def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: Console) -> int:
     if step is not None and step.lost is not None:
-        shell.say("error", "lost", f"{step.lost} was not read in time: the API serves one month back")
+        console.say("error", "lost", f"{step.lost} was not read in time: the API serves one month back")
     if step is not None and unproven:
         again = f"the bookmark stays at {format_time(step.bookmark)}; run it again"
-        shell.say("error", "incomplete", f"{plural(len(unproven), 'window')} could not be proven complete: {again}")
+        console.say("error", "incomplete", f"{plural(len(unproven), 'window')} could not be proven complete: {again}")
     if not unproven:
         return exit_codes.INCOMPLETE if step is not None and step.lost is not None else exit_codes.OK
-    return exit_codes.INCOMPLETE if shell.tally.pages else exit_codes.SERVICE
+    return exit_codes.INCOMPLETE if console.progress.pages else exit_codes.SERVICE
 
 
 def output(handle: int) -> Callable[[bytes], None]:

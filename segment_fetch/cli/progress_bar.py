@@ -10,9 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from segment_fetch.cli.progress import Display
-from segment_fetch.cli.tally import Tally
-from segment_fetch.cli.words import pace
+from segment_fetch.cli.formatting import pace
+from segment_fetch.cli.progress import Display, RunProgress
 from segment_fetch.errors import lasting
 
 _REDRAWS_PER_S = 8
@@ -21,8 +20,8 @@ _REDRAWS_PER_S = 8
 class LiveDisplay(Display):
     """Begins to show when there is something to show, and leaves nothing behind."""
 
-    def __init__(self, stream: TextIO, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, stream: TextIO, progress: RunProgress) -> None:
+        self._progress = progress
         self._console = Console(file=stream, force_terminal=True, highlight=False, emoji=False, markup=False)
         self._live = Live(
             console=self._console,
@@ -34,7 +33,7 @@ class LiveDisplay(Display):
         )
 
     def update(self) -> None:
-        if self._tally.started and not self._live.is_started:
+        if self._progress.started and not self._live.is_started:
             self._live.start()
 
     def line(self, text: str) -> None:
@@ -44,30 +43,30 @@ class LiveDisplay(Display):
         self._live.stop()
 
     def _drawn(self) -> RenderableType:
-        tally = self._tally
+        progress = self._progress
         grid = Table.grid(expand=True, padding=(0, 1))
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True)
-        bar = ProgressBar(total=1.0, completed=tally.fraction)
-        grid.add_row(bar, beside(tally))
-        return Group(grid, Text(below(tally), no_wrap=True, overflow="ellipsis"))
+        bar = ProgressBar(total=1.0, completed=progress.fraction)
+        grid.add_row(bar, beside(progress))
+        return Group(grid, Text(below(progress), no_wrap=True, overflow="ellipsis"))
 
 
-def beside(tally: Tally) -> str:
+def beside(progress: RunProgress) -> str:
     """What stands beside the bar; leaves some of 60 columns to it."""
-    paced = f" {pace(tally.pace, brief=True)}" if tally.pace else ""
-    return f"{int(tally.fraction * 100):3}% {counted(tally)}{paced}"
+    paced = f" {pace(progress.pace, brief=True)}" if progress.pace else ""
+    return f"{int(progress.fraction * 100):3}% {counted(progress)}{paced}"
 
 
-def counted(tally: Tally) -> str:
+def counted(progress: RunProgress) -> str:
     """21,000 of 60,000; a tilde before a guess."""
-    return f"{tally.read:,} of {'' if tally.sure else '~'}{tally.expected:,}"
+    return f"{progress.read:,} of {'' if progress.sure else '~'}{progress.expected:,}"
 
 
-def below(tally: Tally) -> str:
+def below(progress: RunProgress) -> str:
     """The second line; fits into 60 columns."""
-    left = f", {lasting(tally.left)} left" if tally.left is not None and tally.fraction < 1 else ""
+    left = f", {lasting(progress.left)} left" if progress.left is not None and progress.fraction < 1 else ""
     return (
-        f"windows {tally.done}/{tally.windows}, retries {tally.retries}, pauses {tally.pauses}, "
-        f"{tally.elapsed:.0f} s{left}"
+        f"windows {progress.done}/{progress.windows}, retries {progress.retries}, pauses {progress.pauses}, "
+        f"{progress.elapsed:.0f} s{left}"
     )

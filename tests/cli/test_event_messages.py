@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from segment_fetch.cli.logs import logging_to
-from segment_fetch.cli.narrate import Narrator
-from segment_fetch.cli.words import per_second, plural, wrapped
+from segment_fetch.cli.event_messages import EventLogger
+from segment_fetch.cli.formatting import per_second, plural, wrapped
+from segment_fetch.cli.log import logging_to
 from segment_fetch.errors import lasting
 from segment_fetch.events import (
     Event,
@@ -30,7 +30,7 @@ WHOLE = Window(0, DAY)
 
 def _told(*events: Event, level: str = "info") -> list[dict[str, Any]]:
     lines: list[str] = []
-    narrator = Narrator()
+    narrator = EventLogger()
     with logging_to(lines.append, level=level, form="json", timed=False):
         for event in events:
             narrator.tell(event)

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from segment_fetch.cli.logs import say
-from segment_fetch.cli.words import pace, plural
+from segment_fetch.cli.formatting import pace, plural
+from segment_fetch.cli.log import say
 from segment_fetch.errors import lasting
 from segment_fetch.events import (
     Event,
@@ -43,7 +43,7 @@ _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _MOST_REASONS = 8
 
 
-class Narrator:
+class EventLogger:
     """Tells the log of events. Of retries and pauses it tells the first of each kind; the rest at debug.
 
     `csv`: the destination cannot carry new fields.

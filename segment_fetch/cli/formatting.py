@@ -1,13 +1,31 @@
-"""Numbers, times and plurals in words."""
+"""Numbers, plurals, paths and commands as text for people."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 import textwrap
+from pathlib import Path
 
-from segment_fetch.cli.program import NAME, program
 from segment_fetch.events import PaceChanged
+
+NAME = "segment-fetch"
+
+
+def program() -> str:
+    """The program as a shell takes it: its name, or the path by which it was called where the name finds no such."""
+    called = sys.argv[0] if sys.argv else ""
+    by_path = "/" in called and Path(called).name == NAME
+    return shlex.quote(called) if by_path and not _is_on_path(called) else NAME
+
+
+def _is_on_path(called: str) -> bool:
+    from shutil import which  # noqa: PLC0415 - `--version` does without
+
+    found = which(NAME)
+    return found is not None and Path(found).resolve() == Path(called).resolve()
 
 
 def plural(count: int, noun: str) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from segment_fetch.sinks.base import Sink
     from segment_fetch.throttle.pace_store import PaceStore
     from segment_fetch.windows.reader import WindowRead
-    from segment_fetch.wire.pages import Feed
+    from segment_fetch.wire.pages import PageSource
 
 Rate: TypeAlias = float | Literal["auto"] | None
 ASSUMED_RATE = 10.0
@@ -313,11 +313,11 @@ class SegmentClient:
     def _days(self, whole: Window) -> list[Window]:
         return planning.days(whole.start, whole.end, UTC, self._width)
 
-    def _pool(self, feed: Feed) -> WorkerPool:
+    def _pool(self, source: PageSource) -> WorkerPool:
         from segment_fetch.extraction.worker_pool import WorkerPool  # noqa: PLC0415
 
         return WorkerPool(
-            self._opened(), self._gate, feed, connections=self._connections, retry=self._retry, tell=self._tell
+            self._opened(), self._gate, source, connections=self._connections, retry=self._retry, tell=self._tell
         )
 
     def _opened(self) -> SegmentApi:

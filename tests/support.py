@@ -25,7 +25,7 @@ from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer
-from segment_fetch.wire.raw_rows import quick_page
+from segment_fetch.wire.raw_rows import scan_page
 
 P = ParamSpec("P")
 
@@ -112,7 +112,7 @@ def page_body(*rows: Mapping[str, Any], count: int | None = None, **fields: Any)
 
 
 def page(closes: Sequence[int], count: int) -> PageAnswer:
-    """A page as a feed gets it."""
+    """A page as a source gets it."""
     rows = [Segment(segmentId=f"id-{close}-{at}", endTimeL=close) for at, close in enumerate(closes)]
     return PageAnswer(SegmentPage(rows, Pagination(count)), int(NOW * 1000))
 
@@ -139,12 +139,12 @@ Respond = Callable[[Asked], bytes | None]
 def shuffled_page(
     rows: Sequence[Segment], window: Window, offset: int, limit: int, chance: random.Random, *, quick: float
 ) -> SegmentPage:
-    """The page of a server that has these rows: ties in any order, and a share of the pages by the quick road."""
+    """The page of a server that has these rows: ties in any order, and a share of the pages by the fast path."""
     found = [row for row in rows if window.start <= row.endTimeL <= window.end]
     chance.shuffle(found)
     found.sort(key=lambda row: -row.endTimeL)
     page = SegmentPage(found[offset : offset + limit], Pagination(count=len(found)))
-    return (quick_page(msgspec.json.encode(page)) if chance.random() < quick else None) or page
+    return (scan_page(msgspec.json.encode(page)) if chance.random() < quick else None) or page
 
 
 def http(status: int, body: bytes | str = b"", **headers: str) -> bytes:

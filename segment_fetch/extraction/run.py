@@ -18,7 +18,7 @@ from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part
-from segment_fetch.wire.pages import Feed
+from segment_fetch.wire.pages import PageSource
 
 Divide = Callable[[Window], list[Window]]
 """Divides a range into windows."""
@@ -30,7 +30,7 @@ class Filling(Struct, frozen=True):
     options: ReadOptions
     oldest: int
     tell: Callable[[Event], None]
-    pool_of: Callable[[Feed], WorkerPool]
+    pool_of: Callable[[PageSource], WorkerPool]
 
     async def fill(
         self,

@@ -19,11 +19,11 @@ from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
-from segment_fetch.windows.reader import Outlet, WindowRead, WindowReading
-from segment_fetch.windows.splitting import Division, Piece
+from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader
+from segment_fetch.windows.splitting import IncrementalSplitter, SubWindow
 from segment_fetch.windows.strategy import Failed
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.pages import Feed, PageAnswer, PageRequest, new_fields
+from segment_fetch.wire.pages import PageAnswer, PageRequest, PageSource, new_fields
 
 WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
@@ -38,7 +38,7 @@ class ReadOptions(Struct, frozen=True):
 
 
 class WindowQueue(Generic[Part]):
-    """The feed of a pool. `done` takes each window at its end; `release` says that it is no longer held.
+    """The source of a pool. `done` takes each window at its end; `release` says that it is no longer held.
 
     An `outlet` takes what is ready of a window before that, if there is one. `more` is called when another window could
     be begun and none is left: `give` answers it, later.
@@ -58,7 +58,7 @@ class WindowQueue(Generic[Part]):
         self._more = more
         self._asked = False
         self._unopened = deque(windows)
-        self._open: list[WindowReading[Part] | Division | Piece] = []
+        self._open: list[WindowReader[Part] | IncrementalSplitter | SubWindow] = []
         self._options = options
         self._encode = encode
         self._tell = tell
@@ -70,7 +70,7 @@ class WindowQueue(Generic[Part]):
     def next(self) -> PageRequest | None:
         """A page of the oldest window that has one to ask for, or the first page of the next window."""
         for index, item in enumerate(self._open):
-            if isinstance(item, Piece):
+            if isinstance(item, SubWindow):
                 item = self._open[index] = self._reading(item.window, item.newest())  # noqa: PLW2901
             if item.has_next:
                 return item.next() if self._may_fill(item) else None
@@ -94,8 +94,8 @@ class WindowQueue(Generic[Part]):
         else:
             self._unopened.append(window)
 
-    def _may_fill(self, item: WindowReading[Part] | Division) -> bool:
-        if isinstance(item, Division) or item.count is None or item.window in self._held:
+    def _may_fill(self, item: WindowReader[Part] | IncrementalSplitter) -> bool:
+        if isinstance(item, IncrementalSplitter) or item.count is None or item.window in self._held:
             return True
         if self._held and self._full(item.count) and item.window > min(self._held):
             return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
@@ -123,7 +123,7 @@ class WindowQueue(Generic[Part]):
         owner = request.reading
         if not self.wants(request):
             return
-        if isinstance(owner, Division):
+        if isinstance(owner, IncrementalSplitter):
             rest = self._reading(owner.rest)
             self._replace(owner, [rest])
             if owner.parts:
@@ -136,38 +136,40 @@ class WindowQueue(Generic[Part]):
         owner = request.reading
         if not self.wants(request):
             return
-        first = isinstance(owner, WindowReading) and owner.count is None
+        first = isinstance(owner, WindowReader) and owner.count is None
         owner.answered(request, answer)
         self._tell(PageRead(owner.window, request.offset, len(answer.page.segments)))
         self._name_fields(answer)
-        if isinstance(owner, Division):
+        if isinstance(owner, IncrementalSplitter):
             if not owner.has_next:
                 self._divide(owner)
             return
         if first:
             self._tell(WindowOpened(owner.window, owner.count))
             if self._too_large(owner):
-                self._replace(owner, [Division(owner.window, answer, owner.limit, self._options.split_above)])
+                self._replace(
+                    owner, [IncrementalSplitter(owner.window, answer, owner.limit, self._options.split_above)]
+                )
                 return
         if (read := owner.advance()) is not None:
             self._finish(owner, read)
 
-    def _too_large(self, owner: WindowReading[Part]) -> bool:
+    def _too_large(self, owner: WindowReader[Part]) -> bool:
         divisible = self._options.splits and not owner.divided and owner.window.end - owner.window.start > 1
         return divisible and (owner.count or 0) > self._options.split_above
 
-    def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReading[Part]:
-        return WindowReading(
+    def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReader[Part]:
+        return WindowReader(
             window, self._options.limit, self._encode, tell=self._tell, newest=newest, outlet=self._outlet
         )
 
-    def _finish(self, owner: WindowReading[Part], read: WindowRead[Part]) -> None:
+    def _finish(self, owner: WindowReader[Part], read: WindowRead[Part]) -> None:
         self._open = [item for item in self._open if item is not owner]
         self._held[owner.window] = read.segments
         self._tell(WindowDone(read.window, read.status, read.segments, read.reason))
         self._done(read)
 
-    def _divide(self, owner: Division) -> None:
+    def _divide(self, owner: IncrementalSplitter) -> None:
         """Begins the parts that are known, so that connections have something to do while the others are found."""
         ready = owner.ready()
         if owner.complete:
@@ -177,7 +179,9 @@ class WindowQueue(Generic[Part]):
             self._replace(owner, [*ready, owner])
 
     def _replace(
-        self, owner: WindowReading[Part] | Division, items: Sequence[WindowReading[Part] | Division | Piece]
+        self,
+        owner: WindowReader[Part] | IncrementalSplitter,
+        items: Sequence[WindowReader[Part] | IncrementalSplitter | SubWindow],
     ) -> None:
         at = next(index for index, item in enumerate(self._open) if item is owner)
         self._open[at : at + 1] = items
@@ -234,7 +238,7 @@ async def read(
     encode: Callable[[Sequence[Segment]], Part],
     *,
     tell: Callable[[Event], None],
-    pool_of: Callable[[Feed], WorkerPool],
+    pool_of: Callable[[PageSource], WorkerPool],
     outlet: Outlet[Part] | None = None,
     more: Callable[[], None] | None = None,
 ) -> AsyncIterator[WindowStream[Part]]:

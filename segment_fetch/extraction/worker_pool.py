@@ -1,4 +1,4 @@
-"""Workers that keep every connection busy: each takes the next request of a feed, makes one attempt, hands the answer
+"""Workers that keep every connection busy: each takes the next request of a source, makes one attempt, hands the answer
 back. A page that failed waits its delay in a queue while its worker goes on with others.
 """
 
@@ -25,7 +25,7 @@ from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDo
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
-from segment_fetch.wire.pages import Feed, PageRequest
+from segment_fetch.wire.pages import PageRequest, PageSource
 
 
 class RequestCounts(Struct):
@@ -37,13 +37,13 @@ class RequestCounts(Struct):
 
 
 class WorkerPool:
-    """Runs one feed to its end with at most `connections` requests in flight."""
+    """Runs one source to its end with at most `connections` requests in flight."""
 
     def __init__(
         self,
         api: SegmentApi,
         gate: Gate,
-        feed: Feed,
+        source: PageSource,
         *,
         connections: int,
         retry: RetryPolicy,
@@ -53,18 +53,18 @@ class WorkerPool:
     ) -> None:
         self._api = api
         self._gate = gate
-        self._feed = feed
+        self._source = source
         self._connections = connections
         self._patience = retry.patience
         self._tell = tell
         self._clock = clock or asyncio.get_running_loop().time
-        self._queue = RetryQueue(retry, chance, feed.wants)
+        self._queue = RetryQueue(retry, chance, source.wants)
         self._idle: set[asyncio.Future[None]] = set()
         self._in_flight = 0
         self.counts = RequestCounts()
 
     async def run(self) -> None:
-        """Returns when the feed is finished; raises the first error that ends everything, all workers stopped."""
+        """Returns when the source is finished; raises the first error that ends everything, all workers stopped."""
         workers = [asyncio.create_task(self._work()) for _ in range(self._connections)]
         try:
             await asyncio.gather(*workers)
@@ -90,8 +90,8 @@ class WorkerPool:
             self.wake()
 
     async def _take(self) -> Attempt | None:
-        while not self._feed.finished():
-            attempt = self._queue.take(self._clock(), self._feed.next, idle=self._in_flight == 0)
+        while not self._source.finished():
+            attempt = self._queue.take(self._clock(), self._source.next, idle=self._in_flight == 0)
             if attempt is not None:
                 return attempt
             await self._rest()
@@ -118,7 +118,7 @@ class WorkerPool:
         attempt.tries += 1
         try:
             answer = await self._api.page(request.window, request.offset, request.limit)
-            self._feed.answered(request, answer)
+            self._source.answered(request, answer)
         except ThrottledError as error:
             self._throttled(attempt, error)
         except TransientError as error:
@@ -146,7 +146,7 @@ class WorkerPool:
 
     def _give_up(self, request: PageRequest, error: SegmentFetchError) -> None:
         self._queue.given_up()
-        self._feed.failed(request, error.at(request.window, request.offset))
+        self._source.failed(request, error.at(request.window, request.offset))
 
     def _succeeded(self) -> None:
         back_after = self._queue.succeeded(self._clock())
@@ -177,4 +177,4 @@ class WorkerPool:
                 final.at(request.window, request.offset)
                 if not alone:
                     raise final
-                self._feed.failed(request, final)
+                self._source.failed(request, final)

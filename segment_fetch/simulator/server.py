@@ -18,7 +18,7 @@ from segment_fetch.simulator.drift import Drift
 from segment_fetch.simulator.faults import Fault, Faults
 from segment_fetch.simulator.limits import Limit
 from segment_fetch.simulator.oauth1 import OAuth1, SignatureVerifier
-from segment_fetch.simulator.page_source import PageSource
+from segment_fetch.simulator.page_renderer import PageRenderer
 from segment_fetch.simulator.population import Population
 from segment_fetch.simulator.service import Service, Settings
 from segment_fetch.simulator.stats import Stats
@@ -84,7 +84,7 @@ class Simulator:
         self._verifier = auth.verifier() if auth else None
         self.stats = Stats(log_size)
         self._population = Population(dataset, drift or Drift(), clock=clock, to_inclusive=to_inclusive)
-        self._pages = PageSource(self._population, dataset.writer, keep_bytes)
+        self._pages = PageRenderer(self._population, dataset.writer, keep_bytes)
         settings = Settings(self.account, clock, gzip, permitted, _latency(latency_ms), dataset.seed)
         self._service = Service(settings, pages=self._pages, verifier=self._verifier, stats=self.stats)
         self._plans = self._service.segment_faults, self._service.token_faults, self._service.domain_faults

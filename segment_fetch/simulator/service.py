@@ -24,7 +24,7 @@ from segment_fetch.simulator.auth import Call, Refusal, TokenIssuer, Verifier
 from segment_fetch.simulator.delivery import deliver
 from segment_fetch.simulator.faults import Fault, FaultPlan
 from segment_fetch.simulator.limits import Limit, LimitCounter
-from segment_fetch.simulator.page_source import PageSource
+from segment_fetch.simulator.page_renderer import PageRenderer
 from segment_fetch.simulator.query import RefusedQueryError, SegmentQuery, parse_query
 from segment_fetch.simulator.stats import RequestRecord, Stats
 
@@ -63,7 +63,7 @@ class _Served(NamedTuple):
 class Service:
     """Answers requests. `domain` is what the Domain API answers; faults and limits may change at any time."""
 
-    def __init__(self, settings: Settings, *, pages: PageSource, verifier: Verifier | None, stats: Stats) -> None:
+    def __init__(self, settings: Settings, *, pages: PageRenderer, verifier: Verifier | None, stats: Stats) -> None:
         self.domain = ""
         self.segment_faults = FaultPlan()
         self.token_faults = FaultPlan()

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Protocol, TypeVar
 
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.raw_rows import Lines, decode_lines
+from segment_fetch.wire.raw_rows import RawRows, decode_lines
 
 Part_co = TypeVar("Part_co", covariant=True)
 
@@ -24,7 +24,7 @@ class Encoder(Protocol[Part_co]):
 
 def encoded(encoder: Encoder[Part], segments: Sequence[Segment]) -> Part:
     """Segments as the encoder wants them held, whichever road they came."""
-    return encoded_lines(encoder, segments.text) if isinstance(segments, Lines) else encoder.encode(segments)
+    return encoded_lines(encoder, segments.text) if isinstance(segments, RawRows) else encoder.encode(segments)
 
 
 def encoded_lines(encoder: Encoder[Part], lines: bytes) -> Part:

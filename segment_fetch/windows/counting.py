@@ -1,4 +1,4 @@
-"""What is there, without keeping it: counts and plans, as feeds of a pool."""
+"""What is there, without keeping it: counts and plans, as page sources of a pool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.query import Window
 from segment_fetch.windows.planning import PlannedWindow, pages
-from segment_fetch.windows.splitting import Splitting
+from segment_fetch.windows.splitting import Splitter
 from segment_fetch.wire.pages import PageAnswer, PageRequest
 
 
@@ -64,7 +64,7 @@ class Survey:
         self._bound = bound
         self._unopened = deque(windows)
         self._due = len(windows)
-        self._splitting: list[Splitting] = []
+        self._splitting: list[Splitter] = []
         self._found: list[PlannedWindow] = []
 
     def next(self) -> PageRequest | None:
@@ -79,19 +79,19 @@ class Survey:
         return True
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        if isinstance(request.reading, Splitting):
+        if isinstance(request.reading, Splitter):
             request.reading.answered(request, answer)
             if request.reading.complete:
                 self._divide(request.reading)
             return
         count = answer.page.pagination.count
         if count > self._bound and request.window.end - request.window.start > 1:
-            self._splitting.append(Splitting(request.window, answer, self._limit, self._bound, pages=False))
+            self._splitting.append(Splitter(request.window, answer, self._limit, self._bound, pages=False))
         else:
             self._add(request.window, count)
             self._due -= 1
 
-    def _divide(self, splitting: Splitting) -> None:
+    def _divide(self, splitting: Splitter) -> None:
         self._splitting.remove(splitting)
         for piece in splitting.pieces():
             self._add(piece.window, piece.count)

@@ -57,14 +57,14 @@ class PageView(msgspec.Struct, frozen=True, gc=False):
         return self.count is not None and self.offset + len(self.ids) >= self.count
 
 
-class Instant(msgspec.Struct, frozen=True, gc=False):
-    """Every row of one close time, by `instant_proof`. `stitch` takes it in place of a page."""
+class ProvenTie(msgspec.Struct, frozen=True, gc=False):
+    """Every row of one close time, by `tie_proof`. `find_coverage` takes it in place of a page."""
 
     at: int
     ids: Sequence[Any]
 
 
-class Kept(msgspec.Struct, frozen=True, gc=False):
+class KeptRows(msgspec.Struct, frozen=True, gc=False):
     """The rows to keep of one page: those whose id no earlier row of the proof has."""
 
     page: int  # its index in the pages that were passed in
@@ -74,7 +74,7 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 class Proof(msgspec.Struct, frozen=True, gc=False):
     """Each id once, page by page from the window's end to its start."""
 
-    chain: tuple[Kept, ...]
+    chain: tuple[KeptRows, ...]
     segments: int  # rows kept
     duplicates: int  # rows of these pages left out, as an earlier one has the same id
 
@@ -82,7 +82,7 @@ class Proof(msgspec.Struct, frozen=True, gc=False):
 class Gap(msgspec.Struct, frozen=True, gc=False):
     """No page vouches for the close times from `oldest` to `newest`, both included.
 
-    Ask for a page with `toMillis=to` and offset 0, and give it to `stitch` with all the pages of before.
+    Ask for a page with `toMillis=to` and offset 0, and give it to `find_coverage` with all the pages of before.
     """
 
     to: int
@@ -90,22 +90,22 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     oldest: int
 
 
-class Tie(msgspec.Struct, frozen=True, gc=False):
+class OversizedTie(msgspec.Struct, frozen=True, gc=False):
     """At the close time `at` there are more rows than a page has room for: there is no way past it by time.
 
-    Read `fromMillis=at`, `toMillis=to` as a window of its own until `instant_proof` accepts it, and give
-    `Instant(at, ids)` to `stitch` with all the pages of before. Failing that the window stays unproven.
+    Read `fromMillis=at`, `toMillis=to` as a window of its own until `tie_proof` accepts it, and give
+    `ProvenTie(at, ids)` to `find_coverage` with all the pages of before. Failing that the window stays unproven.
     """
 
     at: int
     to: int  # `at` itself where the server's `to` is known to be inclusive, else one millisecond more
 
 
-class Broken(msgspec.Struct, frozen=True, gc=False):
+class Uncovered(msgspec.Struct, frozen=True, gc=False):
     """Not proven yet. What is missing is independent of each other and may be read side by side."""
 
     gaps: tuple[Gap, ...]
-    ties: tuple[Tie, ...]
+    ties: tuple[OversizedTie, ...]
 
 
 def falls(times: Sequence[int]) -> bool:
@@ -179,7 +179,7 @@ def count_proof(pages: Sequence[PageView], unique_in: Callable[[list[Any]], int]
     return unique if counts == {unique} else None
 
 
-def instant_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> bool:
+def tie_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> bool:
     """Whether an instant is proven, whatever changes: it fits one answer, or all of it had been seen before.
 
     Every page of `later`, a whole pass, was asked for after the last page of `earlier` had come, which may be any
@@ -190,7 +190,9 @@ def instant_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -
     return count_proof(later) is not None and (len(later) == 1 or _ids(later) <= _ids(earlier))
 
 
-def stitch(pages: Sequence[PageView | Instant], *, start: int, end: int, k: int = OVERLAP) -> Proof | Broken:
+def find_coverage(
+    pages: Sequence[PageView | ProvenTie], *, start: int, end: int, k: int = OVERLAP
+) -> Proof | Uncovered:
     """Chain the pages from the window's `end` down to its `start`, or say what is missing for that.
 
     The pages have passed `check_page`. They may be of any moment, in any order and more than are needed: each
@@ -202,9 +204,9 @@ def stitch(pages: Sequence[PageView | Instant], *, start: int, end: int, k: int 
     if not breaks:
         return _keep(pages, chain)
     missing = [_missing(pages, broken, end, inclusive, k) for broken in breaks]
-    return Broken(
+    return Uncovered(
         gaps=tuple(item for item in missing if isinstance(item, Gap)),
-        ties=tuple(item for item in missing if isinstance(item, Tie)),
+        ties=tuple(item for item in missing if isinstance(item, OversizedTie)),
     )
 
 
@@ -228,8 +230,8 @@ def follows(first: int, last: int) -> bool:
     return first > last
 
 
-def _link(index: int, page: PageView | Instant, start: int, end: int, inclusive: bool) -> _Link:
-    if isinstance(page, Instant):
+def _link(index: int, page: PageView | ProvenTie, start: int, end: int, inclusive: bool) -> _Link:
+    if isinstance(page, ProvenTie):
         return _Link(page.at + 1, page.at - 1, index)
     if page.offset == 0:
         first = page.to + 1 if inclusive or page.to == end else page.to
@@ -261,14 +263,16 @@ def _sweep(links: list[_Link], start: int, end: int) -> tuple[list[int], list[_B
     return chain, breaks
 
 
-def _missing(pages: Sequence[PageView | Instant], broken: _Break, end: int, inclusive: bool, k: int) -> Gap | Tie:
+def _missing(
+    pages: Sequence[PageView | ProvenTie], broken: _Break, end: int, inclusive: bool, k: int
+) -> Gap | OversizedTie:
     """The request that leads on from a break: a patch that begins above it, so that two pages show the joint;
     if that did not reach past it, the lowest patch whose result still holds all of the instant `newest`.
     """
     newest = broken.newest
     read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
     if any(page.times[0] == page.times[-1] == newest for page in read if not page.is_last):
-        return Tie(newest, newest if inclusive else newest + 1)
+        return OversizedTie(newest, newest if inclusive else newest + 1)
     lowest = wanted = newest if inclusive or newest == end else newest + 1
     above = None if broken.page is None else pages[broken.page]
     if isinstance(above, PageView):
@@ -277,13 +281,13 @@ def _missing(pages: Sequence[PageView | Instant], broken: _Break, end: int, incl
     return Gap(lowest if wanted in asked else wanted, newest, broken.oldest)
 
 
-def _keep(pages: Sequence[PageView | Instant], order: Iterable[int]) -> Proof:
+def _keep(pages: Sequence[PageView | ProvenTie], order: Iterable[int]) -> Proof:
     seen: set[Any] = set()
-    chain: list[Kept] = []
+    chain: list[KeptRows] = []
     rows = 0
     for index in order:
         ids = pages[index].ids
-        chain.append(Kept(index, _fresh(ids, seen)))
+        chain.append(KeptRows(index, _fresh(ids, seen)))
         rows += len(ids)
     return Proof(tuple(chain), segments=len(seen), duplicates=rows - len(seen))
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
-from segment_fetch.windows.merge import Joiner, in_order, piece_of, since
-from segment_fetch.windows.overlap import Page, Seams
+from segment_fetch.windows.merge import PartJoiner, in_order, ordered_page, since
+from segment_fetch.windows.overlap import OverlapJoiner, Page
 from segment_fetch.windows.strategy import Failed, Pass, Proven
-from segment_fetch.windows.ties import Ask, InstantPass, Instants, exact
+from segment_fetch.windows.ties import Fetch, TieReader, Ties, exact
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.raw_rows import times_of
 
-MOST_PATCHES = 50
+MAX_PATCH_ROUNDS = 50
 """Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
 
 
@@ -52,7 +52,7 @@ def _sorted_together(pages: list[Sequence[Segment]], limit: int) -> list[Sequenc
     return [rows[at : at + limit] for at in range(0, len(rows), limit)]
 
 
-class MovingPass(Pass[Part]):
+class LivePass(Pass[Part]):
     """Overlapping pages: joined from the oldest on while they come, as far as that can be; the others are stitched.
 
     What was joined is not at hand any more where an id turns out to be twice in the window, or its last page not to be
@@ -66,17 +66,17 @@ class MovingPass(Pass[Part]):
         self._limit = limit
         self._encode = encode
         self._joins = joins
-        self._seams = Seams(window, encode)
+        self._seams = OverlapJoiner(window, encode)
         self._behind: deque[int] = deque()  # offsets of pages to be joined
         self._waiting: dict[int, Page] = {}  # those of them that came
         self._pages: list[Page] = []  # all others; at the end the first is what was joined and not given, if any was
         self._parts: list[Part] = []
-        self._instants = Instants()
+        self._ties = Ties()
         self._overlap = coverage.OVERLAP
         self._asked = self._ended = self._confirmed = False
         self._rounds = 0
 
-    def take(self, ask: Ask, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
+    def take(self, ask: Fetch, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
         if ask.instant is not None:
             ask.instant.take(view, rows)
         elif ask.offset in self._behind:
@@ -101,7 +101,7 @@ class MovingPass(Pass[Part]):
         self._waiting.clear()
         self._behind.clear()
 
-    def advance(self) -> list[Ask] | Proven[Part] | Failed:
+    def advance(self) -> list[Fetch] | Proven[Part] | Failed:
         if not self._asked:
             newest = self._pages[-1].view
             self._asked = newest.count is not None
@@ -111,32 +111,32 @@ class MovingPass(Pass[Part]):
             self._ended = True
             self._parts += self.ready()
             self._pages[:0] = filter(None, [self._seams.rest()])
-        step = self._instants.advance()
+        step = self._ties.advance()
         if isinstance(step, str):
             return Failed(step)
         return step or self._stitched()
 
-    def _first_asks(self, view: coverage.PageView) -> list[Ask]:
+    def _first_asks(self, view: coverage.PageView) -> list[Fetch]:
         """The pages behind the first one, which tells how much they have to overlap; oldest first."""
         self._overlap = max(self._overlap, coverage.overlap(coverage.largest_tie(view.times)))
         if view.count is None:
             shared = min(self._overlap, self._limit // 2)
-            return [Ask(self._window, max(1, view.offset + len(view.ids) - shared))]
+            return [Fetch(self._window, max(1, view.offset + len(view.ids) - shared))]
         offsets = coverage.offsets(view.count - view.offset, self._limit, self._overlap)[:0:-1]
         behind = [view.offset + at for at in offsets]
         if self._joins:
             self._behind.extend(behind)
-        return [Ask(self._window, at) for at in behind]
+        return [Fetch(self._window, at) for at in behind]
 
-    def _stitched(self) -> list[Ask] | Proven[Part] | Failed:
+    def _stitched(self) -> list[Fetch] | Proven[Part] | Failed:
         if self._seams.joined and any(self._seams.is_below(page.view) for page in self._pages):
             return Failed("its pages contradict each other about where it ends", again=True)
         self._pages = [Page(exact(*page), page.rows) for page in self._pages]
         views = [page.view for page in self._pages]
-        instants = list(self._instants.all.values())
-        known: list[coverage.PageView | coverage.Instant] = [*views]
-        known += [coverage.Instant(instant.at, list(instant.rows)) for instant in instants]
-        outcome = coverage.stitch(known, start=self._seams.at, end=self._window.end, k=self._overlap)
+        instants = list(self._ties.all.values())
+        known: list[coverage.PageView | coverage.ProvenTie] = [*views]
+        known += [coverage.ProvenTie(instant.at, list(instant.rows)) for instant in instants]
+        outcome = coverage.find_coverage(known, start=self._seams.at, end=self._window.end, k=self._overlap)
         if isinstance(outcome, coverage.Proof):
             if doubt := self._doubtful_end(outcome.chain[-1].page):
                 return [doubt]
@@ -146,14 +146,14 @@ class MovingPass(Pass[Part]):
             rows.clear()
             return self._proven(chain)
         self._rounds += 1
-        if self._rounds > MOST_PATCHES:
-            return Failed(f"it changed faster than it could be read, in {MOST_PATCHES} rounds")
-        patches = [Ask(Window(self._window.start, gap.to)) for gap in outcome.gaps]
-        ties = [InstantPass(tie.at, tie.to, self._limit, seen=views, still=False) for tie in outcome.ties]
-        patches += [self._instants.add(instant) for instant in ties if instant.at not in self._instants.all]
+        if self._rounds > MAX_PATCH_ROUNDS:
+            return Failed(f"it changed faster than it could be read, in {MAX_PATCH_ROUNDS} rounds")
+        patches = [Fetch(Window(self._window.start, gap.to)) for gap in outcome.gaps]
+        ties = [TieReader(tie.at, tie.to, self._limit, seen=views, still=False) for tie in outcome.ties]
+        patches += [self._ties.add(instant) for instant in ties if instant.at not in self._ties.all]
         return patches or Failed("its pages contradict each other")
 
-    def _doubtful_end(self, index: int) -> Ask | None:
+    def _doubtful_end(self, index: int) -> Fetch | None:
         """The page that claims to be the last, to be read once more if another page, joined or not, has older ones.
 
         Either those have vanished since, or the page's count was stale and it is not the last at all.
@@ -168,7 +168,7 @@ class MovingPass(Pass[Part]):
             return None
         self._confirmed = True
         del self._pages[index]
-        return Ask(Window(self._window.start, last.to), last.offset)
+        return Fetch(Window(self._window.start, last.to), last.offset)
 
     def _proven(self, chain: list[Sequence[Segment]]) -> Proven[Part] | Failed:
         """Encodes the rows of a chain, which is emptied meanwhile, so that they are not in memory twice."""
@@ -177,10 +177,10 @@ class MovingPass(Pass[Part]):
         chain.clear()
         if self._seams.rows and not self._seams.are_different(members):
             return Failed("an id came twice in pages that were joined", again=True)
-        joiner = Joiner(self._encode)
+        joiner = PartJoiner(self._encode)
         while members:
             rows = members.pop()
-            self._parts += joiner.add(piece_of(rows, times_of(rows), self._encode))
+            self._parts += joiner.add(ordered_page(rows, times_of(rows), self._encode))
         self._parts += joiner.end()
         return Proven(self._parts, self._seams.rows + joiner.rows)
 

@@ -17,7 +17,7 @@ from typing import Generic, TypeAlias
 from msgspec import Struct
 
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.raw_rows import Lines
+from segment_fetch.wire.raw_rows import RawRows
 
 _More: TypeAlias = Mapping[int, Mapping[str, Segment]]
 _NONE: _More = MappingProxyType({})
@@ -26,11 +26,11 @@ close_order = attrgetter("endTimeL", "segmentId")
 """Sort key of the order."""
 
 
-Piece: TypeAlias = "Slice[Part] | Lines"
-"""A page as a `Joiner` takes it."""
+OrderedPage: TypeAlias = "EncodedPage[Part] | RawRows"
+"""A page as a `PartJoiner` takes it."""
 
 
-class Slice(Struct, Generic[Part], frozen=True):
+class EncodedPage(Struct, Generic[Part], frozen=True):
     """A page in the written order: `middle` is encoded, the edges wait for their neighbours.
 
     `between` is how many rows the middle holds.
@@ -52,37 +52,37 @@ def in_order(rows: Iterable[Segment]) -> list[Segment]:
     return sorted(rows, key=close_order)
 
 
-def slice_page(
+def encode_page(
     newest_first: Sequence[Segment],
     times: Sequence[int],
     encode: Callable[[Sequence[Segment]], Part],
-) -> Slice[Part]:
+) -> EncodedPage[Part]:
     """A page's rows and their close times, newest first, in the written order and cut at the edges."""
     rows = newest_first[::-1]
     if not rows:
-        return Slice((), None, ())
-    if not isinstance(rows, Lines):  # which are in the written order
+        return EncodedPage((), None, ())
+    if not isinstance(rows, RawRows):  # which are in the written order
         rows = in_order(rows)
     low, high = len(times) - since(times, times[-1] + 1), len(times) - since(times, times[0])
     if low > high:  # all of one millisecond
-        return Slice(list(rows), None, ())
+        return EncodedPage(list(rows), None, ())
     middle = encode(rows[low:high]) if low < high else None
-    return Slice(list(rows[:low]), middle, list(rows[high:]), high - low)
+    return EncodedPage(list(rows[:low]), middle, list(rows[high:]), high - low)
 
 
-def piece_of(
+def ordered_page(
     newest_first: Sequence[Segment],
     times: Sequence[int],
     encode: Callable[[Sequence[Segment]], Part],
-) -> Piece[Part]:
-    """A page's rows and their close times, newest first, made ready for a `Joiner`.
+) -> OrderedPage[Part]:
+    """A page's rows and their close times, newest first, made ready for a `PartJoiner`.
 
-    Lines are in the written order; they stay a page, as hardly ever a neighbour shares an instant with them.
+    RawRows are in the written order; they stay a page, as hardly ever a neighbour shares an instant with them.
     """
-    return newest_first[::-1] if isinstance(newest_first, Lines) else slice_page(newest_first, times, encode)
+    return newest_first[::-1] if isinstance(newest_first, RawRows) else encode_page(newest_first, times, encode)
 
 
-class Joiner(Generic[Part]):
+class PartJoiner(Generic[Part]):
     """The encoded parts of a window, from pieces given oldest page first.
 
     `more` has further segments by close time and id, of instants that page boundaries cut. At such a cut the same
@@ -93,20 +93,20 @@ class Joiner(Generic[Part]):
         self.rows = 0
         """How many segments the parts hold that were given."""
         self._encode = encode
-        self._page: Lines | None = None  # waits for the next piece; else the edge may
+        self._page: RawRows | None = None  # waits for the next piece; else the edge may
         self._edge: dict[str, Segment] = {}
         self._at = 0
 
-    def cuts(self, piece: Piece[Part]) -> bool:
+    def cuts(self, piece: OrderedPage[Part]) -> bool:
         """Whether an instant is cut by the boundary between the last piece and this one."""
         return bool(self._page or self._edge) and _oldest(piece) == self._at
 
-    def add(self, piece: Piece[Part], more: _More = _NONE) -> Iterator[Part]:
+    def add(self, piece: OrderedPage[Part], more: _More = _NONE) -> Iterator[Part]:
         """The parts that are whole, now that the next piece is there."""
         cuts = self.cuts(piece)
         if cuts:
             yield from self._cut(more)
-        if not isinstance(piece, Lines):
+        if not isinstance(piece, RawRows):
             yield from self._add(piece, more)
         elif cuts or _oldest(piece) in more:
             yield from self._add(_slice(piece, self._encode), more)
@@ -120,7 +120,7 @@ class Joiner(Generic[Part]):
             page, self._page = self._page, None
             yield from self._add(_slice(page, self._encode), more)
 
-    def _add(self, piece: Slice[Part], more: _More) -> Iterator[Part]:
+    def _add(self, piece: EncodedPage[Part], more: _More) -> Iterator[Part]:
         for rows, behind in ((piece.oldest, piece.middle), (piece.newest, None)):
             if rows and rows[0].endTimeL != self._at:
                 yield from self.end(more)
@@ -146,12 +146,12 @@ class Joiner(Generic[Part]):
             yield self._encode(in_order(rows.values()))
 
 
-def _oldest(piece: Piece[Part]) -> int | None:
-    if isinstance(piece, Lines):
+def _oldest(piece: OrderedPage[Part]) -> int | None:
+    if isinstance(piece, RawRows):
         return piece.times[0] if piece else None
     return piece.oldest[0].endTimeL if piece.oldest else None
 
 
-def _slice(page: Lines, encode: Callable[[Sequence[Segment]], Part]) -> Slice[Part]:
+def _slice(page: RawRows, encode: Callable[[Sequence[Segment]], Part]) -> EncodedPage[Part]:
     newest_first = page[::-1]
-    return slice_page(newest_first, newest_first.times, encode)
+    return encode_page(newest_first, newest_first.times, encode)

@@ -1,8 +1,8 @@
 """Overlapping pages of a window, joined from the oldest on as they come, so that what is joined need not be held.
 
-Two neighbours meet where the older one begins strictly above the end of the newer one, as `stitch` has it. The older
-one then vouches for every close time below that end: its rows from there down are done. Those above are most often the
-very first ones of the newer page; what the newer one lacks of them is taken into it.
+Two neighbours meet where the older one begins strictly above the end of the newer one, as `find_coverage` has it. The
+older one then vouches for every close time below that end: its rows from there down are done. Those above are most
+often the very first ones of the newer page; what the newer one lacks of them is taken into it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from segment_fetch.query import Window
 from segment_fetch.windows import coverage
 from segment_fetch.windows.merge import in_order, since
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.raw_rows import Column, Lines, distinct, ids_of, keys_of, times_of
+from segment_fetch.wire.raw_rows import Column, RawRows, distinct, ids_of, keys_of, times_of
 
 
 class Page(NamedTuple):
@@ -24,7 +24,7 @@ class Page(NamedTuple):
     rows: Sequence[Segment]
 
 
-class Seams(Generic[Part]):
+class OverlapJoiner(Generic[Part]):
     """Pages that were joined. Of their rows, those older than `at` have been given, `rows` in number."""
 
     def __init__(self, window: Window, encode: Callable[[Sequence[Segment]], Part]) -> None:
@@ -75,7 +75,7 @@ class Seams(Generic[Part]):
             return []
         self.rows += len(whole)
         self._keys.append(keys_of(whole))
-        return [self._encode(whole[::-1] if isinstance(whole, Lines) else in_order(whole))]
+        return [self._encode(whole[::-1] if isinstance(whole, RawRows) else in_order(whole))]
 
     def rest(self) -> Page | None:
         """What was joined and not given, as a last page; None where nothing was joined."""
@@ -94,7 +94,7 @@ class Seams(Generic[Part]):
 
 def _completed(rows: Sequence[Segment], same: Sequence[Segment], older: Sequence[Segment]) -> Sequence[Segment]:
     """A page with what it lacks of the rows that the page below has of the same time; `same` are its own of that."""
-    if isinstance(same, Lines) and isinstance(older, Lines) and same.text == older.text:
+    if isinstance(same, RawRows) and isinstance(older, RawRows) and same.text == older.text:
         return rows
     ids = set(ids_of(same))
     lacking = [row for row in older if row.segmentId not in ids]

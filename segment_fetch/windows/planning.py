@@ -60,7 +60,7 @@ class Plan(Struct, frozen=True):
         return sum(planned.pages for planned in self.windows)
 
 
-class Cut(Struct, frozen=True):
+class SplitPoint(Struct, frozen=True):
     """Where a page divides a big window: below `instant`, and rows from `row` on belong there, as its newest."""
 
     instant: int
@@ -106,7 +106,7 @@ def pages(count: int, limit: int) -> int:
     return max(1, math.ceil(count / limit))
 
 
-def cut_ranks(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
+def split_offsets(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
     """Offsets in a window of `count` segments that divide it into parts of about equal count, the oldest part's first.
 
     Parts hold at most `bound`, or a page more. All but the oldest fill their pages of `limit`, as a few rows too many
@@ -120,7 +120,7 @@ def cut_ranks(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
     return [needed * above // parts * limit - _SHARED * above for above in newer]
 
 
-def cut_at(times: Sequence[int], window: Window) -> Cut | None:
+def split_point(times: Sequence[int], window: Window) -> SplitPoint | None:
     """Where a page of close times, newest first, can divide its window; None where it cannot.
 
     The best cut lies where two neighbours are at least 2 ms apart: no segment then stands on the cut itself, and the
@@ -129,7 +129,7 @@ def cut_at(times: Sequence[int], window: Window) -> Cut | None:
     """
     for row in range(1, len(times)):
         if times[row - 1] - times[row] >= 2 and window.start < times[row] + 1 < window.end:
-            return Cut(times[row] + 1, row)
+            return SplitPoint(times[row] + 1, row)
     if times and window.start < times[-1] < window.end:
-        return Cut(times[-1], len(times))
+        return SplitPoint(times[-1], len(times))
     return None

@@ -12,13 +12,13 @@ from segment_fetch.errors import TransientError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
-from segment_fetch.windows.live import MovingPass
-from segment_fetch.windows.settled import StillPass
+from segment_fetch.windows.live import LivePass
+from segment_fetch.windows.settled import SettledPass
 from segment_fetch.windows.strategy import Failed, Pass, Proven
-from segment_fetch.windows.ties import Ask
+from segment_fetch.windows.ties import Fetch
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
-from segment_fetch.wire.raw_rows import Lines, keys_of, times_of
+from segment_fetch.wire.raw_rows import RawRows, keys_of, times_of
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
 
@@ -67,14 +67,14 @@ def checked_view(
     rows = answer.page.segments
     count = None if prefix else answer.page.pagination.count
     times = times_of(rows)
-    falling = rows.falling if isinstance(rows, Lines) else coverage.falls(times)
+    falling = rows.falling if isinstance(rows, RawRows) else coverage.falls(times)
     view = coverage.PageView(window.end, offset, count, keys_of(rows), times, falling)
     if fault := coverage.check_page(view, start=window.start, limit=limit):
         raise TransientError(fault, status=200)
     return view
 
 
-class WindowReading(Generic[Part]):
+class WindowReader(Generic[Part]):
     """Reads one window until its pages prove it, or cannot.
 
     A settled window is read as one that does not change; if it does, or if it is not settled yet, as one that moves;
@@ -104,16 +104,16 @@ class WindowReading(Generic[Part]):
         self._rows = self._pages = self._passes = 0
         self._began = 0
         self._pass: Pass[Part] | None = None
-        self._todo: deque[Ask] = deque()
-        self._wanted: set[Ask] = set()
+        self._todo: deque[Fetch] = deque()
+        self._wanted: set[Fetch] = set()
         if newest is None:
-            self._ask([Ask(window)])
+            self._ask([Fetch(window)])
         else:
             self.requests = 1
-            self._hold(Ask(window), newest, prefix=True)
+            self._hold(Fetch(window), newest, prefix=True)
             self.advance()
 
-    def _ask(self, asks: Iterable[Ask]) -> None:
+    def _ask(self, asks: Iterable[Fetch]) -> None:
         self._todo.extend(asks)
         self._wanted.update(self._todo)
 
@@ -142,7 +142,7 @@ class WindowReading(Generic[Part]):
         if futile is not None:
             self._start_over(futile)
 
-    def _hold(self, ask: Ask, answer: PageAnswer, *, prefix: bool = False) -> str | None:
+    def _hold(self, ask: Fetch, answer: PageAnswer, *, prefix: bool = False) -> str | None:
         view = checked_view(answer, ask.window, ask.offset, self.limit, prefix=prefix)
         if self._pass is None:
             self._began = answer.at_ms
@@ -166,8 +166,8 @@ class WindowReading(Generic[Part]):
     def _first_pass(self) -> Pass[Part]:
         self._passes += 1
         if self._settled and self._passes == 1:
-            return StillPass(self.window, self.limit, self._encode)
-        return MovingPass(self.window, self.limit, self._encode, joins=self._passes <= 1 + self._settled)
+            return SettledPass(self.window, self.limit, self._encode)
+        return LivePass(self.window, self.limit, self._encode, joins=self._passes <= 1 + self._settled)
 
     def _start_over(self, reason: str) -> None:
         """Reads the window again, in another way. What is still in flight is no longer of use."""
@@ -177,7 +177,7 @@ class WindowReading(Generic[Part]):
         self._wanted.clear()
         self._pass = None
         self._pages = self._rows = 0
-        self._ask([Ask(self.window)])
+        self._ask([Fetch(self.window)])
 
     def advance(self) -> WindowRead[Part] | None:
         """What follows from the pages that came: the window at its end, or None while there is more to ask."""

@@ -10,9 +10,9 @@ from itertools import pairwise
 from segment_fetch.errors import TransientError
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
-from segment_fetch.windows.merge import Joiner, Piece, piece_of, since
+from segment_fetch.windows.merge import OrderedPage, PartJoiner, ordered_page, since
 from segment_fetch.windows.strategy import Failed, Pass, Proven
-from segment_fetch.windows.ties import Ask, InstantPass, Instants
+from segment_fetch.windows.ties import Fetch, TieReader, Ties
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.raw_rows import distinct, key_of
 
@@ -57,7 +57,7 @@ def _goes_on(oldest: tuple[int, ...], times: Sequence[int]) -> bool:
     return not oldest or (tuple(times[:1]) == oldest and tuple(times[1:2]) != oldest)
 
 
-class StillPass(Pass[Part]):
+class SettledPass(Pass[Part]):
     """Pages end to end. Where equal close times meet at a page boundary and the count does not come out, the server
     may have ordered them differently in the two answers; those instants are then read by themselves.
     """
@@ -67,16 +67,16 @@ class StillPass(Pass[Part]):
         self._limit = limit
         self._encode = encode
         self._pages: list[_Digest] = []
-        self._pieces: dict[int, Piece[Part]] = {}
-        self._joiner = Joiner(encode)
+        self._pieces: dict[int, OrderedPage[Part]] = {}
+        self._joiner = PartJoiner(encode)
         self._behind: deque[int] = deque()
         self._foreign: set[Hashable] = set()
         self._count: int | None = None
         self._doubted: set[int] = set()
-        self._instants = Instants()
+        self._ties = Ties()
         self._asked = self._mended = False
 
-    def take(self, ask: Ask, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
+    def take(self, ask: Fetch, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
         if ask.instant is not None:
             ask.instant.take(view, rows)
             return None
@@ -90,7 +90,7 @@ class StillPass(Pass[Part]):
         newer = since(view.times, self._window.end)  # which are the next window's own
         self._foreign.update(view.ids[:newer])
         at = _PREFIX if view.count is None else view.offset
-        self._pieces[at] = piece_of(rows[newer:], view.times[newer:], self._encode)
+        self._pieces[at] = ordered_page(rows[newer:], view.times[newer:], self._encode)
         self._pages.append(_Digest(view))
         return None
 
@@ -102,7 +102,7 @@ class StillPass(Pass[Part]):
             raise TransientError(change, status=200)
         return change
 
-    def advance(self) -> list[Ask] | Proven[Part] | Failed:
+    def advance(self) -> list[Fetch] | Proven[Part] | Failed:
         if not self._asked:
             self._asked = self._count is not None
             reached = max(page.offset + page.rows for page in self._pages)
@@ -110,7 +110,7 @@ class StillPass(Pass[Part]):
             if self._asked:
                 self._behind.extend(offsets)
             if offsets:
-                return [Ask(self._window, at) for at in offsets]
+                return [Fetch(self._window, at) for at in offsets]
         unique = coverage.count_proof([page.view() for page in self._pages], distinct)
         return self._mend() if unique is None else self._proven(unique)
 
@@ -128,16 +128,16 @@ class StillPass(Pass[Part]):
             del self._pieces[self._behind.popleft()]
         return parts
 
-    def _mend(self) -> list[Ask] | Proven[Part] | Failed:
+    def _mend(self) -> list[Fetch] | Proven[Part] | Failed:
         if not self._mended:
             self._mended = True
             if tied := self._cut_ties():
-                return [self._instants.add(InstantPass(at, at + 1, self._limit, still=True)) for at in tied]
-        step = self._instants.advance()
+                return [self._ties.add(TieReader(at, at + 1, self._limit, still=True)) for at in tied]
+        step = self._ties.advance()
         if isinstance(step, list) and step:
             return step
         ids = {key for page in self._pages for key in page.view().ids}
-        for instant in self._instants.all.values():
+        for instant in self._ties.all.values():
             keys = set(map(key_of, instant.rows))
             ids |= keys
             if instant.at >= self._window.end:
@@ -155,7 +155,7 @@ class StillPass(Pass[Part]):
         return sorted({at for (at, _), times in rows.items() if times > 1})
 
     def _proven(self, unique: int) -> Proven[Part] | Failed:
-        more = {at: instant.rows for at, instant in self._instants.all.items()}
+        more = {at: instant.rows for at, instant in self._ties.all.items()}
         pieces = (self._pieces[offset] for offset in sorted(self._pieces, reverse=True))
         parts = [part for piece in pieces for part in self._joiner.add(piece, more)]
         parts += self._joiner.end(more)

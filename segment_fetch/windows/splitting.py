@@ -11,7 +11,7 @@ from msgspec import Struct, json, structs
 
 from segment_fetch.query import Window
 from segment_fetch.windows.merge import since
-from segment_fetch.windows.planning import cut_at, cut_ranks
+from segment_fetch.windows.planning import split_offsets, split_point
 from segment_fetch.windows.reader import checked_view
 from segment_fetch.wire.models import ExtendedPage, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest, decode_page
@@ -22,7 +22,7 @@ _MOST_UNPACKED = 32
 """Pages that are kept as they are, some 8 MB: packing one takes longer than all else that is done with it."""
 
 
-class Splitting:
+class Splitter:
     """A window with too many segments. Pages deep in it show where to divide it, and begin the windows below; without
     `pages` they only show it, and are not kept.
     """
@@ -32,9 +32,9 @@ class Splitting:
         self.limit = limit
         self.requests = 1
         self._count = first.page.pagination.count
-        self._ranks = cut_ranks(self._count, bound, limit)
-        loosely = Packed.loosely if len(self._ranks) <= _MOST_UNPACKED else Packed.of
-        self._keep = loosely if pages else Packed.times_alone
+        self._ranks = split_offsets(self._count, bound, limit)
+        loosely = StoredPage.loosely if len(self._ranks) <= _MOST_UNPACKED else StoredPage.of
+        self._keep = loosely if pages else StoredPage.times_alone
         self._answers = {0: self._keep(first)}
         self._todo = deque(self._ranks)
         self._wanted = set(self._ranks)
@@ -64,21 +64,21 @@ class Splitting:
         self._answers[request.offset] = self._keep(answer)
         self._wanted.discard(request.offset)
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self) -> list[SubWindow]:
         """The windows, oldest first."""
-        pieces: list[Piece] = []
+        pieces: list[SubWindow] = []
         end, rank, newest, first = self.window.end, 0, self._answers[0], 0
         for offset in sorted(self._answers)[1:]:
             answer = self._answers[offset]
-            cut = cut_at(answer.times, Window(self.window.start, end))
+            cut = split_point(answer.times, Window(self.window.start, end))
             if cut is not None:
-                pieces.append(Piece(Window(cut.instant, end), newest, first, offset + cut.row - rank))
+                pieces.append(SubWindow(Window(cut.instant, end), newest, first, offset + cut.row - rank))
                 end, rank, newest, first = cut.instant, offset + cut.row, answer, cut.row
-        pieces.append(Piece(Window(self.window.start, end), newest, first, self._count - rank))
+        pieces.append(SubWindow(Window(self.window.start, end), newest, first, self._count - rank))
         return pieces[::-1]
 
 
-class Division(Splitting):
+class IncrementalSplitter(Splitter):
     """Gives each part as soon as the page between it and the next newer part is there, and those of all older ones.
 
     `parts` are the windows given so far, oldest first and without gap; `rest` is what lies above them.
@@ -93,7 +93,7 @@ class Division(Splitting):
         """What no part that was given covers."""
         return Window(self.parts[-1].end if self.parts else self.window.start, self.window.end)
 
-    def ready(self) -> list[Piece]:
+    def ready(self) -> list[SubWindow]:
         """The parts that have become known, oldest first, each once: all that are left as soon as it is complete.
 
         A page that came since may have put a cut elsewhere, if segments came or went; what is given stays.
@@ -111,7 +111,7 @@ class Division(Splitting):
         return ready
 
 
-class Packed(Struct, frozen=True):
+class StoredPage(Struct, frozen=True):
     """A page that waits. Where hundreds do, in a tenth of its memory, but for one with new fields."""
 
     times: Sequence[int]
@@ -119,7 +119,7 @@ class Packed(Struct, frozen=True):
     at_ms: int
 
     @classmethod
-    def of(cls, answer: PageAnswer) -> Packed:
+    def of(cls, answer: PageAnswer) -> StoredPage:
         """The page, packed."""
         page = answer.page
         if isinstance(page, ExtendedPage):
@@ -128,12 +128,12 @@ class Packed(Struct, frozen=True):
         return cls(times_of(page.segments), zlib.compress(json.encode(plain), _QUICKLY), answer.at_ms)
 
     @classmethod
-    def loosely(cls, answer: PageAnswer) -> Packed:
+    def loosely(cls, answer: PageAnswer) -> StoredPage:
         """The page as it is."""
         return cls(times_of(answer.page.segments), answer.page, answer.at_ms)
 
     @classmethod
-    def times_alone(cls, answer: PageAnswer) -> Packed:
+    def times_alone(cls, answer: PageAnswer) -> StoredPage:
         """The close times of a page that nobody will ask for."""
         return cls(times_of(answer.page.segments), b"", answer.at_ms)
 
@@ -143,11 +143,11 @@ class Packed(Struct, frozen=True):
         return PageAnswer(page, self.at_ms)
 
 
-class Piece(Struct, frozen=True):
+class SubWindow(Struct, frozen=True):
     """A part of a divided window, and about how many segments it holds; a page whose rows from `first` on begin it."""
 
     window: Window
-    page: Packed
+    page: StoredPage
     first: int
     count: int
 

@@ -1,7 +1,7 @@
 """Two ways to read a window to its proof. No I/O: pages in, questions out.
 
-* `StillPass` (in `still`), for a window in which nothing should change any more.
-* `MovingPass` (in `moving`), for a window that may change while it is read.
+* `SettledPass` (in `still`), for a window in which nothing should change any more.
+* `LivePass` (in `moving`), for a window that may change while it is read.
 
 A pass is driven by its `asks`: whoever drives it sends each, hands every page to `take`, and, when none is left, calls
 `advance`, which gives further asks, or says that the pass is at its end.
@@ -16,7 +16,7 @@ from typing import Generic
 from msgspec import Struct
 
 from segment_fetch.windows import coverage
-from segment_fetch.windows.ties import Ask
+from segment_fetch.windows.ties import Fetch
 from segment_fetch.wire.models import Part, Segment
 
 
@@ -38,7 +38,7 @@ class Pass(ABC, Generic[Part]):
     """One way of reading a window."""
 
     @abstractmethod
-    def take(self, ask: Ask, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
+    def take(self, ask: Fetch, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
         """Holds a checked page. Says why the pass has become futile, if it has."""
 
     def ready(self) -> list[Part]:
@@ -46,5 +46,5 @@ class Pass(ABC, Generic[Part]):
         return []
 
     @abstractmethod
-    def advance(self) -> list[Ask] | Proven[Part] | Failed:
+    def advance(self) -> list[Fetch] | Proven[Part] | Failed:
         """What next, now that every page asked for is there."""

@@ -1,4 +1,4 @@
-/* The quick road for a page of segments: its rows as the very bytes in which they came.
+/* The fast path for a page of segments: its rows as the very bytes in which they came.
  *
  * `scan` takes only rows of the plainest form: compact, the known fields in the order of the wire, no field twice, texts
  * without escapes, whole numbers of at most 18 digits as JSON writes them. Such a row is its own JSON Line: decoding and
@@ -6,7 +6,7 @@
  * What is around the rows is not looked at here.
  *
  * No byte is read beyond the buffer, and none is written but into memory of this file's own; tests hold it against the
- * decoder of the slow road, with random damage.
+ * decoder of the fallback, with random damage.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000

@@ -18,11 +18,11 @@ from segment_fetch.wire.models import (
     SegmentPage,
     Timeframe,
 )
-from segment_fetch.wire.raw_rows import quick_page
+from segment_fetch.wire.raw_rows import scan_page
 
 
 class PageRequest(Struct, frozen=True):
-    """A page that a feed wants. `reading` and `mark` are the feed's own, for what it belongs to."""
+    """A page that a source wants. `reading` and `mark` are the source's own, for what it belongs to."""
 
     window: Window
     offset: int
@@ -38,7 +38,7 @@ class PageAnswer(Struct, frozen=True):
     at_ms: int
 
 
-class Feed(Protocol):
+class PageSource(Protocol):
     """Says what to ask next and takes the answers. Called from one event loop only; never waits."""
 
     def next(self) -> PageRequest | None:
@@ -73,8 +73,8 @@ _loose = msgspec.json.Decoder(_LoosePage)
 
 
 def read_page(body: bytes | memoryview) -> SegmentPage:
-    """The page in a 200 answer, by the quick road where it can be taken. Raises as `decode_page`."""
-    return quick_page(body) or decode_page(body)
+    """The page in a 200 answer, by the fast path where it can be taken. Raises as `decode_page`."""
+    return scan_page(body) or decode_page(body)
 
 
 def decode_page(body: bytes | memoryview) -> SegmentPage:
@@ -99,7 +99,7 @@ def _decode(body: bytes | memoryview) -> SegmentPage:
 
 
 def _decode_unusual(body: bytes | memoryview) -> SegmentPage:
-    """The slow road: a page with new fields, or a wrong one; only a page that fails strictly takes it."""
+    """The fallback: a page with new fields, or a wrong one; only a page that fails strictly takes it."""
     try:
         loose = _loose.decode(body)
     except msgspec.ValidationError as error:

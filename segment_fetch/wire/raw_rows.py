@@ -1,9 +1,9 @@
-"""The quick road: rows of a page that are JSON Lines already, kept as the bytes they came in. No I/O.
+"""The fast path: rows of a page that are JSON Lines already, kept as the bytes they came in. No I/O.
 
 Most pages need no decoding. Where every row is compact JSON, has none but the fields of `Segment`, in the order of the
 wire and with the right types, decoding it and encoding it again gives the same bytes. A compiled scanner, `_scanner.c`,
 shows that for a whole page, and finds what a proof needs: close times, and ids as hashes. What it cannot show, a new
-field say, takes the slow road through msgspec, which gives the same segments and the same lines. So does every page
+field say, takes the fallback through msgspec, which gives the same segments and the same lines. So does every page
 where the scanner is not there, as no compiler was when the package was installed.
 """
 
@@ -75,8 +75,8 @@ def key_of(segment_id: str) -> int:
     return _scanner.key(segment_id.encode("utf-8", "surrogatepass"))
 
 
-def quick_page(body: bytes | memoryview) -> SegmentPage | None:
-    """The page in a 200 answer, its segments as `Lines`; None where the slow road has to be taken."""
+def scan_page(body: bytes | memoryview) -> SegmentPage | None:
+    """The page in a 200 answer, its segments as `RawRows`; None where the fallback has to be taken."""
     head = bytes(body[:_FARTHEST_HEAD]).find(_HEAD) + len(_HEAD)
     found = _scanner.scan(body, head) if head >= len(_HEAD) else None
     if found is None:
@@ -85,7 +85,7 @@ def quick_page(body: bytes | memoryview) -> SegmentPage | None:
     if (page := _page_around(bytes(body[:head]) + bytes(body[end:]))) is None:
         return None
     columns = _Columns(text, memoryview(starts).cast("I"), memoryview(times).cast("q"), memoryview(keys).cast("q"))
-    return SegmentPage(Lines(columns, falling, 0, len(columns.times)), page.pagination, page.timeframe)
+    return SegmentPage(RawRows(columns, falling, 0, len(columns.times)), page.pagination, page.timeframe)
 
 
 def _page_around(rest: bytes) -> SegmentPage | None:
@@ -109,22 +109,22 @@ def decode_lines(lines: bytes | memoryview) -> list[Segment]:
 
 def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
     """The rows as a sequence that costs nothing to look at again."""
-    return list(rows) if isinstance(rows, Lines) else rows
+    return list(rows) if isinstance(rows, RawRows) else rows
 
 
 def keys_of(rows: Sequence[Segment]) -> Column:
     """The key of each row's id."""
-    return rows.keys if isinstance(rows, Lines) else array("q", [key_of(row.segmentId) for row in rows])
+    return rows.keys if isinstance(rows, RawRows) else array("q", [key_of(row.segmentId) for row in rows])
 
 
 def ids_of(rows: Sequence[Segment]) -> list[str]:
     """The segmentId of each row."""
-    return rows.ids if isinstance(rows, Lines) else [row.segmentId for row in rows]
+    return rows.ids if isinstance(rows, RawRows) else [row.segmentId for row in rows]
 
 
 def times_of(rows: Sequence[Segment]) -> Sequence[int]:
     """The close time of each row, epoch milliseconds."""
-    return rows.times if isinstance(rows, Lines) else [row.endTimeL for row in rows]
+    return rows.times if isinstance(rows, RawRows) else [row.endTimeL for row in rows]
 
 
 def distinct(columns: list[Column]) -> int:
@@ -141,7 +141,7 @@ class _Columns(NamedTuple):
     keys: memoryview[int]
 
 
-class Lines(Sequence[Segment]):
+class RawRows(Sequence[Segment]):
     """Segments as JSON Lines, decoded when asked for: newest first as a page has them, or, reversed, as written."""
 
     __slots__ = ("_columns", "_first", "_last", "falling", "newest_first")
@@ -190,8 +190,8 @@ class Lines(Sequence[Segment]):
     @overload
     def __getitem__(self, at: int) -> Segment: ...
     @overload
-    def __getitem__(self, at: slice) -> Lines: ...
-    def __getitem__(self, at: int | slice) -> Segment | Lines:
+    def __getitem__(self, at: slice) -> RawRows: ...
+    def __getitem__(self, at: int | slice) -> Segment | RawRows:
         rows = range(self._first, self._last)
         asked = (rows if self.newest_first else rows[::-1])[at]
         if isinstance(asked, range):
@@ -199,9 +199,9 @@ class Lines(Sequence[Segment]):
         (segment,) = self._part(range(asked, asked + 1))
         return segment
 
-    def _part(self, rows: range) -> Lines:
+    def _part(self, rows: range) -> RawRows:
         if abs(rows.step) != 1:
             raise ValueError("lines can be sliced in steps of 1 and -1 alone")
         newest_first = rows.step > 0
         first, last = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
-        return Lines(self._columns, self.falling, first, last, newest_first=newest_first)
+        return RawRows(self._columns, self.falling, first, last, newest_first=newest_first)

@@ -28,7 +28,7 @@ from segment_fetch.windows.merge import in_order
 from segment_fetch.windows.reader import checked_view
 from segment_fetch.wire.models import SegmentPage
 from segment_fetch.wire.pages import PageAnswer, decode_page, read_page
-from segment_fetch.wire.raw_rows import Lines
+from segment_fetch.wire.raw_rows import RawRows
 
 CORPUS = Path(__file__).parent.parent / "data" / "corpus"
 WINDOW = Window(1_652_389_200_000, 1_652_396_400_000)
@@ -170,7 +170,7 @@ def objection(page: SegmentPage, body: bytes) -> str | None:
         return f"not a page: {error!r}"
     if type(count) is not int or len(rows) != min(500, count):
         return f"{len(rows)} rows by a count of {count!r}"
-    if isinstance(page.segments, Lines):
+    if isinstance(page.segments, RawRows):
         rows.sort(key=lambda row: (row["endTimeL"], row["segmentId"]), reverse=True)
         if fault := _other_road(page.segments, body):
             return fault
@@ -183,8 +183,8 @@ def objection(page: SegmentPage, body: bytes) -> str | None:
     return None
 
 
-def _other_road(lines: Lines, body: bytes) -> str | None:
-    """How the quick road's lines, and what it says of them, differ from what comes of decoding the page."""
+def _other_road(lines: RawRows, body: bytes) -> str | None:
+    """How the fast path's lines, and what it says of them, differ from what comes of decoding the page."""
     segments = in_order(decode_page(body).segments[::-1])
     if bytes(lines.text) != JsonLines().encode(segments):
         return f"{bytes(lines.text)!r} are not its lines"
@@ -217,7 +217,7 @@ def run(answers: int, seed: int, keep: Callable[[bytes], None]) -> tuple[Counter
         except Exception as error:  # noqa: BLE001 - any other error is what this looks for
             page, fault = None, f"{error!r}"
         seen["accepted" if page is not None else "refused"] += 1
-        seen["quick"] += page is not None and isinstance(page.segments, Lines)
+        seen["quick"] += page is not None and isinstance(page.segments, RawRows)
         if fault is not None:
             wrong.append(f"{fault} for {status} {headers} {body!r}")
             keep(body)
@@ -239,7 +239,7 @@ def main() -> int:
     seen, wrong = run(options.answers, seed, keep)
     for line in wrong[:20]:
         print(line)
-    accepted = f"{seen['accepted']} accepted, of them {seen['quick']} on the quick road"
+    accepted = f"{seen['accepted']} accepted, of them {seen['quick']} on the fast path"
     refused = f"{seen['refused']} refused, {len(wrong)} wrong"
     print(f"seed {seed}: {accepted}, {refused}; {time.monotonic() - started:.0f} s")
     return 1 if wrong else 0

@@ -36,7 +36,7 @@ STEADY = RetryPolicy(jitter=0.0)
 
 
 class Pages:
-    """A feed of pages that do not depend on each other."""
+    """A source of pages that do not depend on each other."""
 
     def __init__(self, offsets: Sequence[int], window: Window = ANY_WINDOW) -> None:
         self.todo = deque(offsets)
@@ -102,7 +102,7 @@ def _gate(rate: float | None) -> Gate:
 @asynccontextmanager
 async def pool(
     url: str,
-    feed: Pages,
+    source: Pages,
     *,
     connections: int = 4,
     retry: RetryPolicy = STEADY,
@@ -112,7 +112,7 @@ async def pool(
     gate, told, clock = _gate(rate), Told(), asyncio.get_running_loop().time
     async with opened(url, gate=gate, connections=connections, retry=retry, **options) as api:
         run = WorkerPool(
-            api, gate, feed, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock
+            api, gate, source, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock
         )
         yield run, told
 
@@ -120,17 +120,20 @@ async def pool(
 @pytest.mark.parametrize("connections", [1, 4, 16])
 @without_waiting
 async def test_all_connections_are_busy_and_no_more(connections: int) -> None:
-    feed = Pages(range(0, 400, 5))
-    async with simulator(latency_ms=100) as server, pool(server.base_url, feed, connections=connections) as (run, told):
+    source = Pages(range(0, 400, 5))
+    async with (
+        simulator(latency_ms=100) as server,
+        pool(server.base_url, source, connections=connections) as (run, told),
+    ):
         await run.run()
         assert server.stats.most_in_flight == connections
         assert server.stats.requests == run.counts.requests == 80
-    assert feed.came == Counter(range(0, 400, 5))
+    assert source.came == Counter(range(0, 400, 5))
     assert told.now == pytest.approx(80 / connections * 0.1, rel=0.05)
 
 
 @without_waiting
-async def test_a_feed_that_is_finished_sends_nothing() -> None:
+async def test_a_source_that_is_finished_sends_nothing() -> None:
     async with simulator() as server, pool(server.base_url, Pages([])) as (run, _):
         await run.run()
         assert server.stats.requests == 0
@@ -138,17 +141,17 @@ async def test_a_feed_that_is_finished_sends_nothing() -> None:
 
 @without_waiting
 async def test_idle_workers_go_on_when_they_are_woken() -> None:
-    feed = Pages([0])
-    feed.open.add(10)
-    async with simulator() as server, pool(server.base_url, feed) as (run, _):
+    source = Pages([0])
+    source.open.add(10)
+    async with simulator() as server, pool(server.base_url, source) as (run, _):
         running = asyncio.create_task(run.run())
         await asyncio.sleep(5)
-        assert feed.came == Counter([0])
+        assert source.came == Counter([0])
         assert not running.done()
-        feed.todo.append(10)
+        source.todo.append(10)
         run.wake()
         await running
-    assert feed.came == Counter([0, 10])
+    assert source.came == Counter([0, 10])
 
 
 @pytest.mark.parametrize(
@@ -157,8 +160,8 @@ async def test_idle_workers_go_on_when_they_are_woken() -> None:
 )
 @without_waiting
 async def test_a_page_that_failed_is_asked_for_again_after_its_delays(fault: Fault, delays: list[float]) -> None:
-    feed = Pages([0])
-    async with simulator() as server, pool(server.base_url, feed) as (run, told):
+    source = Pages([0])
+    async with simulator() as server, pool(server.base_url, source) as (run, told):
         server.fail_next(fault, 3)
         await run.run()
         arrivals = [record.at - NOW for record in server.stats.log]
@@ -166,24 +169,24 @@ async def test_a_page_that_failed_is_asked_for_again_after_its_delays(fault: Fau
     assert [event.offset for event in told.of(Retrying)] == [0, 0, 0]
     waited = [later - earlier for earlier, later in pairwise(arrivals)]
     assert waited == [pytest.approx(delay, abs=0.1) for delay in delays]
-    assert feed.came == Counter([0])
+    assert source.came == Counter([0])
     assert (run.counts.requests, run.counts.retries) == (4, 3)
 
 
 @without_waiting
-async def test_a_page_that_the_feed_finds_faulty_is_asked_for_again() -> None:
-    feed, faulty = Pages([0]), [TransientError("too short", status=200)]
-    feed.refuse = lambda _: faulty.pop() if faulty else None
-    async with simulator() as server, pool(server.base_url, feed) as (run, told):
+async def test_a_page_that_the_source_finds_faulty_is_asked_for_again() -> None:
+    source, faulty = Pages([0]), [TransientError("too short", status=200)]
+    source.refuse = lambda _: faulty.pop() if faulty else None
+    async with simulator() as server, pool(server.base_url, source) as (run, told):
         await run.run()
     assert [(event.delay, event.reason) for event in told.of(Retrying)] == [(0.5, "too short")]
-    assert feed.came == Counter([0])
+    assert source.came == Counter([0])
 
 
 @without_waiting
 async def test_a_delayed_page_does_not_keep_its_worker() -> None:
-    feed = Pages(range(0, 400, 10))
-    async with simulator(latency_ms=10) as server, pool(server.base_url, feed, connections=1) as (run, told):
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=10) as server, pool(server.base_url, source, connections=1) as (run, told):
         server.fail_next(Fault.ERROR_503, 1)
         await run.run()
         order = [record.query.offset for record in server.stats.log if record.query]
@@ -193,77 +196,77 @@ async def test_a_delayed_page_does_not_keep_its_worker() -> None:
 
 @without_waiting
 async def test_a_delayed_page_that_is_no_longer_wanted_is_dropped() -> None:
-    feed = Pages([0, 10])
-    async with simulator() as server, pool(server.base_url, feed, connections=1) as (run, _):
+    source = Pages([0, 10])
+    async with simulator() as server, pool(server.base_url, source, connections=1) as (run, _):
         server.fail_next(Fault.ERROR_503, 1)
         running = asyncio.create_task(run.run())
         await asyncio.sleep(1)
-        feed.unwanted.add(0)
+        source.unwanted.add(0)
         run.wake()
         await running
         assert server.stats.requests == 2
-    assert feed.came == Counter([10])
+    assert source.came == Counter([10])
 
 
 @without_waiting
 async def test_where_nothing_ever_came_through_the_service_is_down() -> None:
-    feed = Pages([0, 10, 20])
-    async with simulator(faults=Faults(error_503=1.0)) as server, pool(server.base_url, feed) as (run, told):
+    source = Pages([0, 10, 20])
+    async with simulator(faults=Faults(error_503=1.0)) as server, pool(server.base_url, source) as (run, told):
         with pytest.raises(ServiceError, match=r"failed with 503.*, 4 times \(window .*, offset 0\)") as caught:
             await run.run()
         assert caught.value.status == 503
         assert caught.value.window == ANY_WINDOW
     assert told.now == pytest.approx(30.0, abs=1.0)
-    assert feed.lost == {}
+    assert source.lost == {}
 
 
 @without_waiting
-async def test_a_page_that_cannot_be_had_while_others_come_is_told_to_the_feed() -> None:
-    feed = Pages(range(0, 400, 10))
-    feed.refuse = lambda offset: TransientError("always faulty", status=200) if offset == 50 else None
-    async with simulator() as server, pool(server.base_url, feed, rate=0.2) as (run, told):
+async def test_a_page_that_cannot_be_had_while_others_come_is_told_to_the_source() -> None:
+    source = Pages(range(0, 400, 10))
+    source.refuse = lambda offset: TransientError("always faulty", status=200) if offset == 50 else None
+    async with simulator() as server, pool(server.base_url, source, rate=0.2) as (run, told):
         await run.run()
         assert server.stats.requests == run.counts.requests
-    assert set(feed.came) == set(range(0, 400, 10)) - {50}
-    assert list(feed.lost) == [50]
-    assert isinstance(feed.lost[50], ServiceError)
-    assert feed.lost[50].offset == 50
-    assert "always faulty" in str(feed.lost[50])
+    assert set(source.came) == set(range(0, 400, 10)) - {50}
+    assert list(source.lost) == [50]
+    assert isinstance(source.lost[50], ServiceError)
+    assert source.lost[50].offset == 50
+    assert "always faulty" in str(source.lost[50])
     assert {event.offset for event in told.of(Retrying)} == {50}
 
 
 @without_waiting
 async def test_an_outage_in_the_middle_is_waited_out() -> None:
-    feed = Pages(range(0, 400, 10))
-    async with simulator(latency_ms=100) as server, pool(server.base_url, feed) as (run, told):
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=100) as server, pool(server.base_url, source) as (run, told):
         loop = asyncio.get_running_loop()
         loop.call_later(0.45, setattr, server, "faults", Faults(error_503=1.0))
         loop.call_later(400.0, setattr, server, "faults", Faults())
         await run.run()
         assert server.stats.requests < 120
-    assert feed.came == Counter(range(0, 400, 10))
-    assert feed.lost == {}
+    assert source.came == Counter(range(0, 400, 10))
+    assert source.lost == {}
     assert told.of(ServiceDown)
     assert [event.seconds for event in told.of(ServiceBack)] == [pytest.approx(405, abs=20)]
 
 
 @without_waiting
 async def test_an_outage_that_does_not_end_ends_the_run() -> None:
-    feed = Pages(range(0, 400, 10))
-    async with simulator(latency_ms=100) as server, pool(server.base_url, feed) as (run, told):
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=100) as server, pool(server.base_url, source) as (run, told):
         asyncio.get_running_loop().call_later(0.45, setattr, server, "faults", Faults(error_503=1.0))
         with pytest.raises(ServiceError, match="failed with 503"):
             await run.run()
     assert told.now == pytest.approx(STEADY.patience, abs=60)
-    assert feed.lost == {}
+    assert source.lost == {}
 
 
 @pytest.mark.parametrize(("fault", "pause"), [(Fault.TOO_MANY, 7.0), (Fault.TOO_MANY_SILENT, 1.0)])
 @without_waiting
 async def test_a_429_pauses_all_requests_and_is_no_failure_of_the_page(fault: Fault, pause: float) -> None:
-    feed = Pages(range(0, 400, 10))
+    source = Pages(range(0, 400, 10))
     async with simulator(faults=Faults(retry_after_s=7), latency_ms=50) as server:
-        async with pool(server.base_url, feed) as (run, told):
+        async with pool(server.base_url, source) as (run, told):
             server.fail_next(fault, 1)
             await run.run()
         arrivals = sorted(record.at - NOW for record in server.stats.log)
@@ -271,27 +274,27 @@ async def test_a_429_pauses_all_requests_and_is_no_failure_of_the_page(fault: Fa
     assert [event.seconds for event in told.of(Paused)] == [pause]
     assert not [at for at in arrivals if refused + 0.1 < at < refused + pause - 0.1]
     assert [at for at in arrivals if at > refused + pause - 0.1]
-    assert feed.came == Counter(range(0, 400, 10))
+    assert source.came == Counter(range(0, 400, 10))
     assert run.counts.throttled == 1
     assert told.of(Retrying) == []
 
 
 @without_waiting
 async def test_a_limited_service_is_read_to_the_end() -> None:
-    feed = Pages(range(0, 400, 5))
+    source = Pages(range(0, 400, 5))
     limits = [RateLimit(rate=10.0, burst=2), AtOnce(requests=3, retry_after="none")]
-    async with simulator(limit=limits, latency_ms=50) as server, pool(server.base_url, feed) as (run, _):
+    async with simulator(limit=limits, latency_ms=50) as server, pool(server.base_url, source) as (run, _):
         await run.run()
         assert server.stats.limited == run.counts.throttled > 0
-    assert feed.came == Counter(range(0, 400, 5))
-    assert feed.lost == {}
+    assert source.came == Counter(range(0, 400, 5))
+    assert source.lost == {}
 
 
 @without_waiting
 async def test_a_rate_below_the_limit_is_never_refused() -> None:
-    feed = Pages(range(0, 400, 5))
+    source = Pages(range(0, 400, 5))
     async with simulator(limit=RateLimit(rate=10.5, burst=2), latency_ms=50) as server:
-        async with pool(server.base_url, feed, rate=10.0) as (run, told):
+        async with pool(server.base_url, source, rate=10.0) as (run, told):
             await run.run()
         assert server.stats.limited == 0
         assert server.stats.most_per_second <= 11
@@ -300,9 +303,9 @@ async def test_a_rate_below_the_limit_is_never_refused() -> None:
 
 @without_waiting
 async def test_a_429_that_comes_after_its_pause_is_counted_and_no_pause() -> None:
-    feed = Pages([0])
-    async with simulator() as server, pool(server.base_url, feed, rate=10.0) as (run, told):
-        run._throttled(Attempt(feed.next()), ThrottledError(None))
+    source = Pages([0])
+    async with simulator() as server, pool(server.base_url, source, rate=10.0) as (run, told):
+        run._throttled(Attempt(source.next()), ThrottledError(None))
         assert (run.counts.throttled, told.of(Paused)) == (1, [])
 
 
@@ -326,8 +329,8 @@ async def test_nothing_but_429_for_long_ends_the_run() -> None:
 async def test_what_another_try_would_not_mend_ends_the_run_at_once(
     options: dict[str, Any], window: Window, kind: type[SegmentFetchError]
 ) -> None:
-    feed = Pages(range(0, 400, 10), window)
-    async with simulator(latency_ms=50, **options) as server, pool(server.base_url, feed) as (run, _):
+    source = Pages(range(0, 400, 10), window)
+    async with simulator(latency_ms=50, **options) as server, pool(server.base_url, source) as (run, _):
         with pytest.raises(kind, match=r"\(window .*, offset \d+\)"):
             await run.run()
         assert server.stats.requests <= 4
@@ -335,26 +338,26 @@ async def test_what_another_try_would_not_mend_ends_the_run_at_once(
 
 
 @without_waiting
-async def test_a_page_of_another_schema_is_told_to_the_feed_with_its_place() -> None:
-    feed, body = Pages([500]), page_body(row(agentId="x"))
-    async with raw_server(lambda _: http(200, body)) as server, pool(server.url, feed) as (run, _):
+async def test_a_page_of_another_schema_is_told_to_the_source_with_its_place() -> None:
+    source, body = Pages([500]), page_body(row(agentId="x"))
+    async with raw_server(lambda _: http(200, body)) as server, pool(server.url, source) as (run, _):
         await run.run()
-    error = feed.lost[500]
+    error = source.lost[500]
     assert isinstance(error, SchemaError)
     assert error.path == "$.segments[0].agentId"
     assert str(error).endswith(f"(window {ANY_WINDOW}, offset 500)")
 
 
 @without_waiting
-async def test_an_error_of_the_feed_stops_all_workers() -> None:
-    feed = Pages(range(0, 400, 10))
+async def test_an_error_of_the_source_stops_all_workers() -> None:
+    source = Pages(range(0, 400, 10))
 
     def refuse(offset: int) -> None:
         if offset == 100:
-            raise LookupError("a bug of the feed")
+            raise LookupError("a bug of the source")
 
-    feed.refuse = refuse
-    async with simulator(latency_ms=50) as server, pool(server.base_url, feed) as (run, _):
+    source.refuse = refuse
+    async with simulator(latency_ms=50) as server, pool(server.base_url, source) as (run, _):
         with pytest.raises(LookupError):
             await run.run()
         assert len([task for task in asyncio.all_tasks() if "_work" in repr(task)]) == 0

@@ -4,7 +4,7 @@
 
 A *world* is a handful of rows with close times from 0 to 3, so that ties, rows on both bounds of the window and
 neighbouring milliseconds are the rule. It is read in earnest: the first page, the pages that its count calls for
-in every order, then every patch and every instant that `stitch` asks for, in every order too. Before each
+in every order, then every patch and every instant that `find_coverage` asks for, in every order too. Before each
 request, of all the things that can happen, up to two do: a row comes, at any close time, or any row goes. Besides,
 up to two times the order of ties turns around. The server's `to` is inclusive in half of the worlds.
 
@@ -23,12 +23,12 @@ from itertools import combinations_with_replacement, islice, product
 from typing import TYPE_CHECKING, NamedTuple
 
 from segment_fetch.windows import coverage
-from segment_fetch.windows.coverage import Instant, PageView, Proof
+from segment_fetch.windows.coverage import PageView, Proof, ProvenTie
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from segment_fetch.windows.coverage import Tie
+    from segment_fetch.windows.coverage import OversizedTie
 
 START, END = 0, 3
 EVENTS = 2  # rows that come or go during one reading
@@ -159,9 +159,9 @@ def read_window(world: World) -> list[str] | None:
     views = _planned(world)
     if setting.mode == "settled" and coverage.count_proof(views) is not None:
         return _ids(views)
-    pages: list[PageView | Instant] = list(views)
+    pages: list[PageView | ProvenTie] = list(views)
     for _ in range(ROUNDS):
-        outcome = coverage.stitch(pages, start=world.start, end=world.end, k=setting.k)
+        outcome = coverage.find_coverage(pages, start=world.start, end=world.end, k=setting.k)
         if isinstance(outcome, Proof):
             return [pages[kept.page].ids[row] for kept in outcome.chain for row in kept.rows]
         gaps, ties = list(outcome.gaps), list(outcome.ties)
@@ -198,21 +198,21 @@ def _prefix(world: World) -> PageView:
     return PageView(world.end, 0, rows if complete else None, page.ids[:rows], page.times[:rows])
 
 
-def _instant(world: World, tie: Tie) -> Instant | None:
+def _instant(world: World, tie: OversizedTie) -> ProvenTie | None:
     """The rows of one instant, by one answer or two passes; given up at once where these cannot prove it."""
     read = _pass(world, tie)
-    proven = coverage.instant_proof(read)
+    proven = coverage.tie_proof(read)
     if not proven and coverage.count_proof(read) is not None:
         earlier, read = read, _pass(world, tie)
-        proven = coverage.instant_proof(read, earlier)
-    return Instant(tie.at, _ids(read)) if proven else None
+        proven = coverage.tie_proof(read, earlier)
+    return ProvenTie(tie.at, _ids(read)) if proven else None
 
 
 def _ids(pages: list[PageView]) -> list[str]:
     return sorted({segment_id for page in pages for segment_id in page.ids})
 
 
-def _pass(world: World, tie: Tie) -> list[PageView]:
+def _pass(world: World, tie: OversizedTie) -> list[PageView]:
     first = world.page(tie.at, tie.to, 0)
     assert first.count is not None
     rest = coverage.offsets(first.count, world.setting.limit)[1:]

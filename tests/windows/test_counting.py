@@ -13,16 +13,16 @@ from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.windows.counting import Counting, ExactCounting, Survey
 from segment_fetch.windows.planning import windows
-from segment_fetch.wire.pages import Feed
+from segment_fetch.wire.pages import PageSource
 from tests.support import ANY_WINDOW, NO_WAITING, NOW, opened
 
 START, END = ANY_WINDOW.start, ANY_WINDOW.end
 HOUR = END - START
 
 
-async def run(server: Simulator, feed: Feed) -> None:
+async def run(server: Simulator, source: PageSource) -> None:
     async with opened(server.base_url) as api:
-        await WorkerPool(api, Gate(None), feed, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
+        await WorkerPool(api, Gate(None), source, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
 
 
 BOUNDARIES = [START, START + HOUR // 4, START + HOUR // 2, START + 3 * HOUR // 4, END]

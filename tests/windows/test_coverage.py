@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from segment_fetch.windows.coverage import (
-    Broken,
     Gap,
-    Instant,
-    Kept,
+    KeptRows,
+    OversizedTie,
     PageView,
     Proof,
-    Tie,
+    ProvenTie,
+    Uncovered,
     check_page,
     count_proof,
-    instant_proof,
+    find_coverage,
     largest_tie,
     offsets,
     overlap,
-    stitch,
+    tie_proof,
 )
 
 START, END = 0, 20
@@ -29,19 +29,19 @@ def page(rows: str, count: int | None, offset: int = 0, to: int = END) -> PageVi
     return PageView(to, offset, count, ids, [int(name[1:]) for name in ids])
 
 
-def stitched(*pages: PageView | Instant, k: int = 2) -> Proof | Broken:
-    return stitch(pages, start=START, end=END, k=k)
+def stitched(*pages: PageView | ProvenTie, k: int = 2) -> Proof | Uncovered:
+    return find_coverage(pages, start=START, end=END, k=k)
 
 
-def kept(proof: Proof | Broken | None, *pages: PageView | Instant) -> str:
+def kept(proof: Proof | Uncovered | None, *pages: PageView | ProvenTie) -> str:
     assert isinstance(proof, Proof)
     ids = [pages[part.page].ids[row] for part in proof.chain for row in part.rows]
     assert len(ids) == proof.segments
     return " ".join(ids)
 
 
-def missing(outcome: Proof | Broken) -> list[Gap | Tie]:
-    assert isinstance(outcome, Broken)
+def missing(outcome: Proof | Uncovered) -> list[Gap | OversizedTie]:
+    assert isinstance(outcome, Uncovered)
     return [*outcome.gaps, *outcome.ties]
 
 
@@ -166,7 +166,7 @@ OTHER = [page("a5 b5", 3, to=6), page("d5", 3, 2, to=6)]
     ],
 )
 def test_instant_proof(later: list[PageView], earlier: list[PageView], proven: bool) -> None:
-    assert instant_proof(later, earlier) is proven
+    assert tie_proof(later, earlier) is proven
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_a_chain_keeps_each_id_once(pages: list[PageView], rows: str) -> None:
 
 def test_a_proof_says_which_rows_of_which_page_are_new() -> None:
     proof = stitched(page("b8 c7 d6", 4, 1), page("a9 b8 c7", 4))
-    assert proof == Proof((Kept(1, [0, 1, 2]), Kept(0, [2])), segments=4, duplicates=2)
+    assert proof == Proof((KeptRows(1, [0, 1, 2]), KeptRows(0, [2])), segments=4, duplicates=2)
 
 
 def test_an_id_that_one_page_has_twice_is_kept_once() -> None:
     pages = page("a9 a9 b8", 3)
     proof = stitched(pages)
     assert kept(proof, pages) == "a9 b8"
-    assert proof == Proof((Kept(0, [0, 2]),), segments=2, duplicates=1)
+    assert proof == Proof((KeptRows(0, [0, 2]),), segments=2, duplicates=1)
 
 
 @pytest.mark.parametrize(
@@ -223,25 +223,29 @@ def test_an_id_that_one_page_has_twice_is_kept_once() -> None:
         pytest.param(
             [page("a9 b8 c7", 6), page("b8 x8 y8", 6, to=8)], [Gap(7, 7, START)], id="a patch full of later rows"
         ),
-        pytest.param([page("a9 b8 c7", 6), page("c7 d7 e7", 5, to=8)], [Tie(7, 8)], id="a patch full of one instant"),
-        pytest.param([page("a9 b7 c7", 6), page("c7 d7 e7", 7, 3)], [Tie(7, 8)], id="a page full of one instant"),
-        pytest.param([page("a7 b7 c7", 6)], [Tie(7, 8)], id="first page full of one instant"),
-        pytest.param([page("a20 b20 c20", 6)], [Tie(20, 20)], id="full of the end, which the server includes"),
+        pytest.param(
+            [page("a9 b8 c7", 6), page("c7 d7 e7", 5, to=8)], [OversizedTie(7, 8)], id="a patch full of one instant"
+        ),
+        pytest.param(
+            [page("a9 b7 c7", 6), page("c7 d7 e7", 7, 3)], [OversizedTie(7, 8)], id="a page full of one instant"
+        ),
+        pytest.param([page("a7 b7 c7", 6)], [OversizedTie(7, 8)], id="first page full of one instant"),
+        pytest.param([page("a20 b20 c20", 6)], [OversizedTie(20, 20)], id="full of the end, which the server includes"),
         pytest.param([page("a20 b7 c7", 6)], [Gap(7, 7, START)], id="inclusive: no need to go above the tie"),
         pytest.param([PREFIX], [Gap(9, 8, START)], id="a prefix"),
         pytest.param([page("a20", None)], [Gap(END, END, START)], id="a prefix of one instant says too little"),
     ],
 )
-def test_what_is_missing(pages: list[PageView], needed: list[Gap | Tie]) -> None:
+def test_what_is_missing(pages: list[PageView], needed: list[Gap | OversizedTie]) -> None:
     assert missing(stitched(*pages)) == needed
 
 
 def test_gaps_and_ties_are_reported_side_by_side() -> None:
     pages = page("a9 b8 c7", 6), page("d6 e4 f4", 8, 3), page("f4 g4 h4", 12, 5), page("j3 k2", 11, 9)
-    assert stitched(*pages) == Broken(gaps=(Gap(8, 7, 6),), ties=(Tie(4, 5),))
+    assert stitched(*pages) == Uncovered(gaps=(Gap(8, 7, 6),), ties=(OversizedTie(4, 5),))
 
 
-TIED = Instant(7, ["b7", "c7", "d7", "e7", "f7"])
+TIED = ProvenTie(7, ["b7", "c7", "d7", "e7", "f7"])
 
 
 def test_the_chain_goes_across_an_instant() -> None:
@@ -264,7 +268,7 @@ def test_a_page_that_begins_in_an_instant_and_ends_below_it_leads_on() -> None:
 
 
 def test_an_instant_at_the_start_is_the_end_of_the_chain() -> None:
-    pages = page("a9 b0 c0", 6), Instant(0, ["b0", "c0", "d0", "e0", "f0"])
+    pages = page("a9 b0 c0", 6), ProvenTie(0, ["b0", "c0", "d0", "e0", "f0"])
     assert kept(stitched(*pages), *pages) == "a9 b0 c0 d0 e0 f0"
 
 
@@ -281,7 +285,7 @@ def full(offset: int, came: int) -> PageView:
 
 def test_late_rows_fewer_than_the_overlap_cost_no_request() -> None:
     pages = [full(offset, came) for came, offset in enumerate(offsets(2000, 500, 20))]
-    proof = stitch(pages, start=0, end=10_000)
+    proof = find_coverage(pages, start=0, end=10_000)
     assert isinstance(proof, Proof)
     assert proof.segments == 2000
     assert proof.duplicates == 20 * 4 + 4
@@ -290,6 +294,6 @@ def test_late_rows_fewer_than_the_overlap_cost_no_request() -> None:
 def test_more_late_rows_than_the_overlap_are_no_harm_either() -> None:
     """They shift rows down, so the pages share more; rows that vanish tear a gap."""
     down = [full(0, 0), full(480, 100), full(960, 100), full(1440, 100), full(1920, 100)]
-    assert isinstance(stitch(down, start=0, end=10_000), Proof)
+    assert isinstance(find_coverage(down, start=0, end=10_000), Proof)
     up = [full(0, 100), *(full(offset, 0) for offset in range(480, 2000, 480))]
-    assert stitch(up, start=0, end=10_000) == Broken(gaps=(Gap(4620, 4601, 4520),), ties=())
+    assert find_coverage(up, start=0, end=10_000) == Uncovered(gaps=(Gap(4620, 4601, 4520),), ties=())

@@ -23,7 +23,7 @@ def single_pass(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> 
 
 
 def link_as_if_inclusive(
-    index: int, page: PageView | coverage.Instant, start: int, end: int, inclusive: bool
+    index: int, page: PageView | coverage.ProvenTie, start: int, end: int, inclusive: bool
 ) -> coverage._Link:
     return rightful_link(index, page, start, end, True)
 
@@ -39,7 +39,7 @@ def test_no_small_world_is_accepted_without_a_row_that_was_present_throughout() 
     ("name", "weaker"),
     [
         pytest.param("follows", operator.ge, id="a page may begin at the close time that the last one ended at"),
-        pytest.param("instant_proof", single_pass, id="one pass over an instant is enough"),
+        pytest.param("tie_proof", single_pass, id="one pass over an instant is enough"),
         pytest.param("_link", link_as_if_inclusive, id="the server's `to` is taken to be inclusive"),
     ],
 )

@@ -115,15 +115,15 @@ def test_the_order_in_which_the_pages_are_handed_over_does_not_matter(plan: Plan
     pages = [world.page(0, plan.end, offset) for offset in coverage.offsets(plan.size, limit, plan.setting.k)]
     outcomes = []
     for _ in range(2):
-        outcome = coverage.stitch(pages, start=0, end=plan.end)
+        outcome = coverage.find_coverage(pages, start=0, end=plan.end)
         outcomes.append(outcome.segments if isinstance(outcome, Proof) else outcome)
         world.chance.shuffle(pages)
     assert type(outcomes[0]) is type(outcomes[1])
-    if isinstance(outcomes[0], coverage.Broken) and isinstance(outcomes[1], coverage.Broken):
+    if isinstance(outcomes[0], coverage.Uncovered) and isinstance(outcomes[1], coverage.Uncovered):
         assert spans(outcomes[0]) == spans(outcomes[1])
 
 
-def spans(broken: coverage.Broken) -> set[tuple[int, ...]]:
+def spans(broken: coverage.Uncovered) -> set[tuple[int, ...]]:
     return {(gap.newest, gap.oldest) for gap in broken.gaps} | {(tie.at,) for tie in broken.ties}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from segment_fetch.events import Event
 from segment_fetch.query import Window
 from segment_fetch.windows.live import _apart
-from segment_fetch.windows.reader import WindowRead, WindowReading
+from segment_fetch.windows.reader import WindowRead, WindowReader
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest
 
@@ -24,7 +24,7 @@ def read(counts: dict[int, Sequence[int]]) -> tuple[WindowRead[list[Segment]], l
     once; after them, and for all other pages, the right one.
     """
     left = {offset: list(given) for offset, given in counts.items()}
-    reading = WindowReading(WINDOW, LIMIT, list, tell=nothing)
+    reading = WindowReader(WINDOW, LIMIT, list, tell=nothing)
     asked = []
     while (result := reading.advance()) is None:
         request: PageRequest = reading.next()

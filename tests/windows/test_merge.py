@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 
 from segment_fetch.sinks import JsonLines
 from segment_fetch.sinks.encoding import encoded
-from segment_fetch.windows.merge import Joiner, Piece, Slice, close_order, in_order, piece_of, slice_page
+from segment_fetch.windows.merge import (
+    EncodedPage,
+    OrderedPage,
+    PartJoiner,
+    close_order,
+    encode_page,
+    in_order,
+    ordered_page,
+)
 from segment_fetch.wire.models import Segment
-from segment_fetch.wire.raw_rows import COMPILED, Lines, quick_page
+from segment_fetch.wire.raw_rows import COMPILED, RawRows, scan_page
 
 
 def encode(rows: Sequence[Segment]) -> list[Segment]:
@@ -21,12 +29,14 @@ def encode(rows: Sequence[Segment]) -> list[Segment]:
     return list(rows)
 
 
-def sliced(rows: Sequence[Segment]) -> Slice[list[Segment]]:
-    return slice_page(rows, [row.endTimeL for row in rows], encode)
+def sliced(rows: Sequence[Segment]) -> EncodedPage[list[Segment]]:
+    return encode_page(rows, [row.endTimeL for row in rows], encode)
 
 
-def join(pieces: Iterable[Piece[list[Segment]]], more: Mapping[int, Mapping[str, Segment]]) -> list[list[Segment]]:
-    joiner = Joiner(encode)
+def join(
+    pieces: Iterable[OrderedPage[list[Segment]]], more: Mapping[int, Mapping[str, Segment]]
+) -> list[list[Segment]]:
+    joiner = PartJoiner(encode)
     parts = [part for piece in pieces for part in joiner.add(piece, more)]
     made = [*parts, *joiner.end(more)]
     assert joiner.rows == sum(map(len, made))
@@ -35,12 +45,12 @@ def join(pieces: Iterable[Piece[list[Segment]]], more: Mapping[int, Mapping[str,
 
 def lines(rows: Sequence[Segment]) -> Sequence[Segment]:
     """The rows as the lines of a page; as they are where there is no scanner."""
-    page = quick_page(msgspec.json.encode({"segments": rows, "pagination": {"count": len(rows)}})) if rows else None
+    page = scan_page(msgspec.json.encode({"segments": rows, "pagination": {"count": len(rows)}})) if rows else None
     return page.segments if page else rows
 
 
-def as_lines(rows: Sequence[Segment]) -> Piece[list[Segment]]:
-    return piece_of(lines(rows), [row.endTimeL for row in rows], encode)
+def as_lines(rows: Sequence[Segment]) -> OrderedPage[list[Segment]]:
+    return ordered_page(lines(rows), [row.endTimeL for row in rows], encode)
 
 
 needs_the_scanner = pytest.mark.skipif(not COMPILED, reason="no C compiler was there")
@@ -75,7 +85,7 @@ def test_the_middle_of_a_page_is_encoded_at_once_and_only_its_edges_wait() -> No
 
 def test_a_page_of_one_millisecond_is_all_edge() -> None:
     made = sliced([Segment(segmentId=name, endTimeL=5) for name in "cab"])
-    assert made == Slice(in_order(made.oldest), None, ())
+    assert made == EncodedPage(in_order(made.oldest), None, ())
 
 
 def segments(*named: tuple[int, str]) -> list[Segment]:
@@ -85,8 +95,8 @@ def segments(*named: tuple[int, str]) -> list[Segment]:
 @pytest.mark.parametrize("newest", [sliced, as_lines])
 @pytest.mark.parametrize("oldest", [sliced, as_lines])
 def test_an_instant_that_a_page_boundary_cuts_is_mended_and_keeps_each_segment_once(
-    oldest: Callable[[Sequence[Segment]], Piece[list[Segment]]],
-    newest: Callable[[Sequence[Segment]], Piece[list[Segment]]],
+    oldest: Callable[[Sequence[Segment]], OrderedPage[list[Segment]]],
+    newest: Callable[[Sequence[Segment]], OrderedPage[list[Segment]]],
 ) -> None:
     newer = newest(segments((9, "x"), (7, "d"), (7, "b")))
     older = oldest(segments((7, "b"), (7, "a"), (5, "y")))
@@ -109,12 +119,12 @@ def test_what_was_read_of_an_instant_by_itself_joins_a_page_of_lines(at: int) ->
 def test_a_page_of_lines_that_no_neighbour_touches_is_one_part_its_bytes_those_that_were_read() -> None:
     form, rows = JsonLines(), [Segment(segmentId=f"{close}", endTimeL=close) for close in range(40, 0, -1)]
     pages = [lines(rows[at : at + 10]) for at in range(0, 40, 10)]
-    joiner = Joiner[bytes](lambda segments: encoded(form, segments))
-    parts = [part for page in reversed(pages) for part in joiner.add(piece_of(page, (), form.encode))]
+    joiner = PartJoiner[bytes](lambda segments: encoded(form, segments))
+    parts = [part for page in reversed(pages) for part in joiner.add(ordered_page(page, (), form.encode))]
     parts += joiner.end()
     assert [part.count(b"\n") for part in parts] == [10, 10, 10, 10]
     assert all(
-        part is page[::-1].text for part, page in zip(reversed(parts), pages, strict=True) if isinstance(page, Lines)
+        part is page[::-1].text for part, page in zip(reversed(parts), pages, strict=True) if isinstance(page, RawRows)
     )
     assert b"".join(parts) == form.encode(rows[::-1])
 
@@ -125,7 +135,7 @@ def test_there_may_be_nothing_to_join() -> None:
 
 
 def test_a_joiner_tells_a_cut_instant_before_it_gives_anything_of_it() -> None:
-    joiner = Joiner(encode)
+    joiner = PartJoiner(encode)
     assert not joiner.cuts(sliced(segments((7, "a"), (5, "y"))))
     assert list(joiner.add(sliced(segments((7, "a"), (5, "y"))))) == [segments((5, "y"))]
     assert joiner.cuts(sliced(segments((9, "x"), (7, "b"))))

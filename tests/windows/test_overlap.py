@@ -12,15 +12,15 @@ import pytest
 from segment_fetch.events import Event, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.windows.coverage import PageView
-from segment_fetch.windows.live import MovingPass
+from segment_fetch.windows.live import LivePass
 from segment_fetch.windows.merge import in_order
-from segment_fetch.windows.overlap import Page, Seams
-from segment_fetch.windows.reader import WindowReading, checked_view
+from segment_fetch.windows.overlap import OverlapJoiner, Page
+from segment_fetch.windows.reader import WindowReader, checked_view
 from segment_fetch.windows.strategy import Failed, Proven
-from segment_fetch.windows.ties import Ask
+from segment_fetch.windows.ties import Fetch
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer
-from segment_fetch.wire.raw_rows import COMPILED, Lines, keys_of, quick_page, times_of
+from segment_fetch.wire.raw_rows import COMPILED, RawRows, keys_of, scan_page, times_of
 from tests.support import shuffled_page
 
 END = 1_000
@@ -66,14 +66,14 @@ class World:
                 self.lasting.discard(gone)
                 self.rows += [self.row(gone)] if self.random.random() < 0.2 else []
 
-    def answer(self, ask: Ask) -> PageAnswer:
+    def answer(self, ask: Fetch) -> PageAnswer:
         self.move()
         return PageAnswer(shuffled_page(self.rows, ask.window, ask.offset, self.limit, self.random, quick=0.7), END)
 
     def read(self, *, joins: bool = True) -> Counts:
-        reading = MovingPass(self.window, self.limit, list[Segment], joins=joins)
+        reading = LivePass(self.window, self.limit, list[Segment], joins=joins)
         given: list[list[Segment]] = []
-        step: list[Ask] | Proven[list[Segment]] | Failed = [Ask(self.window)]
+        step: list[Fetch] | Proven[list[Segment]] | Failed = [Fetch(self.window)]
         while isinstance(step, list):
             self.random.shuffle(asks := list(step))
             for ask in asks:
@@ -122,8 +122,8 @@ def closes(parts: Sequence[Sequence[Segment]] | None) -> list[list[int]] | None:
     return None if parts is None else [[row.endTimeL for row in part] for part in parts]
 
 
-def joined(*pages: Page) -> tuple[Seams[Sequence[Segment]], list[list[list[int]] | None]]:
-    seams = Seams[Sequence[Segment]](WINDOW, lambda rows: rows)
+def joined(*pages: Page) -> tuple[OverlapJoiner[Sequence[Segment]], list[list[list[int]] | None]]:
+    seams = OverlapJoiner[Sequence[Segment]](WINDOW, lambda rows: rows)
     return seams, [closes(seams.join(each)) for each in pages]
 
 
@@ -164,16 +164,18 @@ def test_a_page_that_cannot_be_shown_to_come_next_is_not_joined(pages: list[Page
 @pytest.mark.skipif(not COMPILED, reason="lines come of the compiled scanner")
 def test_pages_of_lines_that_nothing_moved_between_are_never_decoded() -> None:
     rows = segments(*range(40, 0, -1))
-    whole = quick_page(msgspec.json.encode(SegmentPage(rows, Pagination(40))))
+    whole = scan_page(msgspec.json.encode(SegmentPage(rows, Pagination(40))))
     assert whole is not None
-    assert isinstance(whole.segments, Lines)
-    seams = Seams[bytes](WINDOW, lambda rows: rows.text if isinstance(rows, Lines) else pytest.fail("decoded"))
+    assert isinstance(whole.segments, RawRows)
+    seams = OverlapJoiner[bytes](
+        WINDOW, lambda rows: rows.text if isinstance(rows, RawRows) else pytest.fail("decoded")
+    )
     lines = [whole.segments[at : at + 10] for at in (30, 25, 20, 15, 10, 5, 0)]
     given = [seams.join(page(part, offset=30, last=not at)) for at, part in enumerate(lines)]
     text = b"".join(part for parts in given for part in parts or [])
     rest = seams.rest()
     assert rest is not None
-    assert isinstance(rest.rows, Lines)
+    assert isinstance(rest.rows, RawRows)
     assert msgspec.json.Decoder(Segment).decode_lines(text + rest.rows[::-1].text) == rows[::-1]
 
 
@@ -195,7 +197,7 @@ def read(*states: Sequence[Segment]) -> tuple[list[int], list[int], list[str]]:
         if isinstance(event, WindowReread):
             reasons.append(event.reason)
 
-    reading = WindowReading(WINDOW, 4, list[Segment], tell=tell)
+    reading = WindowReader(WINDOW, 4, list[Segment], tell=tell)
     asked: list[int] = []
     while (result := reading.advance()) is None:
         request = reading.next()
@@ -228,7 +230,7 @@ def test_a_window_whose_last_page_was_not_the_last_is_read_anew() -> None:
 def test_a_patch_that_claims_to_be_the_last_page_is_asked_for_again_where_older_rows_were_joined() -> None:
     """It ends with the very rows that wait for it: at 7 there are two."""
     rows = [Segment(segmentId=f"r{number}", endTimeL=close) for number, close in enumerate((10, 9, 7, 7, 6, 5, 5, 4))]
-    reading = WindowReading(WINDOW, 4, list[Segment], tell=lambda _: None)
+    reading = WindowReader(WINDOW, 4, list[Segment], tell=lambda _: None)
     counts = [8, 8, 8, 4]
     while (result := reading.advance()) is None:
         request = reading.next()

@@ -15,15 +15,15 @@ from segment_fetch.query import MAX_WINDOW_MS, Window
 from segment_fetch.timerange import midnight
 from segment_fetch.windows import planning
 from segment_fetch.windows.planning import (
-    Cut,
     Plan,
     PlannedWindow,
+    SplitPoint,
     check_width,
-    cut_at,
-    cut_ranks,
     days,
     missing,
     pages,
+    split_offsets,
+    split_point,
     windows,
 )
 
@@ -74,7 +74,7 @@ def test_pages(count: int, limit: int, expected: int) -> None:
 
 def sizes_of_parts(count: int, bound: int, limit: int) -> list[int]:
     """Newest first."""
-    ranks = cut_ranks(count, bound, limit)
+    ranks = split_offsets(count, bound, limit)
     assert ranks == sorted(ranks, reverse=True), "the oldest part first"
     return [right - left for left, right in pairwise([0, *ranks[::-1], count])]
 
@@ -112,22 +112,22 @@ def test_no_part_is_empty_or_much_larger_than_the_bound(count: int, bound: int, 
     ("times", "cut"),
     [
         ([], None),
-        ([9, 7, 5], Cut(8, 1)),
-        ([9, 8, 5], Cut(6, 2)),
-        ([9, 8, 7], Cut(7, 3)),
-        ([9, 9, 9], Cut(9, 3)),
-        ([9, 9, 8], Cut(8, 3)),
-        ([4], Cut(4, 1)),
+        ([9, 7, 5], SplitPoint(8, 1)),
+        ([9, 8, 5], SplitPoint(6, 2)),
+        ([9, 8, 7], SplitPoint(7, 3)),
+        ([9, 9, 9], SplitPoint(9, 3)),
+        ([9, 9, 8], SplitPoint(8, 3)),
+        ([4], SplitPoint(4, 1)),
         ([2], None),
         ([3, 2], None),
-        ([12, 2], Cut(3, 1)),
-        ([14, 11], Cut(11, 2)),
-        ([12, 10], Cut(11, 1)),
+        ([12, 2], SplitPoint(3, 1)),
+        ([14, 11], SplitPoint(11, 2)),
+        ([12, 10], SplitPoint(11, 1)),
         ([12, 12], None),
     ],
 )
-def test_where_a_page_divides_its_window(times: list[int], cut: Cut | None) -> None:
-    assert cut_at(times, Window(2, 12)) == cut
+def test_where_a_page_divides_its_window(times: list[int], cut: SplitPoint | None) -> None:
+    assert split_point(times, Window(2, 12)) == cut
 
 
 @given(
@@ -145,7 +145,7 @@ def test_a_cut_loses_no_segment_and_takes_none_twice(closes: list[int], data: st
 
     rank = data.draw(st.integers(min_value=0, max_value=len(rows) - 1))
     page = rows[rank : rank + data.draw(st.integers(min_value=1, max_value=20))]
-    cut = cut_at([close for _, close in page], whole)
+    cut = split_point([close for _, close in page], whole)
     if cut is None:
         assert len({close for _, close in page}) <= 2
         return

@@ -1,7 +1,7 @@
 """Thousands of tiny windows, divided, with many ties in any order, read in any order: nothing lost or doubled.
 
 Pages of two to four rows make rare things common: an instant that fills a page, a prefix of one row, a page that is all
-edge. Answers come back in any order, some by the quick road; a row may vanish, or come, at any moment of the reading.
+edge. Answers come back in any order, some by the fast path; a row may vanish, or come, at any moment of the reading.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from segment_fetch.query import Window
 from segment_fetch.windows import splitting
-from segment_fetch.windows.splitting import Division
+from segment_fetch.windows.splitting import IncrementalSplitter
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest, read_page
 from tests.support import NOW
@@ -26,9 +26,11 @@ def served(request: PageRequest, closes: list[int]) -> PageAnswer:
     return PageAnswer(SegmentPage(page, Pagination(len(closes))), int(NOW * 1000))
 
 
-def divided(closes: list[int]) -> tuple[Division, list[PageRequest]]:
+def divided(closes: list[int]) -> tuple[IncrementalSplitter, list[PageRequest]]:
     """A division, and all that it asks for."""
-    division = Division(WHOLE, served(PageRequest(WHOLE, 0, LIMIT, None), closes), LIMIT, len(closes) // PARTS)
+    division = IncrementalSplitter(
+        WHOLE, served(PageRequest(WHOLE, 0, LIMIT, None), closes), LIMIT, len(closes) // PARTS
+    )
     asked = []
     while division.has_next:
         asked.append(division.next())

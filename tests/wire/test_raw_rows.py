@@ -1,4 +1,4 @@
-"""The quick road gives what the slow one gives, byte for byte, or leaves the page to it."""
+"""The fast path gives what the slow one gives, byte for byte, or leaves the page to it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonLines, JsonlSink, 
 from segment_fetch.sinks.base import Sink
 from segment_fetch.sinks.encoding import encoded
 from segment_fetch.windows.merge import in_order
-from segment_fetch.windows.reader import WindowRead, WindowReading
+from segment_fetch.windows.reader import WindowRead, WindowReader
 from segment_fetch.wire import raw_rows
 from segment_fetch.wire.models import SEGMENT_FIELDS, Segment
 from segment_fetch.wire.pages import PageAnswer, decode_page, read_page
 from segment_fetch.wire.raw_rows import (
     COMPILED,
-    Lines,
+    RawRows,
     Uncompiled,
     decoded,
     distinct,
     ids_of,
     key_of,
     keys_of,
-    quick_page,
+    scan_page,
     times_of,
 )
 from tests.support import page_body, row
@@ -58,15 +58,15 @@ def compact(*rows: dict[str, Any], count: int | None = None, **around: Any) -> b
     return json.dumps(page, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def lines_of(body: bytes) -> Lines:
-    page = quick_page(body)
+def lines_of(body: bytes) -> RawRows:
+    page = scan_page(body)
     assert page is not None
-    assert isinstance(page.segments, Lines)
+    assert isinstance(page.segments, RawRows)
     return page.segments
 
 
 def as_decoded(body: bytes) -> list[Segment]:
-    """The page's rows, newest first, as the quick road orders them."""
+    """The page's rows, newest first, as the fast path orders them."""
     return in_order(decode_page(body).segments[::-1])[::-1]
 
 
@@ -122,7 +122,7 @@ def test_lines_are_sliced_and_turned_like_a_list(rows: list[dict[str, Any]], dat
         at = st.none() | st.integers(-14, 14)
         part = slice(data.draw(at), data.draw(at), data.draw(st.sampled_from([None, 1, -1])))
         lines, expected = lines[part], expected[part]
-        assert isinstance(lines, Lines)
+        assert isinstance(lines, RawRows)
         assert list(lines) == decoded(lines) == expected
         assert list(lines.times) == [segment.endTimeL for segment in expected]
         assert list(lines.keys) == [key_of(segment.segmentId) for segment in expected]
@@ -178,7 +178,7 @@ PLAIN = compact(row(2), row(1), **AROUND)
     ],
 )
 def test_what_is_not_plain_is_left_to_the_slow_road(body: bytes) -> None:
-    assert quick_page(body) is None
+    assert scan_page(body) is None
 
 
 @pytest.mark.parametrize(
@@ -199,15 +199,15 @@ def test_what_is_not_plain_is_left_to_the_slow_road(body: bytes) -> None:
     ],
 )
 def test_rows_that_may_not_be_the_page_s_own_are_left_to_the_slow_road(body: bytes) -> None:
-    assert quick_page(body) is None
+    assert scan_page(body) is None
 
 
 @needs_the_scanner
 def test_every_beginning_of_a_page_is_read_to_its_end_and_no_further() -> None:
     body = compact({**FULL, "employeeId": "é"}, FULL, **AROUND)
     for length in range(len(body)):
-        assert quick_page(memoryview(array("B", body[:length]))) is None
-    assert quick_page(body) is not None
+        assert scan_page(memoryview(array("B", body[:length]))) is None
+    assert scan_page(body) is not None
 
 
 @needs_the_scanner
@@ -220,10 +220,10 @@ def test_damaged_pages_take_the_slow_road_or_give_what_it_gives() -> None:
             body[at : at + chance.randint(0, 2)] = bytes(
                 chance.choices(b'x5",{}[]:\\ \x00\xc3\xa9-', k=chance.randint(0, 2))
             )
-        page = quick_page(bytes(body))
+        page = scan_page(bytes(body))
         if page is not None:
             quick += 1
-            assert isinstance(page.segments, Lines)
+            assert isinstance(page.segments, RawRows)
             assert bytes(page.segments.text) == JsonLines().encode(as_decoded(bytes(body))[::-1])
     assert quick > 1_000
 
@@ -253,7 +253,7 @@ def test_what_is_compiled_refuses_other_types(wrong: tuple[str, Any]) -> None:
 
 def reading_of(bodies: Sequence[bytes], sink: Sink[Any]) -> WindowRead[Any]:
     """A settled window of pages of 5, read through."""
-    reading = WindowReading(WINDOW, 5, partial(encoded, sink), tell=ignored)
+    reading = WindowReader(WINDOW, 5, partial(encoded, sink), tell=ignored)
     while (read := reading.advance()) is None:
         request = reading.next()
         reading.answered(request, PageAnswer(read_page(bodies[request.offset // 5]), WINDOW.end + 3 * 86_400_000))
@@ -268,7 +268,7 @@ WINDOW = Window(0, 1_000)
 
 
 def pages_of(rows: Sequence[dict[str, Any]], chance: random.Random, slow: float) -> list[bytes]:
-    """Pages of 5, of which so many have a row that the quick road does not take."""
+    """Pages of 5, of which so many have a row that the fast path does not take."""
     bodies = []
     for at in range(0, len(rows), 5):
         body = compact(*rows[at : at + 5], count=len(rows))
@@ -295,7 +295,7 @@ def test_without_the_scanner_all_takes_the_slow_road(tmp_path: Any, monkeypatch:
     bodies = pages_of(rows, random.Random(1), 0)
     quick = reading_of(bodies, JsonlSink(tmp_path))
     monkeypatch.setattr(raw_rows, "_scanner", Uncompiled())
-    assert quick_page(bodies[0]) is None
+    assert scan_page(bodies[0]) is None
     slow = reading_of(bodies, JsonlSink(tmp_path))
     assert b"".join(quick.parts) == b"".join(slow.parts)
 

@@ -70,7 +70,7 @@ class PreparedRows:
         return [texts.get(row) or self._writer.row(row[1], row[0]) for row in rows]
 
 
-class PageSource:
+class PageRenderer:
     """Renders pages, right ones and spoiled ones, in gzip if asked for.
 
     What is kept is pages, or rows where the segments change, as hardly any page is ever the same again.

@@ -33,7 +33,7 @@ DAY = 86_400_000
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
 _INTERRUPTING = """
 import os, signal, sys
-from segment_fetch.cli import app
+from segment_fetch.cli import app, progress_bar
 
 class Interrupting(progress_bar.LiveDisplay):
     def update(self):

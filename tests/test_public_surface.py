@@ -55,6 +55,7 @@ PUBLIC = {
         "Csv",
         "CsvSink",
         "Draft",
+        "DuckDbSink",
         "FileFormat",
         "FolderSink",
         "Format",
@@ -63,9 +64,11 @@ PUBLIC = {
         "ObjectSink",
         "Parquet",
         "ParquetSink",
+        "PostgresSink",
         "Sink",
         "StreamSink",
         "Written",
+        "open_sink",
     ],
 }
 CLASSES = [

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from segment_fetch.cli.console import Console
     from segment_fetch.cli.credentials import Credentials
     from segment_fetch.sinks import Sink
-    from segment_fetch.sinks.files.formats import FileFormat
 
 
 def rate(args: Namespace) -> Rate:
@@ -68,38 +67,21 @@ def client(args: Namespace, credentials: Credentials, console: Console) -> Segme
     )
 
 
-def file_format(args: Namespace) -> FileFormat[Any]:
-    """What files hold."""
-    from segment_fetch.sinks import Csv, JsonLines  # noqa: PLC0415 - only extract needs it
-
-    if args.csv_safe and args.format != "csv":
-        raise InputError("--csv-safe goes with --format csv; no other format needs such care")
-    if args.format == "parquet":
-        from segment_fetch.sinks.files.parquet import Parquet  # noqa: PLC0415 - an optional extra
-
-        return Parquet()
-    return Csv(safe=args.csv_safe) if args.format == "csv" else JsonLines()
-
-
 def sink(args: Namespace, console: Console) -> Sink[Any]:
     """The destination."""
-    if (table := destinations.table(args.out, console)) is not None:
-        destinations.refuse_file_options(args)
-        return table
-    form = file_format(args)
-    compress = args.compress or form.usual
     if args.out == "-":
-        return _stream(args, console, form, compress)
-    if not args.out.strip():
-        raise InputError("--out is empty: name a folder, or - for standard output")
-    return destinations.files(args.out, form, compress, args.partition)
+        return _stream(args, console)
+    options = {"format": args.format, "compress": args.compress, "partition": args.partition}
+    return destinations.sink(args.out, console, csv_safe=args.csv_safe, **options)
 
 
-def _stream(args: Namespace, console: Console, form: FileFormat[Any], compress: str) -> Sink[Any]:
+def _stream(args: Namespace, console: Console) -> Sink[Any]:
     from segment_fetch.sinks import Format, StreamSink  # noqa: PLC0415
+    from segment_fetch.sinks.registry import file_format  # noqa: PLC0415
 
+    form = file_format(args.format or "jsonl", csv_safe=args.csv_safe)
     if not isinstance(form, Format):
         raise InputError(f"--format {args.format} makes files, which standard output is not: name a folder with --out")
     if args.partition != "none":
         raise InputError("--partition makes folders, which standard output has not: name a folder with --out")
-    return StreamSink(console.data(), form, compress)
+    return StreamSink(console.data(), form, args.compress or form.usual)

@@ -17,10 +17,9 @@ from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key
 from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.files.folder import FolderSink, is_leftover
-from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines
 from segment_fetch.sinks.files.names import MANIFEST, is_segments
 from segment_fetch.sinks.objects.sink import ObjectSink
-from segment_fetch.sinks.objects.stores import is_store
+from segment_fetch.sinks.registry import file_sink, kind_of
 
 Damage: TypeAlias = Literal[
     "no manifest",
@@ -87,14 +86,14 @@ def manifest_of(place: str | Path) -> Manifest:
 
 def audit(place: str | Path) -> Audit:
     """Holds a folder, or the URL of an object store, against its manifest. DestinationError where there is none."""
-    if not is_store(place) and not Path(place).is_dir():
+    if kind_of(place) == "folder" and not Path(place).is_dir():
         raise DestinationError(f"{place} is not a folder")
     stored = _stored(place)
     if stored is None:
         return _only(Finding("no manifest", MANIFEST, _without_manifest(place)))
     try:
         manifest = parse_manifest(stored)
-        sink = sink_of(place, manifest)
+        sink = file_sink(place, manifest.query)
         check_names(manifest.windows, sink.may_be_called)
     except (ManifestError, InputError) as error:
         return _only(Finding("bad manifest", MANIFEST, error.message))
@@ -102,8 +101,8 @@ def audit(place: str | Path) -> Audit:
 
 
 def _stored(place: str | Path) -> bytes | None:
-    if is_store(place):
-        return ObjectSink(str(place), JsonLines()).stored()
+    if isinstance(sink := file_sink(place), ObjectSink):
+        return sink.stored()
     try:
         return (Path(place) / MANIFEST).read_bytes()
     except FileNotFoundError:
@@ -113,46 +112,13 @@ def _stored(place: str | Path) -> bytes | None:
 
 
 def _without_manifest(place: str | Path) -> str:
-    if any(map(is_segments, _sink(place, JsonLines(), "none", "none").names())):
+    if any(map(is_segments, file_sink(place).names())):
         return "it is missing: restore it from a copy, or extract elsewhere"
     return "nothing has been committed here yet: run the extraction, or let the one that is running go on"
 
 
 def _only(finding: Finding) -> Audit:
     return Audit((finding,), windows=0, provisional=0, segments=0)
-
-
-def sink_of(place: str | Path, manifest: Manifest) -> FileSink[Any]:
-    """The sink that wrote what is there. InputError where the manifest names no format that this release knows."""
-    compress, partition = str(manifest.query.get("compress")), str(manifest.query.get("partition", "none"))
-    return _sink(place, _form(manifest), compress, partition)
-
-
-def _sink(place: str | Path, form: FileFormat[Any], compress: str, partition: str) -> FileSink[Any]:
-    if is_store(place):
-        return ObjectSink(str(place), form, compress, partition=partition)
-    return FolderSink(place, form, compress, partition=partition)
-
-
-def _form(manifest: Manifest) -> FileFormat[Any]:
-    match manifest.query.get("format"):
-        case "jsonl":
-            return JsonLines()
-        case "csv":
-            return Csv(safe=manifest.query.get("csv_safe") == "true")
-        case "parquet":
-            return _parquet(str(manifest.query.get("schema_version")))
-        case form:
-            raise InputError(f"the manifest names the format {form!r}, which this release does not know")
-
-
-def _parquet(version: str) -> FileFormat[Any]:
-    from segment_fetch.sinks.files.parquet import Parquet  # noqa: PLC0415 - an optional extra
-
-    form = Parquet()
-    if version != (here := form.settings()["schema_version"]):
-        raise InputError(f"its Parquet files have schema version {version}; this release reads {here}")
-    return form
 
 
 def _audit(sink: FileSink[Any], manifest: Manifest) -> Audit:

@@ -85,16 +85,16 @@ def test_sync_goes_on_from_where_it_ended(run: Run, api: Simulator, place: Place
 def test_options_of_files_are_refused(run: Run, api: Simulator, place: Place, option: tuple[str, str]) -> None:
     result = extract(run, api, place.out, *option)
     assert result.code == 2
-    assert f"{option[0]}: for files only" in result.words
+    assert f"{option[0].removeprefix('--')}: for files only" in result.words
     assert api.stats.requests == 0
 
 
 @pytest.mark.parametrize(
     ("out", "reason"),
     [
-        ("mysql://host/db", "there is no destination mysql://; there are a folder, - for standard output, s3://"),
+        ("mysql://host/db", "there is no destination mysql://; there are folders, s3://"),
         ("duckdb:out.duckdb", "there is no destination duckdb:; there are"),
-        ("duckdb://out.duckdb", "write duckdb:///FILE, or duckdb:////FILE from the root on"),
+        ("duckdb://out.duckdb", "write duckdb:///FILE, or duckdb:////FILE for an absolute path"),
         ("duckdb:///", "write duckdb:///FILE"),
         ("duckdb:///x?tabel=y", "write duckdb:///FILE"),
         ("duckdb:///x?table=a;drop", "'a;drop' is no name for a table"),
@@ -115,8 +115,8 @@ def test_addresses_that_are_none(run: Run, api: Simulator, out: str, reason: str
 @pytest.mark.parametrize(
     ("out", "shown"),
     [
-        ("jdbc:postgresql://127.0.0.1/wfm?password=hunter2", "there is no destination jdbc:; there are a folder,"),
-        ("postgresql+psycopg2://me:hunter2@host/wfm", "there is no destination postgresql+psycopg2://; there are"),
+        ("jdbc:postgresql://127.0.0.1/wfm?password=hunter2", "there is no destination jdbc:; there are folders,"),
+        ("mysql+pymysql://me:hunter2@host/wfm", "there is no destination mysql+pymysql://; there are"),
         ("me@hunter2/jdbc://host", "there is no destination with :// in it and no scheme before that; there are"),
         ("duckdb://me:hunter2@host/db", "write duckdb:///FILE"),
         ("duckdb:///x?motherduck_token=hunter2", "write duckdb:///FILE"),
@@ -158,7 +158,7 @@ def test_a_server_that_is_away_may_come_back(run: Run, api: Simulator) -> None:
 @pytest.mark.parametrize("where", ["me:wr0ng-word@127.0.0.1/db", "127.0.0.1/db?user=me&password=wr0ng-word"])
 def test_a_password_in_the_command_is_refused(run: Run, command: str, where: str) -> None:
     needed = ["--from", "now-1d"] if command == "extract" else []
-    for scheme in ("postgresql", "postgres"):
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg2"):
         result = run(command, *needed, "--out", f"{scheme}://{where}", "--log-level", "debug")
         assert result.code == 2
         assert "a password is never part of a command" in result.words

@@ -160,7 +160,7 @@ def test_a_failure_after_something_was_read(
         (("--base-url", "http://example.org"), "plain http would show the credentials"),
         (("--base-url", "https://name:hush@localhost"), "must not hold a user name or password"),
         (("--base-url", "nonsense"), "write https://host"),
-        (("--out", ""), "--out is empty"),
+        (("--out", ""), "the destination is empty"),
     ],
 )
 def test_input_that_cannot_work(options: tuple[str, ...], said: str, run: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from segment_fetch import DestinationError, InputError, MissingExtraError
 from segment_fetch.sinks import JsonLines, ObjectSink
-from segment_fetch.sinks.objects.stores import Place, is_store, place_of, store_of
+from segment_fetch.sinks.objects.stores import Place, place_of, store_of
 from tests.conftest import Authority
 from tests.support_objects import Answer, Bucket, Proxy, environment
 
@@ -31,7 +31,6 @@ SECRET = "s3cr3t-of-the-store"
     ],
 )
 def test_url_names_a_place(url: str, place: Place) -> None:
-    assert is_store(url)
     assert place_of(url) == place
 
 
@@ -56,11 +55,6 @@ def test_url_that_names_none_is_refused(url: str, says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         ObjectSink(url, JsonLines())
     assert SECRET not in str(caught.value)
-
-
-@pytest.mark.parametrize("folder", ["folder", "/a/s3", "s3", "s3:/bucket", "./s3://bucket", "duckdb:///a"])
-def test_others_are_no_stores(folder: str) -> None:
-    assert not is_store(folder)
 
 
 ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}

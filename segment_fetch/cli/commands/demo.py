@@ -32,7 +32,7 @@ API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the
 
 def run(args: Namespace, console: Console) -> int:
     """The command. Returns the exit code of its extraction."""
-    destinations.table(args.out, console)  # what cannot be a destination is refused before anything starts
+    destinations.check(args.out, console)  # what cannot be a destination is refused before anything starts
     start, end = _range(datetime.now(UTC))
     values = [secrets.token_hex(16) for _ in OAUTH1]
     console.hide(values)

@@ -50,11 +50,6 @@ class Place(Struct, frozen=True):
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
 
-def is_store(place: str | Path) -> bool:
-    """Whether this is the URL of an object store, rather than a folder."""
-    return str(place).partition("://")[0].lower() in SCHEMES and "://" in str(place)
-
-
 def place_of(url: str) -> Place:
     """The place that a URL names. InputError where it names none; what may be a secret is not repeated."""
     scheme, _, rest = url.partition("://")

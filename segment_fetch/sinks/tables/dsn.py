@@ -23,6 +23,8 @@ _FORM = "write postgresql://USER@HOST:PORT/DATABASE?schema=SCHEMA&table=TABLE; e
 class Dsn:
     """The parts of a URL as libpq knows it. `table` and `schema` are parameters of its own, which libpq does not see.
 
+    The driver in a URL of SQLAlchemy's, `postgresql+psycopg2://`, is left out: the server is the same.
+
     Neither `str` nor `repr` shows a secret. InputError, which shows nothing of the URL, where it cannot be read.
     """
 
@@ -67,7 +69,7 @@ def _split(url: str) -> SplitResult:
         _ = parts.port
     except ValueError:
         raise InputError(f"the address of the PostgreSQL server cannot be read: {_FORM}") from None
-    if parts.scheme not in SCHEMES or "://" not in url:
+    if parts.scheme.partition("+")[0] not in SCHEMES or "://" not in url:
         raise InputError(f"this is no address of a PostgreSQL server: {_FORM}")
     user, _, place = parts.netloc.rpartition("@")
     if url.count("@") > 1 or ("@" in url and "@" not in parts.netloc) or "@" in unquote(place):

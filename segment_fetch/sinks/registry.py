@@ -1,0 +1,188 @@
+"""Destinations by URL, and file formats by name: the one place to register a new sink or a new format."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from segment_fetch.errors import InputError
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines
+
+if TYPE_CHECKING:
+    from segment_fetch.sinks.files.base import FileSink
+    from segment_fetch.sinks.tables.base import TableSink
+
+Kind: TypeAlias = Literal["folder", "objects", "table"]
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(duckdb|postgres|postgresql):", re.IGNORECASE)
+_BEGINNING = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?")
+
+
+def _parquet(settings: Mapping[str, str]) -> FileFormat[Any]:
+    from segment_fetch.sinks.files.parquet import Parquet  # noqa: PLC0415 - an optional extra
+
+    form = Parquet()
+    here = form.settings()["schema_version"]
+    if (version := settings.get("schema_version", here)) != here:
+        raise InputError(f"its Parquet files have schema version {version}; this release reads {here}")
+    return form
+
+
+FORMATS: Mapping[str, Callable[[Mapping[str, str]], FileFormat[Any]]] = MappingProxyType(
+    {
+        "jsonl": lambda settings: JsonLines(),
+        "csv": lambda settings: Csv(safe=settings.get("csv_safe") == "true"),
+        "parquet": _parquet,
+    }
+)
+"""Name -> format, made from the settings that a manifest keeps of it."""
+
+
+def _duckdb(url: str) -> TableSink:
+    path, table = duckdb_file(url)
+    from segment_fetch.sinks.tables.base import TABLE  # noqa: PLC0415 - an optional extra
+    from segment_fetch.sinks.tables.duckdb import DuckDbSink  # noqa: PLC0415 - an optional extra
+
+    return DuckDbSink(path, TABLE if table is None else table)
+
+
+def _postgres(url: str) -> TableSink:
+    from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415
+
+    Dsn(url)  # a URL that cannot be read is refused before an extra is missed
+    from segment_fetch.sinks.tables.postgres import PostgresSink  # noqa: PLC0415 - an optional extra
+
+    return PostgresSink(url)
+
+
+_STORES = ("s3", "gs", "az")
+_TABLES: Mapping[str, Callable[[str], TableSink]] = MappingProxyType(
+    {"duckdb": _duckdb, "postgresql": _postgres, "postgres": _postgres}
+)
+URL_FORMS = (
+    "s3://BUCKET/PREFIX",
+    "gs://BUCKET/PREFIX",
+    "az://CONTAINER/PREFIX",
+    "duckdb:///FILE",
+    "postgresql://USER@HOST/DATABASE",
+)
+"""How the URLs of destinations are written, for help and messages; anything without a scheme is a folder."""
+
+
+def kind_of(url: str | Path) -> Kind:
+    """Return what a destination is: a folder, a place in an object store, or a table of a database.
+
+    Raises InputError for a scheme that is not registered; the message repeats nothing behind the scheme, where a
+    password may be.
+    """
+    text = str(url)
+    scheme = _scheme(text)
+    if isinstance(url, Path) or (scheme is None and "://" not in text):
+        return "folder"
+    if scheme in _STORES:
+        return "objects"
+    if scheme in _TABLES:
+        return "table"
+    found = _BEGINNING.match(text)
+    shown = (found and found[0]) or "with :// in it and no scheme before that"
+    raise InputError(f"there is no destination {shown}; there are {', '.join(('folders', *URL_FORMS))}")
+
+
+def _scheme(text: str) -> str | None:
+    """Return a URL's scheme, without the driver that SQLAlchemy adds to it; "" where the two slashes were forgotten."""
+    found = _SCHEME.match(text)
+    if found is None:
+        return None
+    scheme = (found[1] or "").lower()
+    name = scheme.partition("+")[0]
+    return name if name in ("postgresql", "postgres") else scheme
+
+
+def open_sink(
+    url: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the word that users know
+    compress: str | None = None,
+    partition: str = "none",
+    csv_safe: bool = False,
+) -> Sink[Any]:
+    """Return the sink of a destination; nothing is opened or created before a run takes it.
+
+    `url` is a folder, or a URL: `s3://bucket/prefix`, `gs://…`, `az://…`, `duckdb:///file.duckdb` (a path relative to
+    the working directory; four slashes for an absolute one), `postgresql://user@host/database`. The last two take
+    `?table=NAME`.
+
+    The options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` "none", "gzip" or
+    "zstd", by default what is usual for the format; `partition` "none" or "day", a folder for each day of UTC;
+    `csv_safe` keeps spreadsheets from running a text as a formula.
+
+    Raises InputError for a URL or an option that cannot be, and MissingExtraError where an extra is not installed.
+    """
+    text = str(url)
+    if kind_of(url) == "table":
+        given = {"format": format, "compress": compress, "csv_safe": csv_safe, "partition": partition != "none"}
+        if names := [name for name, value in given.items() if value]:
+            raise InputError(f"{' and '.join(names)}: for files only; a table has columns, and packs them as it likes")
+        return _TABLES[str(_scheme(text))](text)
+    if text == "-":
+        raise InputError("- is no folder; to write to standard output use StreamSink(sys.stdout.buffer)")
+    if not text.strip():
+        raise InputError("the destination is empty: name a folder, or give a URL")
+    form = file_format(format or "jsonl", csv_safe=csv_safe)
+    return _file_sink(url, form, compress or form.usual, partition)
+
+
+def file_format(name: str, *, csv_safe: bool = False) -> FileFormat[Any]:
+    """Return a new file's format by its name. InputError where there is none of that name."""
+    if name not in FORMATS:
+        raise InputError(f"there is no format {name!r}; there are {', '.join(FORMATS)}")
+    if csv_safe and name != "csv":
+        raise InputError(f"csv_safe goes with the format csv; {name} needs no such care")
+    return FORMATS[name]({"csv_safe": str(csv_safe).lower()})
+
+
+def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> FileSink[Any]:
+    """Return the sink that wrote what is in a folder or object store, from the settings in its manifest.
+
+    Without settings, a sink that can list the files and read the manifest. InputError where the settings name a format
+    that this release does not know.
+    """
+    if settings is None:
+        return _file_sink(place, JsonLines(), "none", "none")
+    name, texts = str(settings.get("format")), {key: str(value) for key, value in settings.items()}
+    if name not in FORMATS:
+        raise InputError(f"the manifest names the format {name!r}, which this release does not know")
+    return _file_sink(place, FORMATS[name](texts), texts.get("compress", "None"), texts.get("partition", "none"))
+
+
+def table_sink(url: str | Path) -> TableSink | None:
+    """Return the sink of a table, None where the destination is made of files."""
+    return cast("TableSink", open_sink(url)) if kind_of(url) == "table" else None
+
+
+def _file_sink(place: str | Path, form: FileFormat[Any], compress: str, partition: str) -> FileSink[Any]:
+    if kind_of(place) == "objects":
+        from segment_fetch.sinks.objects.sink import ObjectSink  # noqa: PLC0415 - a folder does without
+
+        return ObjectSink(str(place), form, compress, partition=partition)
+    from segment_fetch.sinks.files.folder import FolderSink  # noqa: PLC0415 - an object store does without
+
+    return FolderSink(place, form, compress, partition=partition)
+
+
+def duckdb_file(url: str) -> tuple[str, str | None]:
+    """Return the path of the file in a DuckDB URL, and the name of the table: None where the URL names none."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    path = unquote(parts.path)[1:]
+    if parts.netloc or not path or parts.fragment or query.keys() - {"table"}:
+        raise InputError(
+            "the URL of the DuckDB file cannot be read: write duckdb:///FILE, or duckdb:////FILE for an absolute path; "
+            "?table=NAME names another table"
+        )
+    return path, query.get("table")

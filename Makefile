@@ -1,27 +1,41 @@
-# make demo and make test need nothing but Python 3.11+ and make; everything else is installed into .venv.
+# make demo and make test need Python 3.11 or later and make. Both install into .venv: demo what the command needs, test
+# the tools as well.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TARGETS := .venv-targets
 PEERS := .venv-peers
+SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
+
+# Making an environment takes seconds longer with a pip of its own, so the pip of $(PYTHON) serves it. Some distributions
+# ship a Python without pip: there the environment gets one.
+PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
+INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
 .PHONY: install demo test check bench bench-peers bench-all lint types contracts format clean
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
-$(VENV)/.installed: pyproject.toml setup.py segment_fetch/wire/_scanner.c
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "segment-fetch needs Python 3.11 or later; run: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PYTHON) -m venv $$($(PYTHON) -m pip --version >/dev/null 2>&1 && echo --without-pip) $(VENV)
+
+# Python compiles a module when it is first imported; compiling all of them here would take longer than the demo needs.
+$(BIN)/segment-fetch: $(SOURCES) | $(BIN)/python
+	$(INSTALL) --no-compile --editable '.[progress]'
 	touch $@
 
-# What the Singer tap is tested with needs other versions of what the project needs.
+$(VENV)/.installed: $(SOURCES) | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	touch $(BIN)/segment-fetch $@
+
+# The loaders that the Singer tap is tested with need other versions of the project's dependencies.
 $(TARGETS)/.installed: tests/integrations/singer/requirements.txt | $(VENV)/.installed
 	$(PYTHON) -m venv --without-pip $(TARGETS)
 	$(BIN)/python -m pip --python $(TARGETS)/bin/python install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
-demo: $(VENV)/.installed
+demo: $(BIN)/segment-fetch
 	$(BIN)/segment-fetch demo --out demo-out
 
 test: check
@@ -43,7 +57,7 @@ bench-all: install $(PEERS)/.installed
 	-$(PEERS)/bin/python -m benchmarks.peers --write
 	-$(BIN)/python -m benchmarks.growth --write
 
-$(PEERS)/.installed: pyproject.toml setup.py segment_fetch/wire/_scanner.c benchmarks/peers/requirements.txt
+$(PEERS)/.installed: $(SOURCES) benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable . -r benchmarks/peers/requirements.txt
 	touch $@

@@ -17,7 +17,7 @@ from segment_fetch.events import Event, Warned
 from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
 from segment_fetch.throttle.pacing import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.timerange import CLAMP_MARGIN_MS, TimeLike, check_range, oldest_start
+from segment_fetch.timerange import TimeLike, check_range
 from segment_fetch.windows import planning
 from segment_fetch.wire.models import Part, Segment
 
@@ -27,14 +27,11 @@ if TYPE_CHECKING:
 
     from segment_fetch.api.endpoints import SegmentApi
     from segment_fetch.api.transport import Timeouts
+    from segment_fetch.extraction.context import RunContext
     from segment_fetch.extraction.report import Report
-    from segment_fetch.extraction.run import Filling
-    from segment_fetch.extraction.window_queue import ReadOptions
-    from segment_fetch.extraction.worker_pool import WorkerPool
     from segment_fetch.sinks.base import Sink
     from segment_fetch.throttle.pace_store import PaceStore
     from segment_fetch.windows.reader import WindowRead
-    from segment_fetch.wire.pages import PageSource
 
 Rate: TypeAlias = float | Literal["auto"] | None
 ASSUMED_RATE = 10.0
@@ -157,7 +154,7 @@ class SegmentClient:
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
         counting = ExactCounting(windows)
-        await self._pool(counting).run()
+        await self._context().workers(counting).run()
         return counting.total
 
     async def counts(self, windows: Iterable[Window]) -> dict[Window, int]:
@@ -165,7 +162,7 @@ class SegmentClient:
         from segment_fetch.windows.counting import Counting  # noqa: PLC0415
 
         counting = Counting(windows)
-        await self._pool(counting).run()
+        await self._context().workers(counting).run()
         return counting.counts
 
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
@@ -174,7 +171,7 @@ class SegmentClient:
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
         survey = Survey(windows, self._query.limit, self._split_above)
-        await self._pool(survey).run()
+        await self._context().workers(survey).run()
         planned = survey.planned()
         pages = sum(window.pages for window in planned)
         if self._rate is None:
@@ -245,12 +242,11 @@ class SegmentClient:
         def encoded(rows: Sequence[Segment]) -> Part:
             return encode(decoded(rows))
 
-        windows = self._weeks(whole)
-        async with read(windows, self._read_options(), encoded, tell=self._tell, pool_of=self._pool) as reads:
-            async for come in reads:
+        async with read(self._context(), self._weeks(whole), encoded) as stream:
+            async for come in stream:
                 for ready in queue.after(come):
                     yield ready
-                    reads.release(ready.window)
+                    stream.release(ready.window)
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
         """A range into a destination, going on from what is there. The report says what was done.
@@ -259,12 +255,14 @@ class SegmentClient:
         CredentialsError, ServiceError or DestinationError where the run could not go on; what is committed stays, and
         the same call goes on from there.
         """
+        from segment_fetch.extraction.run import fill  # noqa: PLC0415
         from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
         started = time.monotonic()
-        asked, filling = Window(*self._range(start, end, clamp)), self._filling()
+        context, asked = self._context(), Window(*self._range(start, end, clamp))
         async with committing(sink, self._query) as committer:
-            return await filling.fill(committer, asked, self._days if sink.utc_days else self._weeks, started)
+            divide = self._days if sink.utc_days else self._weeks
+            return await fill(context, committer, asked, divide, started=started)
 
     async def sync(
         self, sink: Sink[Any], start: TimeLike | None = None, *, timezone: str = "UTC", clamp: bool = False
@@ -275,37 +273,21 @@ class SegmentClient:
         changed, and is read again and replaced if something did; so is the day in which the last run ended. The
         report says what was settled, added, removed and, after too long a pause, lost. Raises as `extract` does.
         """
-        from segment_fetch.extraction.sync import Sync  # noqa: PLC0415
+        from segment_fetch.extraction.sync import sync  # noqa: PLC0415
         from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
         started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
-        filling = self._filling()
+        context = self._context()
         async with committing(sink, self._query) as committer:
-            syncing = Sync(filling, committer, zone, self._width, now, started)
-            if committer.log.entries:
-                return await syncing.go_on()
-            return await syncing.begin(self._first_range(start, now, clamp))
+            first = None if committer.entries else self._first_range(start, now, clamp)
+            return await sync(context, committer, first, zone, now=now, started=started)
 
     def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:
             raise NoStartError("the destination is empty: say where to begin (`start`)")
         return Window(*self._range(start, now, clamp))
-
-    def _filling(self) -> Filling:
-        from segment_fetch.extraction.run import Filling  # noqa: PLC0415 - brings aiohttp, which importing need not pay
-
-        self._opened()
-        return Filling(self._read_options(), self._oldest(), self._tell, self._pool)
-
-    def _read_options(self) -> ReadOptions:
-        from segment_fetch.extraction.window_queue import ReadOptions  # noqa: PLC0415
-
-        return ReadOptions(self._query.limit, self._split_above)
-
-    def _oldest(self) -> int:
-        return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS
 
     def _weeks(self, whole: Window) -> list[Window]:
         return planning.windows(whole.start, whole.end, self._width)
@@ -313,11 +295,19 @@ class SegmentClient:
     def _days(self, whole: Window) -> list[Window]:
         return planning.days(whole.start, whole.end, UTC, self._width)
 
-    def _pool(self, source: PageSource) -> WorkerPool:
-        from segment_fetch.extraction.worker_pool import WorkerPool  # noqa: PLC0415
+    def _context(self) -> RunContext:
+        """The parts of the open client; InputError where it is not open."""
+        from segment_fetch.extraction.context import ReadOptions, RunContext  # noqa: PLC0415
 
-        return WorkerPool(
-            self._opened(), self._gate, source, connections=self._connections, retry=self._retry, tell=self._tell
+        return RunContext(
+            api=self._opened(),
+            gate=self._gate,
+            retry=self._retry,
+            connections=self._connections,
+            options=ReadOptions(self._query.limit, self._split_above),
+            width=self._width,
+            tell=self._tell,
+            clock=self._clock,
         )
 
     def _opened(self) -> SegmentApi:

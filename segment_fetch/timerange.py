@@ -17,6 +17,8 @@ from segment_fetch.errors import InputError
 CLAMP_MARGIN_MS = 60_000
 """How far inside the API's month a clamped range starts: the month moves on while the run goes on."""
 
+_APPEARS_WITHIN_MS = (24 * 60 + 15) * 60_000  # the API's 24 hours, and 15 minutes more for clocks and caches
+
 TimeLike: TypeAlias = datetime | str | int
 """An aware datetime, epoch milliseconds, or text as `parse_time` reads it."""
 
@@ -75,6 +77,16 @@ def oldest_start(now_ms: int) -> int:
     year, month = (now.year, now.month - 1) if now.month > 1 else (now.year - 1, 12)
     day = min(now.day, calendar.monthrange(year, month)[1])
     return to_ms(now.replace(year=year, month=month, day=day)) + now_ms % 1000
+
+
+def settled_before(now_ms: int) -> int:
+    """Return the moment before which nothing changes any more: a segment can appear up to a day after its close."""
+    return now_ms - _APPEARS_WITHIN_MS
+
+
+def settles_at(end_ms: int) -> int:
+    """Return the moment from which on a window that ends at `end_ms` is settled."""
+    return end_ms + _APPEARS_WITHIN_MS
 
 
 def check_range(

@@ -9,8 +9,7 @@ import msgspec
 from segment_fetch.cli.formatting import plural, wrapped
 from segment_fetch.errors import lasting
 from segment_fetch.extraction.report import Report
-from segment_fetch.timerange import format_time
-from segment_fetch.windows.reader import SETTLED_AFTER_MS
+from segment_fetch.timerange import format_time, settles_at
 
 _LISTED = 5
 _LABEL = 14
@@ -124,7 +123,7 @@ def _settle(report: Report) -> str:
     provisional = [entry.window for entry in report.windows if entry.status == "provisional"]
     first = min(window.start for window in provisional)
     last = max(window.end for window in provisional)
-    settled = format_time((last + SETTLED_AFTER_MS) // 1000 * 1000)
+    settled = format_time(settles_at(last) // 1000 * 1000)
     return (
         f"Next: after {settled} extract the same range again into the same place, which settles what is provisional: "
         f"--from {format_time(first)} --to {format_time(last)}"

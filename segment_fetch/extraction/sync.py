@@ -1,4 +1,4 @@
-"""From where the last run ended until now, in whole days, and what was provisional settled."""
+"""Bring a destination up to date: settle what was provisional, and read whole days from where it ends until now."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from datetime import tzinfo
 from msgspec import Struct, structs
 
 from segment_fetch.events import Warned
+from segment_fetch.extraction.context import RunContext
 from segment_fetch.extraction.report import Report
-from segment_fetch.extraction.run import Filling
+from segment_fetch.extraction.run import fill
 from segment_fetch.extraction.worker_pool import RequestCounts
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window
-from segment_fetch.timerange import midnight
+from segment_fetch.timerange import midnight, settled_before
 from segment_fetch.windows import planning
 from segment_fetch.windows.counting import Counting
-from segment_fetch.windows.reader import SETTLED_AFTER_MS
 
 
 class Agenda(Struct, frozen=True):
-    """What a sync is about: where it begins, the provisional windows to count, and what can no longer be had."""
+    """The work of a sync: where it begins, the provisional windows to count, and the range that is lost."""
 
     start: int
     recount: tuple[Window, ...]
@@ -29,7 +29,7 @@ class Agenda(Struct, frozen=True):
 
 
 def agenda(entries: Sequence[WindowEntry], oldest: int, zone: tzinfo) -> Agenda:
-    """What to do, given the windows of a destination, oldest first, and the first moment that the API serves.
+    """Return what to do, given the windows of a destination, oldest first, and the first moment that the API serves.
 
     The day in which the last run ended is read again as a whole, unless it ended with that day.
     """
@@ -44,72 +44,66 @@ def agenda(entries: Sequence[WindowEntry], oldest: int, zone: tzinfo) -> Agenda:
     return Agenda(max(entries[0].window.start, oldest), tuple(recount), lost)
 
 
-def other_days(entries: Sequence[WindowEntry], zone: tzinfo) -> bool:
-    """Whether the windows of a destination are days, but none of this time zone."""
+def is_of_other_zone(entries: Sequence[WindowEntry], zone: tzinfo) -> bool:
+    """Return True if the windows of a destination are days, but none of them begins at a midnight of this time zone."""
     inner = [entry.window.start for entry in entries[1:]]
     return len(inner) > 1 and not any(midnight(start, zone) == start for start in inner)
 
 
 def unchanged(entries: Sequence[WindowEntry], counting: Counting) -> list[Window]:
-    """The windows that still hold as many segments as when they were read, and as many as were written then."""
+    """Return the windows that still hold as many segments as when they were read, and as many as were written then."""
     counts = {entry.window: (entry.count, entry.segments) for entry in entries}
     return [window for window, count in counting.counts.items() if (count, count) == counts[window]]
 
 
 def settled(windows: Sequence[Window], counting: Counting) -> list[Window]:
-    """Those of the windows in which nothing more will change."""
-    return [window for window in windows if window.end <= counting.at_ms[window] - SETTLED_AFTER_MS]
+    """Return those of the windows that had settled when they were counted."""
+    return [window for window in windows if window.end <= settled_before(counting.at_ms[window])]
 
 
-def reported(made: Report, now_settled: Sequence[Window], lost: Window | None, counts: RequestCounts) -> Report:
-    """The report of a sync: that of its reading, and what went before."""
-    return structs.replace(
-        made,
-        settled=len(now_settled),
-        lost=made.lost if lost is None else (*made.lost, str(lost)),
-        complete=made.complete and lost is None,
-        requests=made.requests + counts.requests,
-        retries=made.retries + counts.retries,
-        throttled=made.throttled + counts.throttled,
-    )
+async def sync(
+    context: RunContext, committer: Committer, first: Window | None, zone: tzinfo, *, now: int, started: float
+) -> Report:
+    """Bring an open destination up to date until `now` (epoch milliseconds), in whole days of a time zone.
 
-
-class Sync(Struct, frozen=True):
-    """One sync of an open destination, until `now` (epoch milliseconds), in windows of whole days of a time zone that
-    are at most `width` milliseconds wide. `started` is of `monotonic`.
+    `first` is the range to read into an empty destination, and None for any other. `started` is the beginning of the
+    run by `time.monotonic`.
     """
 
-    filling: Filling
-    committer: Committer
-    zone: tzinfo
-    width: int
-    now: int
-    started: float
+    def days(whole: Window) -> list[Window]:
+        return planning.days(whole.start, whole.end, zone, context.width)
 
-    async def begin(self, whole: Window) -> Report:
-        """Fills a destination that is empty."""
-        return await self.filling.fill(self.committer, whole, self._days, self.started)
+    if first is not None:
+        return await fill(context, committer, first, days, started=started)
+    entries = committer.entries
+    todo = agenda(entries, context.oldest_ms(), zone)
+    _warn(context, entries, todo, zone)
+    counters = context.workers(counting := Counting(todo.recount))
+    await counters.run()
+    same = await committer.intact(unchanged(entries, counting))
+    final = settled(same, counting)
+    await committer.settle(final)
+    made = await fill(context, committer, Window(todo.start, now), days, started=started, keep=set(same))
+    return _reported(made, len(final), todo.lost, counters.counts)
 
-    async def go_on(self) -> Report:
-        """Settles what was provisional, and reads on from where the destination ends."""
-        entries = self.committer.log.entries
-        todo = agenda(entries, self.filling.oldest, self.zone)
-        self._warn(entries, todo)
-        counters = self.filling.pool_of(counting := Counting(todo.recount))
-        await counters.run()
-        same = await self.committer.intact(unchanged(entries, counting))
-        final = settled(same, counting)
-        await self.committer.settle(final)
-        whole = Window(todo.start, self.now)
-        made = await self.filling.fill(self.committer, whole, self._days, self.started, keep=set(same))
-        return reported(made, final, todo.lost, counters.counts)
 
-    def _warn(self, entries: Sequence[WindowEntry], todo: Agenda) -> None:
-        if other_days(entries, self.zone):
-            what = f"no window here begins at a midnight of {self.zone}: if it was another zone before, name that one"
-            self.filling.tell(Warned(what))
-        if todo.lost is not None:
-            self.filling.tell(Warned(f"{todo.lost} can no longer be had: the API serves one month back"))
+def _warn(context: RunContext, entries: Sequence[WindowEntry], todo: Agenda, zone: tzinfo) -> None:
+    if is_of_other_zone(entries, zone):
+        context.tell(
+            Warned(f"no window here begins at a midnight of {zone}: if it was another zone before, name that one")
+        )
+    if todo.lost is not None:
+        context.tell(Warned(f"{todo.lost} can no longer be had: the API serves one month back"))
 
-    def _days(self, whole: Window) -> list[Window]:
-        return planning.days(whole.start, whole.end, self.zone, self.width)
+
+def _reported(made: Report, settled: int, lost: Window | None, counting: RequestCounts) -> Report:
+    """Add to the report of the reading what was done before it."""
+    return structs.replace(
+        made,
+        settled=settled,
+        lost=made.lost if lost is None else (*made.lost, str(lost)),
+        complete=made.complete and lost is None,
+        requests=made.requests + counting.requests,
+        retries=made.retries + counting.retries,
+        throttled=made.throttled + counting.throttled,
+    )

@@ -13,35 +13,25 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic
 
-from msgspec import Struct
-
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
+from segment_fetch.extraction.context import ReadOptions, RunContext
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader
 from segment_fetch.windows.splitting import IncrementalSplitter, SubWindow
 from segment_fetch.windows.strategy import Failed
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.pages import PageAnswer, PageRequest, PageSource, new_fields
+from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 
 WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
 
 
-class ReadOptions(Struct, frozen=True):
-    """How windows are read: segments a page, segments a window before it is split, if they are split at all."""
-
-    limit: int
-    split_above: int
-    splits: bool = True
-
-
 class WindowQueue(Generic[Part]):
     """The source of a pool. `done` takes each window at its end; `release` says that it is no longer held.
 
-    An `outlet` takes what is ready of a window before that, if there is one. `more` is called when another window could
-    be begun and none is left: `give` answers it, later.
+    An `outlet`, if there is one, takes the parts of a window that are ready before its end.
     """
 
     def __init__(
@@ -53,10 +43,7 @@ class WindowQueue(Generic[Part]):
         tell: Callable[[Event], None],
         done: Callable[[WindowRead[Part]], None],
         outlet: Outlet[Part] | None = None,
-        more: Callable[[], None] | None = None,
     ) -> None:
-        self._more = more
-        self._asked = False
         self._unopened = deque(windows)
         self._open: list[WindowReader[Part] | IncrementalSplitter | SubWindow] = []
         self._options = options
@@ -74,25 +61,11 @@ class WindowQueue(Generic[Part]):
                 item = self._open[index] = self._reading(item.window, item.newest())  # noqa: PLW2901
             if item.has_next:
                 return item.next() if self._may_fill(item) else None
-        if self._full(1) or not (self._unopened or self._ask_for_more()):
+        if self._full(1) or not self._unopened:
             return None
         begun = self._reading(self._unopened.popleft())
         self._open.append(begun)
         return begun.next()
-
-    def _ask_for_more(self) -> bool:
-        if self._more is not None and not self._asked:
-            self._asked = True
-            self._more()
-        return False
-
-    def give(self, window: Window | None) -> None:
-        """The answer to `more`: another window, or None where there is none left."""
-        self._asked = False
-        if window is None:
-            self._more = None
-        else:
-            self._unopened.append(window)
 
     def _may_fill(self, item: WindowReader[Part] | IncrementalSplitter) -> bool:
         if isinstance(item, IncrementalSplitter) or item.count is None or item.window in self._held:
@@ -111,7 +84,7 @@ class WindowQueue(Generic[Part]):
 
     def finished(self) -> bool:
         """Whether every window is at its end."""
-        return not self._open and not self._unopened and self._more is None
+        return not self._open and not self._unopened
 
     def wants(self, request: PageRequest) -> bool:
         """Whether a delayed page is still of use."""
@@ -155,7 +128,7 @@ class WindowQueue(Generic[Part]):
             self._finish(owner, read)
 
     def _too_large(self, owner: WindowReader[Part]) -> bool:
-        divisible = self._options.splits and not owner.divided and owner.window.end - owner.window.start > 1
+        divisible = not owner.divided and owner.window.end - owner.window.start > 1
         return divisible and (owner.count or 0) > self._options.split_above
 
     def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReader[Part]:
@@ -194,13 +167,13 @@ class WindowQueue(Generic[Part]):
 
 
 class WindowStream(Generic[Part]):
-    """Windows as they come to their end, in any order. Each counts as held until it is released."""
+    """Windows in the order in which they end. Each counts as held until it is released."""
 
     def __init__(
-        self, results: asyncio.Queue[WindowRead[Part] | None], queue: WindowQueue[Part], pool: WorkerPool
+        self, queue: WindowQueue[Part], results: asyncio.Queue[WindowRead[Part] | None], pool: WorkerPool
     ) -> None:
-        self._results = results
         self._queue = queue
+        self._results = results
         self._pool = pool
         self._running = asyncio.create_task(pool.run())
         self._running.add_done_callback(lambda _: results.put_nowait(None))
@@ -211,42 +184,36 @@ class WindowStream(Generic[Part]):
         await self._running
 
     def release(self, window: Window) -> None:
-        """The consumer no longer holds the window."""
+        """Note that the consumer no longer holds the window, so that another one may fill."""
         self._queue.release(window)
-        self._pool.wake()
-
-    def give(self, window: Window | None) -> None:
-        """Another window to read, where `more` asked for one; None where there is none left."""
-        self._queue.give(window)
         self._pool.wake()
 
     @property
     def counts(self) -> RequestCounts:
-        """What was asked so far."""
+        """The requests made so far."""
         return self._pool.counts
 
     async def stop(self) -> None:
-        """Ends everything that is in flight."""
+        """Cancel all requests in flight, and return when their workers have ended."""
         self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+        await asyncio.wait([self._running])
+        if not self._running.cancelled():
+            self._running.exception()  # raised to the consumer already, or no longer of interest
 
 
 @asynccontextmanager
 async def read(
+    context: RunContext,
     windows: Iterable[Window],
-    options: ReadOptions,
     encode: Callable[[Sequence[Segment]], Part],
     *,
-    tell: Callable[[Event], None],
-    pool_of: Callable[[PageSource], WorkerPool],
     outlet: Outlet[Part] | None = None,
-    more: Callable[[], None] | None = None,
 ) -> AsyncIterator[WindowStream[Part]]:
-    """Reads windows side by side for the length of the block; leaving it stops everything that is in flight."""
+    """Read windows side by side for the length of the block; leaving it cancels all requests in flight."""
     results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
-    queue = WindowQueue(windows, options, encode, tell=tell, done=results.put_nowait, outlet=outlet, more=more)
-    reads = WindowStream(results, queue, pool_of(queue))
+    queue = WindowQueue(windows, context.options, encode, tell=context.tell, done=results.put_nowait, outlet=outlet)
+    stream = WindowStream(queue, results, context.workers(queue))
     try:
-        yield reads
+        yield stream
     finally:
-        await reads.stop()
+        await stream.stop()

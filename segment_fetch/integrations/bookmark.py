@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from segment_fetch.errors import InputError
 from segment_fetch.query import Filters, Window
-from segment_fetch.timerange import TimeLike
-from segment_fetch.windows.reader import SETTLED_AFTER_MS, WindowRead
+from segment_fetch.timerange import TimeLike, settled_before
+from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part, Segment
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def advanced(bookmark: int, read: WindowRead[Any]) -> int:
     """
     if read.status == "unproven" or read.window.start != bookmark:
         return bookmark
-    return max(bookmark, min(read.window.end, read.read_at - SETTLED_AFTER_MS))
+    return max(bookmark, min(read.window.end, settled_before(read.read_at)))
 
 
 async def steps(

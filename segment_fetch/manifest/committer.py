@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from segment_fetch.errors import SegmentFetchError
-from segment_fetch.manifest.commit_log import CommitLog
+from segment_fetch.manifest.commit_log import Change, CommitLog
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Sink
@@ -53,6 +53,20 @@ class Committer:
         if self._taken:
             self._taken = False
             await self._run(self._give_back)
+
+    @property
+    def entries(self) -> list[WindowEntry]:
+        """All windows that the manifest names, oldest first."""
+        return self.log.entries
+
+    @property
+    def change(self) -> Change:
+        """Segments that came and went in windows that were read again."""
+        return self.log.change
+
+    def out_of_reach(self, whole: Window, oldest: int) -> list[WindowEntry]:
+        """Windows of a range that are not complete, and that the API no longer serves as a whole."""
+        return self.log.out_of_reach(whole.start, whole.end, oldest)
 
     async def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()

@@ -11,6 +11,7 @@ from msgspec import Struct
 from segment_fetch.errors import TransientError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.query import Window
+from segment_fetch.timerange import settled_before
 from segment_fetch.windows import coverage
 from segment_fetch.windows.live import LivePass
 from segment_fetch.windows.settled import SettledPass
@@ -21,9 +22,6 @@ from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 from segment_fetch.wire.raw_rows import RawRows, keys_of, times_of
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
-
-SETTLED_AFTER_MS = (24 * 60 + 15) * 60_000
-"""A segment can take 24 hours after its close to appear; 15 minutes more for clocks and caches."""
 
 
 class Outlet(Protocol[Part_contra]):
@@ -161,7 +159,7 @@ class WindowReader(Generic[Part]):
 
     @property
     def _settled(self) -> bool:
-        return self.window.end <= self._began - SETTLED_AFTER_MS
+        return self.window.end <= settled_before(self._began)
 
     def _first_pass(self) -> Pass[Part]:
         self._passes += 1

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from segment_fetch.cli.commands import demo
-from segment_fetch.timerange import oldest_start, parse_time
-from segment_fetch.windows.reader import SETTLED_AFTER_MS
+from segment_fetch.timerange import oldest_start, parse_time, settled_before
 from tests.cli.conftest import Run
 from tests.cli.support import command, environ, lines_in, on_terminal, process, shown, started, until
 
@@ -99,7 +98,7 @@ def test_the_range_is_settled_and_within_the_month(now: str) -> None:
     moment = datetime.fromisoformat(now).replace(tzinfo=UTC)
     now_ms = int(moment.timestamp() * 1000)
     start, end = (parse_time(day, 0) for day in demo._range(moment))
-    assert end <= now_ms - SETTLED_AFTER_MS
+    assert end <= settled_before(now_ms)
     assert start > oldest_start(now_ms)
     assert end - start == 20 * 86_400_000
 

@@ -12,7 +12,8 @@ import pytest
 
 from segment_fetch import BearerToken, IncompleteError, RetryPolicy, SchemaError, SegmentClient, ServiceError
 from segment_fetch.events import Event, PageRead, Retrying, WindowDone, WindowOpened, WindowReread, WindowSplit
-from segment_fetch.extraction.window_queue import WINDOWS_AHEAD, ReadOptions, WindowQueue
+from segment_fetch.extraction.context import ReadOptions
+from segment_fetch.extraction.window_queue import WINDOWS_AHEAD, WindowQueue
 from segment_fetch.query import Window
 from segment_fetch.simulator import Dataset, Drift, Fault, Simulator
 from segment_fetch.windows.reader import WindowRead

@@ -17,7 +17,7 @@ from segment_fetch.simulator import Dataset, Drift, Simulator
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.rate import Learned
-from segment_fetch.windows.reader import SETTLED_AFTER_MS
+from segment_fetch.timerange import settled_before
 from tests.support import everything_said
 from tests.support_runs import AT_ONCE, DAY_MS, NOW_MS
 
@@ -87,9 +87,9 @@ def test_nights_with_late_rows_end_equal_to_the_truth(warehouse: Warehouse) -> N
         warehouse.now_ms = NOW_MS + 3 * night * DAY_MS
         warehouse.simulator.stats.log.clear()
         state = warehouse.load()
-        assert state["bookmark"] == warehouse.now_ms - SETTLED_AFTER_MS
+        assert state["bookmark"] == settled_before(warehouse.now_ms)
         asked = [record.query.start for record in warehouse.simulator.stats.log if record.query]
-        assert min(asked) == (FIRST if night == 0 else NOW_MS + 3 * (night - 1) * DAY_MS - SETTLED_AFTER_MS)
+        assert min(asked) == (FIRST if night == 0 else settled_before(NOW_MS + 3 * (night - 1) * DAY_MS))
         assert warehouse.ids() == sorted(warehouse.simulator.ids(FIRST, warehouse.now_ms))
     assert warehouse.ids() == sorted(dataset(days=24).ids())
     columns = {name: kind for name, kind, *_ in warehouse.query("DESCRIBE loaded.agent_segments")}
@@ -122,7 +122,7 @@ def test_an_unproven_window_fails_the_load_and_nothing_is_lost(warehouse: Wareho
     assert TOKEN not in everything_said(caught.value)
     assert [thread for thread in threading.enumerate() if thread.name == "segment_fetch"] == []
     warehouse.serve(dataset(seed=5))
-    assert warehouse.load()["bookmark"] == NOW_MS - SETTLED_AFTER_MS
+    assert warehouse.load()["bookmark"] == settled_before(NOW_MS)
     assert warehouse.ids() == sorted(dataset(seed=5).ids())
 
 
@@ -142,7 +142,7 @@ def test_what_the_api_no_longer_serves_is_named(
     warehouse.serve(dataset(days=60))
     warehouse.load()
     warehouse.now_ms += 35 * DAY_MS
-    assert warehouse.load()["bookmark"] == warehouse.now_ms - SETTLED_AFTER_MS
+    assert warehouse.load()["bookmark"] == settled_before(warehouse.now_ms)
     said = capsys.readouterr().err + caplog.text
     assert "2026-11-05T21:05:00Z to 2026-11-11T21:21:00Z was not read in time" in said
 

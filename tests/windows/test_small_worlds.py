@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from segment_fetch.errors import TransientError
-from segment_fetch.extraction.window_queue import ReadOptions, WindowQueue
+from segment_fetch.extraction.context import ReadOptions
+from segment_fetch.extraction.window_queue import WindowQueue
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment

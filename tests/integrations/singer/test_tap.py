@@ -12,7 +12,8 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from segment_fetch.integrations.bookmark import advanced
 from segment_fetch.query import Window
 from segment_fetch.simulator import Drift
-from segment_fetch.windows.reader import SETTLED_AFTER_MS, WindowRead
+from segment_fetch.timerange import settled_before
+from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import SEGMENT_FIELDS
 from tests.integrations.singer.support import FIRST, World, bookmark, dataset
 from tests.support_runs import DAY_MS, HOUR_MS, NOW_MS
@@ -65,7 +66,7 @@ def test_everything_is_emitted_in_order_between_schema_and_state(world: World) -
     assert {message["time_extracted"] for message in result.of("RECORD")} == {"2026-11-06T21:20:00Z"}
     assert [bookmark(message["value"]) for message in result.of("STATE")] == [
         *(FIRST + 7 * DAY_MS, FIRST + 14 * DAY_MS),
-        NOW_MS - SETTLED_AFTER_MS,
+        settled_before(NOW_MS),
     ]
     emitted: dict[str, Any] = {}
     for message in result.messages[1:]:
@@ -158,7 +159,7 @@ def window_read(start: int, end: int, status: Any, read_at: int) -> WindowRead[A
 
 def test_a_bookmark_moves_over_proven_windows_that_begin_at_it() -> None:
     day, now = DAY_MS, 10 * DAY_MS
-    horizon = now - SETTLED_AFTER_MS
+    horizon = settled_before(now)
     assert advanced(day, window_read(day, 2 * day, "complete", now)) == 2 * day
     assert advanced(day, window_read(day, 2 * day, "unproven", now)) == day
     assert advanced(day, window_read(2 * day, 3 * day, "complete", now)) == day, "a window before it is missing"
@@ -196,7 +197,7 @@ def test_a_month_of_nights_with_late_rows_ends_equal_to_the_truth(world: World) 
 
 def assert_behind(state: dict[str, Any], first: int, loaded: dict[str, Any], world: World) -> None:
     """The bookmark is settled, and every segment before it was emitted."""
-    assert bookmark(state) <= world.now_ms - SETTLED_AFTER_MS or bookmark(state) == first
+    assert bookmark(state) <= settled_before(world.now_ms) or bookmark(state) == first
     assert set(world.simulator.ids(first, bookmark(state))) <= set(loaded)
 
 
@@ -226,7 +227,7 @@ def test_what_the_api_no_longer_serves_is_named_lost_once(world: World) -> None:
     late = world.tap(state=state)
     assert late.code == 3
     assert "2026-11-05T21:05:00Z to 2026-11-11T21:21:00Z was not read in time" in late.err
-    assert bookmark(late.state) == world.now_ms - SETTLED_AFTER_MS
+    assert bookmark(late.state) == settled_before(world.now_ms)
     assert world.tap(state=late.state).code == 0
 
 

@@ -1,0 +1,50 @@
+"""The context of a run: the parts of an open client that counting, reading and committing share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from segment_fetch.api.endpoints import SegmentApi
+from segment_fetch.events import Event
+from segment_fetch.extraction.worker_pool import WorkerPool
+from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
+from segment_fetch.wire.pages import PageSource
+
+
+class ReadOptions(Struct, frozen=True):
+    """Segments asked for in a page, and the most that a window may hold before it is split."""
+
+    limit: int
+    split_above: int
+
+
+class RunContext(Struct, frozen=True):
+    """An open client, as the functions of this package need it.
+
+    `width` is that of the widest window (milliseconds), `clock` gives the time (seconds since the epoch).
+    """
+
+    api: SegmentApi
+    gate: Gate
+    retry: RetryPolicy
+    connections: int
+    options: ReadOptions
+    width: int
+    tell: Callable[[Event], None]
+    clock: Callable[[], float]
+
+    def workers(self, source: PageSource) -> WorkerPool:
+        """A pool of workers that sends what the source asks for."""
+        return WorkerPool(self.api, self.gate, source, connections=self.connections, retry=self.retry, tell=self.tell)
+
+    def now_ms(self) -> int:
+        """The time, epoch milliseconds."""
+        return int(self.clock() * 1000)
+
+    def oldest_ms(self) -> int:
+        """The first moment that the API still serves when a run that begins now gets there, epoch milliseconds."""
+        return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS

@@ -1,4 +1,4 @@
-"""Answers before they are put on the wire, and the bodies of the refusals."""
+"""Answers before they are sent, and the bodies of errors."""
 
 from email.utils import formatdate
 from math import ceil
@@ -13,7 +13,7 @@ JSON = "application/json"
 
 
 class Answer(NamedTuple):
-    """A status, a body as it goes on the wire, and the headers besides `Date` and the body's length."""
+    """A status, a body as sent, and the headers other than `Date` and `Content-Length`."""
 
     status: int
     body: bytes
@@ -21,27 +21,27 @@ class Answer(NamedTuple):
 
 
 def json_answer(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:
-    """An answer whose body is a JSON value."""
+    """Return an answer whose body is a JSON value."""
     return Answer(status, orjson.dumps(value), {"Content-Type": JSON, **(headers or {})})
 
 
 def bad_request(causes: list[str]) -> Answer:
-    """400 with the causes, as the specification spells it."""
+    """Return 400 with the causes, in the form of the specification."""
     return json_answer(400, {"causes": causes, "message": "Bad request"})
 
 
 def unauthorized(reason: str, message: str) -> Answer:
-    """401 with a reason and a message."""
+    """Return 401 with a reason and a message."""
     return json_answer(401, {"reason": reason, "message": message})
 
 
 def not_found(what: str) -> Answer:
-    """404: there is no such resource."""
+    """Return 404 for a resource that does not exist."""
     return json_answer(404, {"message": f"{what} not found"})
 
 
 def too_many(wait: float, spelled: RetryAfter, now: float) -> Answer:
-    """429; `wait` seconds are told as whole seconds, as an HTTP date, or not at all."""
+    """Return 429; `Retry-After` gives `wait` (seconds) as whole seconds, as an HTTP date, or is absent."""
     seconds = max(ceil(wait), 1)
     headers = {}
     if spelled == "seconds":
@@ -64,7 +64,7 @@ _INSTEAD = {
 
 
 def fault_answer(fault: Fault, retry_after_s: int, now: float) -> Answer | None:
-    """What is answered instead of the right answer; None for a fault that spoils the right one."""
+    """Return the answer that replaces the right one; None for a fault that damages the right one."""
     if fault is Fault.TOO_MANY:
         return too_many(retry_after_s, "seconds", now)
     return _INSTEAD.get(fault)

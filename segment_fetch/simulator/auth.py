@@ -1,4 +1,4 @@
-"""How the simulator asks who calls: OAuth 2.0 client credentials or a fixed bearer token.
+"""Authentication of callers: OAuth 2.0 client credentials or a fixed bearer token.
 
 OAuth 1.0 is in `oauth1`. Each description is frozen; its `verifier()` holds the state.
 """
@@ -18,7 +18,7 @@ from segment_fetch.simulator.checks import check_positive
 
 
 class Call(NamedTuple):
-    """What a request says of itself. `path` and `query` are as sent, still encoded."""
+    """The parts of a request that authentication needs. `path` and `query` are as sent, still encoded."""
 
     method: str
     scheme: str
@@ -29,17 +29,17 @@ class Call(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a request is answered with 401."""
+    """The reason for a 401, and its message."""
 
     reason: str
     message: str
 
 
 class Verifier(Protocol):
-    """Checks the credentials of requests. Times are epoch seconds of the simulator's clock."""
+    """Interface of the check of credentials. Times are epoch seconds of the simulator's clock."""
 
     def refuse(self, call: Call, now: float) -> Refusal | None:
-        """Why the credentials of a request are not good, or None if they are."""
+        """Return the reason to refuse the credentials of a request, or None if they are accepted."""
 
 
 class Bearer(msgspec.Struct, frozen=True):
@@ -48,14 +48,14 @@ class Bearer(msgspec.Struct, frozen=True):
     token: str
 
     def verifier(self) -> Verifier:
-        """What checks it."""
+        """Return the object that checks the token."""
         return _BearerVerifier(self.token)
 
 
 class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that the token endpoint issues for a client's id and secret.
 
-    A token is a JWT that is good for `lifetime_s`; `expires_in` is whether the answer says so too.
+    A token is a JWT that is good for `lifetime_s`; with `expires_in` the answer states the lifetime as well.
     """
 
     client_id: str = "client"
@@ -67,12 +67,12 @@ class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
         check_positive("lifetime_s", self.lifetime_s)
 
     def verifier(self) -> "TokenIssuer":
-        """What issues and checks tokens."""
+        """Return the object that issues and checks tokens."""
         return TokenIssuer(self)
 
 
 class TokenIssuer:
-    """Issues tokens and knows which of them are good."""
+    """Issuer of tokens, which also checks them."""
 
     def __init__(self, settings: ClientCredentials) -> None:
         self._settings = settings
@@ -93,7 +93,7 @@ class TokenIssuer:
         return json_answer(200, answer)
 
     def revoke(self) -> None:
-        """Make every token issued so far worthless."""
+        """Revoke every token issued so far."""
         self._expiry.clear()
 
     def refuse(self, call: Call, now: float) -> Refusal | None:

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for as long as a block of synchronous code."""
+"""An event loop in a thread of its own, for the length of a block of synchronous code."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that runs in another thread until the block ends; tasks still running are cancelled then."""
+    """Run a loop in another thread until the block ends; tasks still running are cancelled then."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="segment-simulator", daemon=True)
     thread.start()

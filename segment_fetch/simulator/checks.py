@@ -1,4 +1,4 @@
-"""Checks of settings, so that a wrong one is refused by name where it is given."""
+"""Checks of settings that refuse a wrong value by name."""
 
 
 def check_share(name: str, value: float) -> None:
@@ -8,7 +8,7 @@ def check_share(name: str, value: float) -> None:
 
 
 def check_not_negative(name: str, value: float) -> None:
-    """Raise `ValueError` naming the setting if the value is below 0."""
+    """Raise `ValueError` naming the setting if the value is negative."""
     if not value >= 0:
         raise ValueError(f"{name} must not be negative, not {value}")
 

@@ -1,4 +1,4 @@
-"""The segments that the simulator has: up to ten million, a pure function of the seed, none held in memory."""
+"""The segments of the simulator: up to ten million, a pure function of the seed, none held in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,40 +66,40 @@ class Dataset:
         return cls(segments=segments, start=end - int(days * _DAY_MS), end=end, **options)
 
     def close_time(self, row: int) -> int:
-        """The close time of a segment by its number, in epoch ms."""
+        """Return the close time of a segment by its number, in epoch ms."""
         return self._timeline.at(row)
 
     def close_times(self, first: int, last: int) -> list[int]:
-        """The close times of the segments of the numbers `[first, last)`; quicker than one by one."""
+        """Return the close times (epoch ms) of the segments `[first, last)`; faster than one by one."""
         return self._timeline.between(first, last)
 
     def count_before(self, instant: int) -> int:
-        """How many segments closed before an instant (epoch ms): the number of the first that did not."""
+        """Count the segments that closed before an instant (epoch ms): the number of the first that did not."""
         if instant > self.end:
             return self.segments
         return self._timeline.before(instant)
 
     def numbers(self, start: int | None = None, end: int | None = None) -> range:
-        """The numbers of the segments that closed in `[start, end)` (epoch ms), oldest first."""
+        """Return the numbers of the segments that closed in `[start, end)` (epoch ms), oldest first."""
         first = 0 if start is None else self.count_before(start)
         return range(first, self.segments if end is None else max(first, self.count_before(end)))
 
     def ids(self, start: int | None = None, end: int | None = None) -> Iterator[str]:
-        """The `segmentId` of each segment that closed in `[start, end)`, oldest first."""
+        """Yield the `segmentId` of each segment that closed in `[start, end)`, oldest first."""
         return map(self.writer.segment_id, self.numbers(start, end))
 
     def rows(self, start: int | None = None, end: int | None = None) -> Iterator[dict[str, Any]]:
-        """Each segment that closed in `[start, end)` as the API spells it, oldest first."""
+        """Yield each segment that closed in `[start, end)` as the API returns it, oldest first."""
         return map(self.row, self.numbers(start, end))
 
     def row(self, number: int) -> dict[str, Any]:
-        """One segment by its number, as the API spells it."""
+        """Return one segment by its number, as the API returns it."""
         row: dict[str, Any] = orjson.loads(self.writer.row(number, self.close_time(number)))
         return row
 
     @cached_property
     def writer(self) -> RowWriter:
-        """What renders the segments of this dataset."""
+        """The renderer of this dataset's segments."""
         options = RowOptions(self.null_share, self.unknown_reasons, self.wrong_types, self.new_field_from)
         return RowWriter(seed=self.seed, account=self.account, options=options)
 

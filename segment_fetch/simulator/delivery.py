@@ -1,4 +1,4 @@
-"""How an answer reaches the client: whole, or spoiled by a fault of the connection."""
+"""Delivery of an answer to the client: intact, or damaged by a fault of the connection."""
 
 import asyncio
 import socket
@@ -16,7 +16,7 @@ _SLOW_PIECES = 20
 async def deliver(
     request: web.BaseRequest, answer: Answer, headers: Mapping[str, str], fault: Fault | None, slow_body_s: float
 ) -> web.StreamResponse:
-    """Send an answer with these headers besides its own, spoiled as the fault says.
+    """Send an answer with its own and these headers, damaged as the fault says.
 
     A stall lasts until the client leaves or the server stops, which cancels the request's task.
     """
@@ -83,7 +83,7 @@ def _abort(request: web.BaseRequest) -> web.StreamResponse:
 
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
-    """Close the connection with a TCP reset, which is what a lingering time of 0 does."""
+    """Close the connection with a TCP reset, which is the effect of a linger time of 0."""
     if request.transport is not None:
         sock = request.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

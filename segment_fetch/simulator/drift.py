@@ -1,4 +1,4 @@
-"""How the segments change while they are read: rows that come late, come, vanish, or change places."""
+"""Changes of the segments while they are read: rows that are late, are inserted, vanish, or are swapped."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from segment_fetch.simulator.checks import check_not_negative, check_positive, c
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """What changes, by the simulator's clock. Raises `ValueError`, naming the value, if one is out of range.
+    """The rates of change, by the simulator's clock. Raises `ValueError`, naming the value, if one is out of range.
 
     `late_share`: this share of the segments appears only some time after its close, at most `late_delay_s`.
     `inserts_per_s`: new segments a second, closed within the last `recent_s`.
@@ -26,7 +26,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def changes(self) -> bool:
-        """Whether answers change by themselves."""
+        """True if answers change without a call of `insert` or `remove`."""
         rates = self.late_share, self.inserts_per_s, self.removals_per_s, self.swaps_per_s
         return self.shuffle_ties or any(rates)
 

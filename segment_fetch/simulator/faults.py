@@ -1,4 +1,4 @@
-"""What can go wrong with an answer, and which request it happens to."""
+"""The faults that an answer can have, and the choice of the requests that get one."""
 
 from collections import deque
 from enum import StrEnum
@@ -10,7 +10,7 @@ from segment_fetch.simulator.timeline import mix
 
 
 class Fault(StrEnum):
-    """The kinds of fault. Each is also the name of its share in `Faults`."""
+    """The kinds of fault. Each value is also the name of its share in `Faults`."""
 
     TOO_MANY = "too_many"
     """429 with `Retry-After`."""
@@ -25,23 +25,23 @@ class Fault(StrEnum):
     RESET = "reset"
     """The connection is reset in the middle of the body."""
     TRUNCATED = "truncated"
-    """`Content-Length` says more than is sent before the connection is closed."""
+    """The connection is closed before as many bytes as `Content-Length` promises were sent."""
     BAD_JSON = "bad_json"
-    """200 and a body that is not JSON although it starts like it."""
+    """200 and a body that starts like JSON and is not."""
     HTML = "html"
-    """200 and an HTML page, as a proxy sends it."""
+    """200 and an HTML page, as a proxy would send."""
     ERROR_BODY = "error_body"
     """200 and the JSON of an error."""
     STALL = "stall"
     """Nothing is ever answered; the connection stays open."""
     STALL_BODY = "stall_body"
-    """Headers and the start of the body, and then nothing; the connection stays open."""
+    """Headers and the start of the body, then nothing; the connection stays open."""
     SHORT_PAGE = "short_page"
-    """A page of fewer rows than there are, with the right count."""
+    """A page with rows missing, but the right count."""
     STALE_COUNT = "stale_count"
-    """A right page with a count that is too low."""
+    """A complete page whose count is too low."""
     SLOW_BODY = "slow_body"
-    """The body comes in small pieces over `slow_body_s`."""
+    """The body is sent in small chunks over `slow_body_s`."""
     HUGE = "huge"
     """A body of more than 64 MiB; a small one on the wire if the client accepts gzip."""
     REDIRECT = "redirect"
@@ -49,11 +49,11 @@ class Fault(StrEnum):
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
-    """The share of requests, 0 to 1, that each kind of fault happens to; together at most 1.
+    """The share of requests, 0 to 1, that gets each kind of fault; the sum is at most 1.
 
-    Which requests they are is decided by the seed and the number of the request: the same run has the same
-    faults. `retry_after_s` is what `Retry-After` says; `slow_body_s` is how long a slow body takes. Raises
-    `ValueError`, naming the share, if one is out of its range.
+    The seed and the number of the request select the requests, so the same run has the same faults. `retry_after_s`
+    is the value of `Retry-After`, `slow_body_s` the duration of a slow body, both in seconds. Raises `ValueError`,
+    naming the share, if one is out of its range.
     """
 
     too_many: float = 0.0
@@ -88,7 +88,7 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FaultPlan:
-    """The faults of one kind of request: shares that can be exchanged, and single faults asked for."""
+    """The faults of one kind of request: replaceable shares, and single faults requested by a test."""
 
     def __init__(self) -> None:
         self._next: deque[Fault] = deque()
@@ -96,17 +96,17 @@ class FaultPlan:
         self.exchange(Faults())
 
     def exchange(self, faults: Faults) -> None:
-        """Let other shares decide from the next request on."""
+        """Replace the shares, from the next request on."""
         self.faults = faults
         shares = ((kind, getattr(faults, kind)) for kind in Fault)
         self._shares = [(kind, share) for kind, share in shares if share]
 
     def fail_next(self, fault: Fault, count: int) -> None:
-        """Give the next `count` requests this fault, after those already asked for."""
+        """Give the next `count` requests this fault, after those already queued."""
         self._next.extend([fault] * count)
 
     def choose(self) -> Fault | None:
-        """The fault of the next request, or None."""
+        """Return the fault of the next request, or None. Counts the request."""
         self._request += 1
         if self._next:
             return self._next.popleft()

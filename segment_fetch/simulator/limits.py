@@ -1,7 +1,7 @@
 """The limits behind a 429: a rate, a sliding window, or a number of requests at once.
 
-Each limit is a frozen description; its `counter()` holds the state. A counter is asked at each request's
-arrival and told when the request has left.
+Each limit is a frozen description; its `counter()` holds the state. `admit` is called when a request arrives, `leave`
+when its answer has been sent.
 """
 
 from collections import deque
@@ -18,10 +18,10 @@ class LimitCounter(Protocol):
     """The state of one limit. Times are epoch seconds of the simulator's clock."""
 
     def admit(self, now: float) -> float:
-        """Take a place and answer 0, or answer after how many seconds one is free."""
+        """Admit a request and return 0, or return the seconds until one would be admitted."""
 
     def leave(self) -> None:
-        """Give back what an admitted request held while it was served."""
+        """Release the slot of an admitted request that has been served."""
 
 
 class RateLimit(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class RateLimit(msgspec.Struct, frozen=True):
         check_positive("burst", self.burst)
 
     def counter(self) -> LimitCounter:
-        """The bucket, full."""
+        """Return the state: a full bucket."""
         return _Bucket(self.rate, self.burst)
 
 
@@ -52,7 +52,7 @@ class SlidingWindow(msgspec.Struct, frozen=True):
         check_positive("seconds", self.seconds)
 
     def counter(self) -> LimitCounter:
-        """The window, empty."""
+        """Return the state: an empty window."""
         return _Window(self.requests, self.seconds)
 
 
@@ -66,7 +66,7 @@ class AtOnce(msgspec.Struct, frozen=True):
         check_not_negative("requests", self.requests)
 
     def counter(self) -> LimitCounter:
-        """The places, all free."""
+        """Return the state: all slots free."""
         return _Places(self.requests)
 
 
@@ -90,7 +90,7 @@ class _Bucket:
         return 0.0
 
     def leave(self) -> None:
-        """A bucket is filled by time alone."""
+        """Do nothing: only time refills a bucket."""
 
 
 class _Window:
@@ -108,7 +108,7 @@ class _Window:
         return 0.0
 
     def leave(self) -> None:
-        """A window is emptied by time alone."""
+        """Do nothing: only time empties a window."""
 
 
 class _Places:

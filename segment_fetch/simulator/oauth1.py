@@ -1,4 +1,4 @@
-"""OAuth 1.0 as RFC 5849 has it: the signature of each request is computed anew and compared."""
+"""OAuth 1.0 as in RFC 5849: the signature of each request is computed again and compared."""
 
 import hmac
 from base64 import b64encode
@@ -42,19 +42,19 @@ class OAuth1(msgspec.Struct, frozen=True, kw_only=True):
         check_positive("window_s", self.window_s)
 
     def verifier(self) -> "SignatureVerifier":
-        """What checks signatures and remembers nonces."""
+        """Return the object that checks signatures and remembers nonces."""
         return SignatureVerifier(self)
 
 
 class SignatureVerifier:
-    """Checks signatures; a nonce that a good request had is refused from then on."""
+    """Verifier of signatures; the nonce of an accepted request is refused from then on."""
 
     def __init__(self, settings: OAuth1) -> None:
         self._settings = settings
         self.nonces: set[str] = set()
 
     def refuse(self, call: Call, now: float) -> Refusal | None:
-        """Refuse a request that is not signed, not signed rightly, too old, or seen before."""
+        """Refuse a request that is unsigned, wrongly signed, too old, or a replay."""
         parameters = _header_parameters(call.authorization)
         if parameters is None:
             return Refusal("unauthorized", "The request is not signed with OAuth 1.0")
@@ -101,7 +101,7 @@ class SignatureVerifier:
 
 
 def signature_base(call: Call, parameters: dict[str, str]) -> str:
-    """What is signed (RFC 5849, 3.4.1): method, URL without query, and all parameters in order."""
+    """Return the signature base string (RFC 5849, 3.4.1): method, URL without query, and all parameters in order."""
     pairs = [(name, value) for name, value in parameters.items() if name not in ("oauth_signature", "realm")]
     pairs += [_decoded_pair(part) for part in call.query.split("&") if part]
     ordered = sorted((_escaped(name), _escaped(value)) for name, value in pairs)

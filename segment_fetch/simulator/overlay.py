@@ -1,4 +1,4 @@
-"""The rows that are there at one moment: a range of numbers, less those absent, plus those inserted.
+"""The rows present at one moment: a range of numbers, minus those absent, plus those inserted.
 
 The base stays a function of the row's number. The overlay is two short sorted lists, so that a count and the
 row at an offset are exact at every moment and take a few steps, whatever the size of the base.
@@ -26,15 +26,15 @@ class Overlay:
         self.inserted_times: dict[int, int] = {}
 
     def base_times(self, first: int, last: int) -> list[int]:
-        """The close times of the base rows `[first, last)`, in epoch ms."""
+        """Return the close times of the base rows `[first, last)`, in epoch ms."""
         return self._dataset.close_times(first, last)
 
     def hide(self, number: int) -> None:
-        """Make a base row absent; it must be present."""
+        """Mark a base row as absent; it must be present."""
         insort(self.absent, number)
 
     def show(self, number: int) -> None:
-        """Make an absent base row present."""
+        """Mark an absent base row as present."""
         del self.absent[bisect_left(self.absent, number)]
 
     def insert(self, close: int) -> int:
@@ -45,11 +45,11 @@ class Overlay:
         return number
 
     def discard(self, number: int) -> None:
-        """Take away an inserted row; it must be present."""
+        """Remove an inserted row; it must be present."""
         del self.inserted[bisect_left(self.inserted, (self.inserted_times[number], number))]
 
     def is_present(self, number: int) -> bool:
-        """Whether a row is there now."""
+        """Return True if a row is present now."""
         if number >= FIRST_INSERTED:
             row = (self.inserted_times.get(number, -1), number)
             at = bisect_left(self.inserted, row)
@@ -58,14 +58,14 @@ class Overlay:
         return 0 <= number < self.horizon and self.absent[at : at + 1] != [number]
 
     def slice(self, start: int, end: int) -> "OverlaySlice":
-        """The rows that closed in `[start, end)` (epoch ms) as they are now; valid until the next change."""
+        """Return the rows that closed in `[start, end)` (epoch ms); valid until the next change."""
         low = self.base_before(start)
         high = max(low, self.base_before(end))
         inserted = bisect_left(self.inserted, (start, 0)), bisect_left(self.inserted, (end, 0))
         return OverlaySlice(self, low, high, inserted)
 
     def base_before(self, instant: int) -> int:
-        """How many base rows, present or absent, closed before an instant (epoch ms)."""
+        """Count the base rows, present or absent, that closed before an instant (epoch ms)."""
         return min(self._dataset.count_before(instant), self.horizon)
 
 
@@ -81,7 +81,7 @@ class OverlaySlice:
         self.count = self._base + self._last_inserted - self._first_inserted
 
     def rows(self, first: int, last: int) -> list[Row]:
-        """The rows of the ranks `[first, last)`, ascending."""
+        """Return the rows of the ranks `[first, last)`, ascending."""
         low, high = self._inserted_before(first), self._inserted_before(last)
         rows = self._base_rows(first - low, last - high)
         if high > low:
@@ -90,18 +90,18 @@ class OverlaySlice:
         return rows
 
     def rank_before(self, instant: int) -> int:
-        """How many of these rows closed before an instant (epoch ms)."""
+        """Count the rows of this slice that closed before an instant (epoch ms)."""
         overlay = self._overlay
         inserted = bisect_left(overlay.inserted, (instant, 0), self._first_inserted, self._last_inserted)
         return inserted - self._first_inserted + self._base_before(instant)
 
     def _inserted_before(self, rank: int) -> int:
-        """How many inserted rows have a rank below this one."""
+        """Count the inserted rows whose rank is below this one."""
         places = range(self._last_inserted - self._first_inserted)
         return bisect_left(places, rank, key=self._rank_of_inserted)
 
     def _rank_of_inserted(self, place: int) -> int:
-        """An inserted row comes after all base rows of its close time, because its number is higher."""
+        """Return the rank of an inserted row: after all base rows of its close time, because its number is higher."""
         close, _ = self._overlay.inserted[self._first_inserted + place]
         return place + self._base_before(close + 1)
 
@@ -111,7 +111,7 @@ class OverlaySlice:
         return max(0, min(number - self._low - absent, self._base))
 
     def _base_rows(self, first: int, last: int) -> list[Row]:
-        """The base rows of the base ranks `[first, last)`."""
+        """Return the base rows of the base ranks `[first, last)`."""
         if first >= last:
             return []
         absent = self._overlay.absent
@@ -121,7 +121,7 @@ class OverlaySlice:
         return [row for row in rows if row[1] not in gone] if gone else rows
 
     def _number_at(self, rank: int) -> int:
-        """The number of the base row of a base rank: the rank plus the absent rows before it."""
+        """Return the number of the base row at a base rank: the rank plus the absent rows before it."""
         absent, first = self._overlay.absent, self._first_absent
         skipped = bisect_right(range(len(absent) - first), rank, key=lambda at: absent[first + at] - self._low - at)
         return self._low + rank + skipped

@@ -1,4 +1,4 @@
-"""Pages ready to send: rendered, compressed, spoiled by a fault of the content, kept for the next time."""
+"""Pages ready to send: rendered, compressed, damaged by a fault of the content, cached for the next request."""
 
 import gzip
 import zlib
@@ -16,21 +16,21 @@ from segment_fetch.simulator.query import SegmentQuery
 from segment_fetch.simulator.rows import RowWriter
 
 PageKey = tuple[SegmentQuery, int, bool]
-"""A query, the version of the population, and whether the body is compressed."""
+"""A query, the version of the population, and True if the body is compressed."""
 
 _PAGE_FAULTS = (Fault.SHORT_PAGE, Fault.STALE_COUNT, Fault.BAD_JSON)
 _HUGE_MIB = 66
 
 
 class PageAnswer(NamedTuple):
-    """An answer with a page, and how many rows it has."""
+    """An answer with a page, and its number of rows."""
 
     answer: Answer
     rows: int
 
 
 class PreparedPages:
-    """Answers kept for requests that come again, up to a number of bytes; the oldest goes first."""
+    """Cache of answers, limited to a number of bytes; the oldest is evicted first."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
@@ -38,11 +38,11 @@ class PreparedPages:
         self._answers: OrderedDict[PageKey, PageAnswer] = OrderedDict()
 
     def get(self, key: PageKey) -> PageAnswer | None:
-        """The answer to a query, if it is kept."""
+        """Return the cached answer to a query, or None."""
         return self._answers.get(key)
 
     def keep(self, key: PageKey, answer: PageAnswer) -> None:
-        """Keep an answer."""
+        """Cache an answer."""
         former = self._answers.pop(key, None)
         self._answers[key] = answer
         self._bytes += len(answer.answer.body) - (len(former.answer.body) if former else 0)
@@ -52,7 +52,7 @@ class PreparedPages:
 
 
 class PreparedRows:
-    """Rows kept for pages that hold them, too; once there are so many bytes, what is new is rendered each time."""
+    """Cache of rendered rows, shared by overlapping pages; once it is full, new rows are rendered each time."""
 
     def __init__(self, writer: RowWriter, most_bytes: int) -> None:
         self._writer = writer
@@ -60,7 +60,7 @@ class PreparedRows:
         self._texts: dict[Row, bytes] = {}
 
     def render(self, rows: Sequence[Row]) -> list[bytes]:
-        """The JSON of each row."""
+        """Return the JSON of each row."""
         texts = self._texts
         if self._room > 0:
             missing = [row for row in rows if row not in texts]
@@ -71,9 +71,9 @@ class PreparedRows:
 
 
 class PageRenderer:
-    """Renders pages, right ones and spoiled ones, in gzip if asked for.
+    """Renderer of pages, intact or damaged by a fault, in gzip if requested.
 
-    What is kept is pages, or rows where the segments change, as hardly any page is ever the same again.
+    It caches whole pages, or single rows where the segments change, because then hardly any page repeats.
     """
 
     def __init__(self, population: Population, writer: RowWriter, keep_bytes: int) -> None:
@@ -84,7 +84,7 @@ class PageRenderer:
         self._rows = PreparedRows(writer, 0 if repeatable else keep_bytes)
 
     def answer(self, query: SegmentQuery, request: int, fault: Fault | None, *, gzipped: bool) -> PageAnswer:
-        """The answer to a query; `request` is the number of the request."""
+        """Return the answer to a query; `request` is the number of the request."""
         if fault is Fault.HUGE:
             return _page_answer(huge_body(gzipped), gzipped, 0)
         if fault in _PAGE_FAULTS:
@@ -127,7 +127,7 @@ def _page_answer(body: bytes, gzipped: bool, rows: int) -> PageAnswer:
 
 @cache
 def huge_body(gzipped: bool) -> bytes:
-    """A page of more than 64 MiB, nearly all of it white space; about 300 KB in gzip."""
+    """Return a page of more than 64 MiB, nearly all of it white space; about 300 KB in gzip."""
     packer = zlib.compressobj(1, wbits=31)
     pieces = [b'{"segments":[', *[b" " * 2**20] * _HUGE_MIB, b'],"pagination":{"count":0,"references":[]}}']
     if not gzipped:
@@ -136,5 +136,5 @@ def huge_body(gzipped: bool) -> bytes:
 
 
 def compressed(body: bytes) -> bytes:
-    """The body in gzip, as quick as possible."""
+    """Return the body in gzip, compressed as fast as possible."""
     return gzip.compress(body, compresslevel=1, mtime=0)

@@ -11,7 +11,7 @@ from segment_fetch.simulator.rows import utc_text
 
 
 def page_body(query: SegmentQuery, rows: Iterable[bytes], count: int, *, url: str) -> bytes:
-    """The JSON of a page: these rows, and this count of all; `url` is the one of the method."""
+    """Return the JSON of a page with these rows and this total count; `url` is the address of the endpoint."""
     frame = orjson.dumps(_time_frame(query))
     pagination = orjson.dumps({"count": count, "references": _references(query, count, url)})
     return b'{"timeframe":%b,"segments":[%b],"pagination":%b}' % (frame, b",".join(rows), pagination)
@@ -36,7 +36,7 @@ def _local_text(instant: int, offset_minutes: int) -> str:
 
 
 def _references(query: SegmentQuery, count: int, url: str) -> list[dict[str, str]]:
-    """self, next, previous, last and first; next and previous where there is such a page."""
+    """Return the links self, next, previous, last and first; next and previous only where there is such a page."""
     limit, offset = query.limit, query.offset
     last = max(count - 1, 0) // limit * limit
     pages = {"self": (offset, limit)}

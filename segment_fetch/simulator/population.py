@@ -1,4 +1,4 @@
-"""The segments that are there now: the dataset, what the clock has reached of it, and what drift has changed."""
+"""The segments that exist now: those of the dataset that have closed by the clock, with the changes made by drift."""
 
 import random
 import threading
@@ -25,7 +25,7 @@ class Page(NamedTuple):
 
 
 class Population:
-    """What a request can see. A segment that closes in the future is not there yet.
+    """The segments visible to a request. A segment that closes in the future does not exist yet.
 
     Each change has a number of its own, the *version*; it orders what was seen and what changed, whatever
     the clock's resolution. Methods may be called from any thread.
@@ -52,11 +52,11 @@ class Population:
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the same query gets the same rows in the same order until somebody changes them."""
+        """True if the same query gets the same rows in the same order until a caller changes them."""
         return not self._drift.changes
 
     def page(self, query: SegmentQuery, request: int) -> Page:
-        """The rows of a query at this moment; `request` decides the order of ties if they are shuffled."""
+        """Return the rows of a query at this moment; `request` decides the order of ties if they are shuffled."""
         with self._lock:
             self.advance()
             seen = self._overlay.slice(query.start, query.end + self._inclusive)
@@ -72,13 +72,13 @@ class Population:
             return Page(rows, seen.count, self._version)
 
     def insert(self, close: int) -> str:
-        """Let a segment that closed at `close` (epoch ms) appear now; return its `segmentId`."""
+        """Add a segment that closed at `close` (epoch ms); return its `segmentId`."""
         with self._lock:
             self.advance()
             return self._dataset.writer.segment_id(self._insert(close))
 
     def remove(self, segment_id: str) -> None:
-        """Let a segment vanish now. Raises `LookupError` if it is not there."""
+        """Remove a segment. Raises `LookupError` if it does not exist."""
         number = row_of_id(segment_id)
         with self._lock:
             self.advance()
@@ -88,7 +88,7 @@ class Population:
             self._remove(number)
 
     def ids(self, start: int, end: int) -> Iterator[str]:
-        """The `segmentId` of each segment there now that closed in `[start, end)` (epoch ms), oldest first."""
+        """Return the ids of the segments that exist now and closed in `[start, end)` (epoch ms), oldest first."""
         with self._lock:
             self.advance()
             seen = self._overlay.slice(start, end)
@@ -96,13 +96,13 @@ class Population:
         return (self._dataset.writer.segment_id(number) for _, number in rows)
 
     def mark(self) -> int:
-        """The version at this moment, for `ids_throughout`."""
+        """Return the current version, for `ids_throughout`."""
         with self._lock:
             self.advance()
             return self._version
 
     def ids_throughout(self, start: int, end: int, *, since: int, until: int) -> set[str]:
-        """The ids of the segments that closed in `[start, end)` and were there from one mark to another."""
+        """Return the ids of the segments that closed in `[start, end)` and existed from one mark to another."""
         with self._lock:
             at = bisect_right(self._horizons, since, key=lambda entry: entry[0]) - 1
             first = self._dataset.count_before(start)
@@ -113,7 +113,7 @@ class Population:
         return set(map(self._dataset.writer.segment_id, numbers))
 
     def advance(self) -> None:
-        """Let everything happen that the clock says has happened since the last time."""
+        """Apply every change that is due by the clock since the last call."""
         now = self._clock()
         if now <= self._advanced:
             return
@@ -131,14 +131,14 @@ class Population:
         self._advanced = now
 
     def _due(self, rate: float, now: float) -> int:
-        """How many events of a steady rate fall between the last moment and this one."""
+        """Return the number of events, at a steady rate, between the last moment and this one."""
         return int((now - self._started) * rate) - int((self._advanced - self._started) * rate)
 
     def _reached(self, now: float) -> int:
         return self._dataset.count_before(int(now * 1000) + 1)
 
     def _reach(self, now: float) -> None:
-        """Let the base rows appear that have closed since."""
+        """Add the base rows that have closed since the last call."""
         before = self._overlay.horizon
         if before == self._dataset.segments:
             return
@@ -182,7 +182,7 @@ class Population:
             self._overlay.hide(number)
 
     def _recent(self, now: float) -> tuple[int, int]:
-        """The close times (epoch ms) that segments come and vanish at: the latest of the dataset by now."""
+        """Return the range of close times (epoch ms) in which segments appear and vanish: the dataset's most recent."""
         end = min(int(now * 1000) + 1, self._dataset.end)
         return max(end - int(self._drift.recent_s * 1000), self._dataset.start), end
 
@@ -208,7 +208,7 @@ class Population:
 
 
 def _shuffled(seen: OverlaySlice, rows: list[Row], first: int, key: int) -> list[Row]:
-    """The rows of the same ranks if each group of ties, also those that the page cuts, had another order."""
+    """Return the rows of the same ranks with each group of ties in another order, also groups that the page cuts."""
     low, high = seen.rank_before(rows[0][0]), seen.rank_before(rows[-1][0] + 1)
     groups = sorted(seen.rows(low, high), key=lambda row: (row[0], mix(key, row[1])))
     return groups[first - low : first - low + len(rows)]

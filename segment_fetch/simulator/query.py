@@ -1,4 +1,4 @@
-"""The parameters of a segments request: each check that the specification names, and what is then asked."""
+"""The parameters of a segments request: the checks that the specification names, and the query that results."""
 
 import re
 from calendar import monthrange
@@ -20,7 +20,7 @@ _LAST_INSTANT = 253_402_300_799_999
 
 
 class RefusedQueryError(Exception):
-    """A request that the API answers with 400; `causes` says why, one string each."""
+    """A request that the API answers with 400; `causes` lists the reasons, one string each."""
 
     def __init__(self, causes: list[str]) -> None:
         super().__init__("; ".join(causes))
@@ -30,9 +30,9 @@ class RefusedQueryError(Exception):
 class SegmentQuery(msgspec.Struct, frozen=True):
     """A request that passed every check.
 
-    `start` and `end` are epoch ms; `offsets` are the UTC offsets, in minutes, that `timeframe` is told in.
+    `start` and `end` are epoch ms; `offsets` are the UTC offsets, in minutes, in which the answer spells `timeframe`.
     `filters` are names and values as sent. `echo` are the parameters that every link repeats. `fixed` is
-    whether both ends were sent, so that the same request asks the same later on.
+    True if both ends were sent, so that repeating the request repeats the query.
     """
 
     source: str
@@ -48,7 +48,7 @@ class SegmentQuery(msgspec.Struct, frozen=True):
 
 
 def parse_query(parameters: Mapping[str, str], now: float) -> SegmentQuery:
-    """Check the parameters by the clock of the server (epoch seconds). Unknown ones are ignored.
+    """Check the parameters against the server's clock (epoch seconds). Unknown ones are ignored.
 
     Raises `RefusedQueryError` with every cause found.
     """
@@ -84,7 +84,7 @@ def parse_query(parameters: Mapping[str, str], now: float) -> SegmentQuery:
 
 
 def month_before(now: float) -> int:
-    """The epoch ms one calendar month before an epoch time in seconds; its day at most the month's last."""
+    """Return the epoch ms one calendar month before an epoch time in seconds, on the month's last day at most."""
     moment = datetime.fromtimestamp(now, UTC)
     year, month = (moment.year, moment.month - 1) if moment.month > 1 else (moment.year - 1, 12)
     day = min(moment.day, monthrange(year, month)[1])
@@ -118,7 +118,7 @@ def _number(parameters: Mapping[str, str], name: str, bounds: tuple[int, int], c
 
 
 def _instant(parameters: Mapping[str, str], name: str, causes: list[str]) -> tuple[int, int] | None:
-    """Epoch ms and UTC offset in minutes of `from` or `to` in either spelling; None if neither was sent."""
+    """Return epoch ms and UTC offset in minutes of `from` or `to` in either spelling; None if neither was sent."""
     text, millis = parameters.get(name), parameters.get(f"{name}Millis")
     if text is not None and millis is not None:
         causes.append(f"{name}Millis: must not be provided together with {name}")

@@ -1,4 +1,4 @@
-"""What each row says: its identifiers, people, times and JSON, from nothing but the seed and its number."""
+"""The content of each row (identifiers, people, times, JSON), derived from the seed and the row's number alone."""
 
 import struct
 from base64 import urlsafe_b64encode
@@ -41,7 +41,7 @@ _UNICODE_NAMES = ("Zoë", "Łukasz", "Ñandú", "李雷", "Ωmega", "Şükrü")
 
 
 class RowOptions(NamedTuple):
-    """What makes rows unlike the documented ones. Shares are 0 to 1; `new_field_from` is a row number."""
+    """Deviations from the documented rows. Shares are 0 to 1; `new_field_from` is a row number."""
 
     null_share: float
     unknown_reasons: float
@@ -50,7 +50,7 @@ class RowOptions(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """What a filter or a sort looks at. Values are as a query parameter spells them; absent is ``""``."""
+    """The fields that filters and sorts use. Values are as a query parameter spells them; absent is ``""``."""
 
     conversation: str
     agent: str
@@ -100,7 +100,7 @@ class RowWriter:
         return f"{self._account}:{_scrambled(row)}:{self._material(block).text[at : at + _CONVERSATION]}"
 
     def traits(self, row: int) -> Traits:
-        """What filters and sorts compare, without rendering the row."""
+        """Return the fields that filters and sorts use, without rendering the row."""
         block, slot = divmod(row, _BLOCK)
         material = self._material(block)
         agent_number, skill_number, oddity, _ = material.numbers[slot * 4 : slot * 4 + 4]
@@ -115,11 +115,11 @@ class RowWriter:
         )
 
     def render(self, rows: Iterable[tuple[int, int]]) -> list[bytes]:
-        """The JSON of each `(row, close time in epoch ms)`."""
+        """Return the JSON of each `(row, close time in epoch ms)`."""
         return [self.row(row, close) for row, close in rows]
 
     def row(self, row: int, close: int) -> bytes:
-        """The JSON of one row. Everything that costs time is laid out in tables, because a page has 500 of them."""
+        """Return the JSON of one row. All that is expensive comes from tables, because a page has 500 rows."""
         block, slot = divmod(row, _BLOCK)
         text, numbers = self._material(block)
         at = slot * _STRIDE
@@ -144,7 +144,7 @@ class RowWriter:
         ).encode()
 
     def _odd(self, row: int, agent: _Agent, oddity: int, length: int) -> tuple[str, str, str]:
-        """End reason, agent and end of a row where unknown values, wrong types or new fields are asked for."""
+        """Return end reason, agent and tail of a row where unknown values, wrong types or new fields are configured."""
         draw = oddity * 40_503 % _SHARE_UNIT
         unknown = draw < self._unknown_limit
         wrong = (draw + _SHARE_UNIT // 2) % _SHARE_UNIT < self._wrong_limit
@@ -199,7 +199,7 @@ def _scrambled(row: int) -> int:
 
 
 def _conversation_at(slot: int, oddity: int) -> int:
-    """Where the conversation's identifier stands: every fifth row continues the one before, as transfers do."""
+    """Return the position of the conversation's identifier; every fifth row continues the one before."""
     return (slot - 1 if slot and oddity % 5 == 0 else slot) * _STRIDE + _CONVERSATION
 
 

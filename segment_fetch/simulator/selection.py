@@ -1,4 +1,4 @@
-"""Queries with a filter or an order other than by date: found by looking at every row of the range."""
+"""Queries with a filter, or an order other than by date, which take a scan of every row of the range."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -7,20 +7,20 @@ from segment_fetch.simulator.overlay import Row
 from segment_fetch.simulator.rows import RowWriter, Traits
 
 SelectionKey = tuple[int, int, int, str, tuple[tuple[str, str], ...]]
-"""Version, start, end (epoch ms), sort and filters: what decides which rows, in which order."""
+"""Version, start, end (epoch ms), sort and filters, which together determine rows and order."""
 
 _KEPT = 16
 
 
 class SelectionCache:
-    """The last few selections, so that the pages of one query look at its rows once."""
+    """Cache of the last few selections, so that all pages of one query cost a single scan."""
 
     def __init__(self, writer: RowWriter) -> None:
         self._writer = writer
         self._kept: OrderedDict[SelectionKey, list[Row]] = OrderedDict()
 
     def get(self, key: SelectionKey, rows: Callable[[], list[Row]]) -> list[Row]:
-        """The rows of the key's filters in the key's order, out of all rows of its range."""
+        """Return the rows that pass the key's filters, in the key's order, out of all rows of its range."""
         if key not in self._kept:
             self._kept[key] = self._select(key[3], key[4], rows())
             if len(self._kept) > _KEPT:
@@ -29,7 +29,7 @@ class SelectionCache:
         return self._kept[key]
 
     def _select(self, sort: str, filters: tuple[tuple[str, str], ...], rows: list[Row]) -> list[Row]:
-        """Newest first; an order by something else is ascending, and newest first within it."""
+        """Filter and sort. By date: newest first. By anything else: ascending, and newest first among equals."""
         found = [row for row in reversed(rows) if self._matches(row, filters)] if filters else rows[::-1]
         if sort != "Date":
             found.sort(key=lambda row: _sort_key(_trait(self._writer.traits(row[1]), sort)))
@@ -41,11 +41,11 @@ class SelectionCache:
 
 
 def _trait(traits: Traits, name: str) -> str:
-    """What a filter's or a sort's name means: `AgentId` and `Agent` are both the agent."""
+    """Return the field that the name of a filter or a sort refers to: `AgentId` and `Agent` are both the agent."""
     value: str = getattr(traits, name.removesuffix("Id").lower())
     return value
 
 
 def _sort_key(value: str) -> tuple[int, str]:
-    """Numbers by value, before anything else."""
+    """Return a sort key that orders numbers by value, before anything else."""
     return (len(value) if value.isdigit() else 1000, value)

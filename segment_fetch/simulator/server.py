@@ -35,19 +35,19 @@ class Simulator:
     `async with` serves in the running loop, `with simulator.in_thread()` in a thread of its own. Each object
     is used once. A segment that closes in the future, by `clock`, is not there yet.
 
-    `auth`: the credentials asked for; None asks for none. `permitted`: False refuses even good ones, as for
+    `auth`: the credentials required; None requires none. `permitted`: False refuses even valid ones, as for
     a key without the permission.
-    `latency_ms`: how long each answer takes, or the least and the most.
-    `limit`: one limit, or several that all hold; over one of them the answer is 429.
-    `faults`, `token_faults`, `domain_faults`: what goes wrong with segments, token and Domain API requests.
-    `drift`: how the segments change meanwhile.
-    `to_inclusive`: whether a segment that closed at `to` itself belongs to the answer.
-    `gzip`: whether pages are compressed for clients that accept it.
+    `latency_ms`: the latency of each answer, or its minimum and maximum.
+    `limit`: one limit, or several that all hold; a request beyond one of them is answered with 429.
+    `faults`, `token_faults`, `domain_faults`: the faults of segments, token and Domain API requests.
+    `drift`: the changes of the segments over time.
+    `to_inclusive`: True if a segment that closed exactly at `to` belongs to the answer.
+    `gzip`: True to compress pages for clients that accept it.
     `ssl_context`: serve over TLS.
     `clock`: epoch seconds; decides the `Date` header, the month that can be asked for, limits, tokens and drift.
-    `domain_host`: what the Domain API answers; the simulator's own host and port unless given.
-    `keep_bytes`: keep what was rendered up to this many bytes, so that serving it again costs little.
-    `log_size`: how many requests `stats.log` holds.
+    `domain_host`: the answer of the Domain API; by default the simulator's own host and port.
+    `keep_bytes`: size in bytes of the cache of rendered pages; 0 renders each page anew.
+    `log_size`: the number of requests that `stats.log` holds.
 
     Raises `ValueError`, naming the value, if one is out of its range.
     """
@@ -102,7 +102,7 @@ class Simulator:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong with segments requests; may be exchanged while the simulator runs."""
+        """The faults of segments requests; may be replaced while the simulator runs."""
         return self._service.segment_faults.faults
 
     @faults.setter
@@ -117,37 +117,37 @@ class Simulator:
         plans[of].fail_next(Fault(fault), count)
 
     def set_limit(self, limit: Limits) -> None:
-        """Exchange the limits; the new ones begin afresh."""
+        """Replace the limits; the counters of the new ones start at zero."""
         self._service.set_limits(() if limit is None else limit if isinstance(limit, Sequence) else (limit,))
 
     def insert(self, close: int) -> str:
-        """Let a segment that closed at `close` (epoch ms) appear now; return its `segmentId`."""
+        """Add a segment that closed at `close` (epoch ms); return its `segmentId`."""
         return self._population.insert(close)
 
     def remove(self, segment_id: str) -> None:
-        """Let a segment vanish now. Raises `LookupError` if it is not there."""
+        """Remove a segment. Raises `LookupError` if it does not exist."""
         self._population.remove(segment_id)
 
     def ids(self, start: int, end: int) -> list[str]:
-        """The `segmentId` of each segment there now that closed in `[start, end)` (epoch ms), oldest first."""
+        """Return the ids of the segments that exist now and closed in `[start, end)` (epoch ms), oldest first."""
         return list(self._population.ids(start, end))
 
     def mark(self) -> int:
-        """This moment in the history of the segments, for `ids_throughout`."""
+        """Return this moment in the history of the segments, for `ids_throughout`."""
         return self._population.mark()
 
     def ids_throughout(self, start: int, end: int, *, since: int, until: int | None = None) -> set[str]:
-        """The `segmentId`s that were there from one mark to another (default: now), closed in `[start, end)`."""
+        """Return the ids of segments that existed from one mark to another (default: now), closed in `[start, end)`."""
         last = self.mark() if until is None else until
         return self._population.ids_throughout(start, end, since=since, until=last)
 
     def revoke_tokens(self) -> None:
-        """Make every OAuth 2.0 token issued so far worthless."""
+        """Revoke every OAuth 2.0 token issued so far."""
         if isinstance(self._verifier, TokenIssuer):
             self._verifier.revoke()
 
     async def start(self) -> None:
-        """Listen; `port` and `base_url` are known afterwards. Raises `OSError` if the port is taken."""
+        """Start to listen; `port` and `base_url` are known afterwards. Raises `OSError` if the port is taken."""
         server = web.Server(self._service.handle, access_log=None, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
         await runner.setup()
@@ -163,7 +163,7 @@ class Simulator:
         self._service.domain = self._domain_host or f"{self.host}:{self.port}"
 
     async def stop(self) -> None:
-        """Stop listening and end every connection, also those that a fault has stalled."""
+        """Stop listening and close every connection, also those stalled by a fault."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -179,7 +179,7 @@ class Simulator:
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
-        """Serve from a thread of its own for as long as the block, for synchronous code."""
+        """Serve from a thread of its own until the block ends, for synchronous code."""
         with running_loop() as loop:
             asyncio.run_coroutine_threadsafe(self.start(), loop).result()
             try:
@@ -200,5 +200,5 @@ async def serve(simulator: Simulator, on_ready: Callable[[Simulator], Awaitable[
 def _latency(given: float | tuple[float, float]) -> tuple[float, float]:
     least, most = given if isinstance(given, tuple) else (given, given)
     if not 0 <= least <= most:
-        raise ValueError(f"latency_ms must be a time, or the least and the most, not {given}")
+        raise ValueError(f"latency_ms must be a number, or a pair of minimum and maximum, not {given}")
     return float(least), float(most)

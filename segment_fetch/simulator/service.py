@@ -1,4 +1,4 @@
-"""The methods of the API: which request asks for what, and in which order it is checked and answered."""
+"""The endpoints of the API: routing, and the order in which a request is checked and answered."""
 
 import random
 import re
@@ -41,7 +41,7 @@ _SERVICES = ("agentActivityDomain", "sentinel")
 
 
 class Settings(NamedTuple):
-    """What stays as it is while the simulator runs. `latency_ms` is the least and the most."""
+    """Settings that are fixed while the simulator runs. `latency_ms` is the minimum and the maximum."""
 
     account: str
     clock: Callable[[], float]
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
 
 
 class _Served(NamedTuple):
-    """An answer, the fault it is given, and what the log says of it."""
+    """An answer, its fault, and the details for the log."""
 
     answer: Answer
     fault: Fault | None = None
@@ -61,7 +61,7 @@ class _Served(NamedTuple):
 
 
 class Service:
-    """Answers requests. `domain` is what the Domain API answers; faults and limits may change at any time."""
+    """Handler of all requests. `domain` is the answer of the Domain API; faults and limits may change at any time."""
 
     def __init__(self, settings: Settings, *, pages: PageRenderer, verifier: Verifier | None, stats: Stats) -> None:
         self.domain = ""
@@ -77,7 +77,7 @@ class Service:
         self._random = random.Random(settings.latency_seed)  # noqa: S311
 
     def set_limits(self, limits: Sequence[Limit]) -> None:
-        """Exchange the limits; the new ones begin afresh."""
+        """Replace the limits; the counters of the new ones start at zero."""
         self._limits = [(limit, limit.counter()) for limit in limits]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -108,7 +108,7 @@ class Service:
             self._stats.leave()
 
     def _admit(self, now: float) -> tuple[_Served | None, list[LimitCounter]]:
-        """Pass every limit, or none: the refusal if there is one, and the counters to tell at the end."""
+        """Apply every limit. Return the 429 of the first that refuses, or the counters to release after the answer."""
         held: list[LimitCounter] = []
         for limit, counter in self._limits:
             if wait := counter.admit(now):
@@ -175,7 +175,7 @@ class Service:
         return self._verifier.issue(form, self._settings.clock())
 
     def _choose(self, plan: FaultPlan) -> tuple[Fault | None, Answer | None]:
-        """The fault of a request, and what is answered instead of the right answer."""
+        """Return the fault of a request, and the answer that replaces the right one, if any."""
         fault = plan.choose()
         if fault is None:
             return None, None
@@ -183,8 +183,10 @@ class Service:
         return fault, fault_answer(fault, plan.faults.retry_after_s, self._settings.clock())
 
     async def _wait(self) -> None:
-        """The time that an answer takes. Answers due together go one by one: between two of them requests can arrive,
-        so that their time runs, as it would on a server that has other processors for them.
+        """Wait for the latency of an answer.
+
+        Answers due at the same moment are sent one by one, so that requests can arrive in between and their latency
+        starts to run, as on a server with more processors.
         """
         least, most = self._settings.latency_ms
         if most:

@@ -1,4 +1,4 @@
-"""What the simulator has seen, for tests to assert on."""
+"""Counters and a log of the requests received, for tests to assert on."""
 
 from collections import Counter, deque
 
@@ -9,10 +9,10 @@ from segment_fetch.simulator.query import SegmentQuery
 
 
 class RequestRecord(msgspec.Struct, frozen=True):
-    """One segments request. `query` is None if it was refused before, or by, the check of its parameters.
+    """One segments request. `query` is None if the request was refused before, or by, the check of its parameters.
 
-    `status` is None if no answer was sent; `rows` is how many segments the answer had; `fault` is the kind of
-    fault it was given, if any.
+    `status` is None if no answer was sent; `rows` is the number of segments in the answer; `fault` is its kind of
+    fault, if any.
     """
 
     number: int
@@ -28,8 +28,9 @@ class Stats:
 
     `answers` counts segments answers by status, `rows` the segments in them, `limited` the 429s of a limit,
     `refusals` the 401s by reason; `faults` counts the faults of all requests by kind. `nonces` are the OAuth
-    1.0 nonces of good requests. `most_in_flight` and `most_per_second` are the most requests in service at a
-    moment, and arriving within any second of the simulator's clock. `log` holds the last requests.
+    1.0 nonces of accepted requests. `most_in_flight` is the highest number of requests in service at once,
+    `most_per_second` the highest number that arrived within a second of the simulator's clock. `log` holds the last
+    requests.
     """
 
     def __init__(self, log_size: int) -> None:
@@ -61,7 +62,7 @@ class Stats:
         return self.requests
 
     def leave(self) -> None:
-        """Count a segments request as gone."""
+        """Count a segments request as finished."""
         self.in_flight -= 1
 
     def record(self, record: RequestRecord) -> None:

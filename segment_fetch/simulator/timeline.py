@@ -1,4 +1,4 @@
-"""When each row closed: a monotone function of its number, so that a time is found by binary search.
+"""The close time of each row: a monotone function of its number, so that a time is found by binary search.
 
 Row `i` of `n` lies at `(i + u) / n` of the range, `u` a hash of the row's number; a load curve, rows that
 share a close time, and a burst on one millisecond are laid over it without a table of rows.
@@ -51,7 +51,7 @@ class Timeline:
         self._burst_first = self._count_spread_before(self.burst_at) if burst else rows
 
     def at(self, row: int) -> int:
-        """The close time of a row, in epoch ms."""
+        """Return the close time of a row, in epoch ms."""
         if row >= self._burst_first:
             if row < self._burst_first + self._burst:
                 return self.burst_at
@@ -59,7 +59,7 @@ class Timeline:
         return self._spread_at(row)
 
     def between(self, first: int, last: int) -> list[int]:
-        """The close times of the rows `[first, last)`, in epoch ms; quicker than one by one."""
+        """Return the close times of the rows `[first, last)`, in epoch ms; faster than one by one."""
         burst_last = self._burst_first + self._burst
         before = self._spread_between(first, min(last, self._burst_first))
         burst = max(min(last, burst_last) - max(first, self._burst_first), 0)
@@ -67,7 +67,7 @@ class Timeline:
         return before + [self.burst_at] * burst + after
 
     def before(self, instant: int) -> int:
-        """How many rows closed before an instant (epoch ms): the number of the first that did not."""
+        """Count the rows that closed before an instant (epoch ms), which is the number of the first that did not."""
         return bisect_left(range(self._rows), instant, key=self.at)
 
     def _count_spread_before(self, instant: int) -> int:
@@ -91,14 +91,14 @@ class Timeline:
         return times
 
     def _leader(self, row: int) -> int:
-        """The row whose close time this one shares: itself, or one of a bounded run before it."""
+        """Return the row whose close time this one shares: itself, or one of a bounded run before it."""
         while row % _TIE_BLOCK and mix(self._tie_seed, row) < self._tie_limit:
             row -= 1
         return row
 
 
 def _load_curve(start: int, end: int, *, daily_load: bool, concentrate: float) -> tuple[list[int], list[float]]:
-    """Edges in epoch ms, and the share of all rows that closed before each edge.
+    """Return edges in epoch ms, and the share of all rows that closed before each edge.
 
     The last share is above 1, so that a position that rounds up to 1 still falls into the last piece.
     """

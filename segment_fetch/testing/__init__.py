@@ -1,7 +1,7 @@
-"""For users' own tests: the pytest fixture, and the promises of a destination as tests (the conformance suite).
+"""Tools for users' own tests: the pytest fixture `segment_simulator`, and the conformance suite for destinations.
 
-Called by test suites alone; needs pytest. To test a `Sink`, subclass `Medium`, which knows where the sink stores
-things, and `SinkConformance`, whose tests pytest then collects:
+Imported by test suites alone; needs pytest. To test a `Sink`, subclass `Medium`, which reads and damages the sink's
+storage, and `SinkConformance`, whose tests pytest then collects:
 
     class TestMySink(SinkConformance):
         @pytest.fixture
@@ -30,7 +30,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first asked for, so that the pytest plugin costs little where nobody uses it."""
+    """Import a name at its first use, so that the pytest plugin costs next to nothing in runs that do not use it."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,4 +1,4 @@
-"""Where a sink stores things: what a test must know of it."""
+"""Access to the storage behind a sink, for the conformance suite."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from segment_fetch.sinks.base import Sink
 from segment_fetch.wire.models import ExtendedSegment, Segment
 
 Record: TypeAlias = dict[str, Any]
-"""A segment as a medium gives it back: whatever `Medium.record` expects."""
+"""A segment as read back from the storage, in the form that `Medium.record` returns."""
 
 
 class Medium(ABC):
-    """Where one sink stores things: how to open it again, read it back and break it. Each test has one of its own."""
+    """The storage of one sink: reopens it, reads it back and damages it. Each test gets a new one."""
 
     refuses: AbstractSet[str] = frozenset()
-    """Keys of `VALUES` that the destination has no room for: DestinationError is due for them, and nothing stored."""
+    """Keys of `VALUES` that the destination cannot store: it must raise DestinationError and store nothing."""
 
     @abstractmethod
     def sink(self) -> Sink[Any]:
-        """A new sink on the same destination."""
+        """Return a new sink on the same destination."""
 
     @abstractmethod
     def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
-        """The records of these windows, one window after the other, in order; read back without the sink."""
+        """Return the records of these windows, one window after the other, in order; read without the sink."""
 
     @abstractmethod
     def record(self, segment: Segment) -> Record:
-        """What is expected to be stored of a segment; `as_json` or `as_columns`, in many cases."""
+        """Return the expected record of a segment; in many cases `as_json` or `as_columns`."""
 
     @abstractmethod
     def broken(self) -> Sink[Any]:
-        """A sink whose medium fails while a window is written, after a part of it."""
+        """Return a sink whose storage fails while a window is written, after a part of it."""
 
     @abstractmethod
     def harm(self, entry: WindowEntry) -> None:
-        """Changes what is stored of a window, but not its size."""
+        """Change the stored data of a window, but not its size."""
 
     @abstractmethod
     def litter(self) -> list[str]:
-        """What is there that the manifest does not name."""
+        """Return whatever is stored and not named by the manifest."""
 
     def kill(self, sink: Sink[Any]) -> None:
-        """Ends an open sink as the end of its process would, which gives it no chance to tidy up.
+        """End an open sink as a killed process would, without a chance to clean up.
 
-        Closes it, unless overridden: that is the same where `close` does nothing but give back a lock.
+        By default this closes the sink, which is the same where `close` does nothing but release a lock.
         """
         sink.close()
 
 
 def as_json(segment: Segment) -> Record:
-    """A segment as the wire has it: absent fields absent, new ones beside the others."""
+    """Return a segment as the API sends it: absent fields absent, new ones beside the others."""
     row: Record = msgspec.json.decode(msgspec.json.encode(segment))
     return row | row.pop("extras", {}) if isinstance(segment, ExtendedSegment) else row
 
 
 def as_columns(segment: Segment) -> Record:
-    """A segment as `segment_fetch.arrow` has it: times in epoch milliseconds, `extras` decoded, None for nothing.
+    """Return a segment as a row of `segment_fetch.arrow`: times in epoch ms, `extras` decoded, None where absent.
 
-    Right for segments without `startTime` and `endTime`, as those of `VALUES` are.
+    Valid for segments without `startTime` and `endTime`, such as those of `VALUES`.
     """
     from segment_fetch.arrow import COLUMNS, EXTRAS  # noqa: PLC0415 - an optional extra
 

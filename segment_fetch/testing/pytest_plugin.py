@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SimulatorFactory(Protocol):
-    """Starts simulators that end with the test."""
+    """A callable that starts simulators, which end with the test."""
 
     def __call__(self, dataset: "Dataset", **options: Any) -> "Simulator":
         """Start a simulator in a thread of its own; `options` are those of `Simulator`."""
@@ -19,7 +19,7 @@ class SimulatorFactory(Protocol):
 
 @pytest.fixture
 def segment_simulator() -> Iterator[SimulatorFactory]:
-    """Start simulators of the agent-segments API on loopback: call it with a `Dataset` and options.
+    """Return a callable that starts a simulator of the agent-segments API, given a `Dataset` and options.
 
     For synchronous and asynchronous tests alike; all of them are stopped at the end of the test.
     """

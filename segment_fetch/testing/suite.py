@@ -1,4 +1,4 @@
-"""The promises, one test each."""
+"""The promises of a destination, one test each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MANY, _PAGE = 2000, 300
 
 
 class SinkConformance:
-    """The tests. `medium` is the subclass's fixture: a new, empty destination for each of them.
+    """The conformance tests. The fixture `medium` of the subclass gives each test a new, empty destination.
 
     A window is complete or absent; writing it again replaces it; the manifest comes last and names only what is there;
     every value comes back as it was read, or is refused; errors of the medium are `DestinationError`s.
@@ -38,11 +38,11 @@ class SinkConformance:
 
     @pytest.fixture
     def medium(self) -> Medium:
-        raise NotImplementedError("a subclass says where its sink stores things: override the fixture `medium`")
+        raise NotImplementedError("override the fixture `medium` so that it returns the storage of the sink")
 
     @pytest.mark.parametrize("kind", VALUES)
     def test_every_value_comes_back_or_is_refused(self, medium: Medium, kind: str) -> None:
-        """What was read is what is stored; a value without room for it is an error, never another value."""
+        """A value is stored exactly as it was read; one that cannot be is an error, never another value."""
         rows: Sequence[Segment] = VALUES[kind]
         with run(medium) as log:
             log.commit(read(medium, TWO, rows_of(TWO, "before")))
@@ -65,7 +65,7 @@ class SinkConformance:
         assert read_back(medium) == keys(rows)
 
     def test_lines_are_stored_as_their_segments_are(self, medium: Medium) -> None:
-        """Some rows come as JSON Lines already."""
+        """Some rows arrive as JSON Lines already."""
         rows = rows_of(ONE, *(f"row {number}" for number in range(_PAGE)))
         lines = JsonLines().encode(rows)
         with run(medium) as log:
@@ -73,7 +73,7 @@ class SinkConformance:
         assert told(medium) == [medium.record(row) for row in rows]
 
     def test_windows_side_by_side(self, medium: Medium) -> None:
-        """Windows that are still being read are written part by part, in turns."""
+        """Windows still being read are written part by part, interleaved."""
         rows = {window: rows_of(window, *(f"{window} {n}" for n in range(_MANY // 2))) for window in (ONE, TWO)}
         with run(medium) as log:
             for parts in zip(*(encoded(medium, rows[window]) for window in (ONE, TWO)), strict=True):
@@ -85,14 +85,14 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_empty_window(self, medium: Medium) -> None:
-        """No segments are a window too."""
+        """A window without segments is a window too."""
         with run(medium) as log:
             entry = log.commit(window_read(ONE, segments=0))
         assert published(medium) == [entry]
         assert (told(medium), read_back(medium)) == ([], [])
 
     def test_windows_in_any_order(self, medium: Medium) -> None:
-        """They come as they are proven."""
+        """Windows are committed in the order in which they are proven."""
         with run(medium) as log:
             for window in (TWO, THREE, ONE):
                 log.commit(read(medium, window, rows_of(window, str(window))))
@@ -100,7 +100,7 @@ class SinkConformance:
         assert told(medium) == [medium.record(*rows_of(window, str(window))) for window in (ONE, TWO, THREE)]
 
     def test_second_commit_replaces_the_first(self, medium: Medium) -> None:
-        """Nothing of the first reading is left, and nothing is double."""
+        """Nothing of the first reading is left, and nothing is duplicated."""
         for rows in (rows_of(ONE, "same", "old"), rows_of(ONE, "same", "new", "newer"), rows_of(ONE, "same")):
             with run(medium) as log:
                 log.commit(read(medium, ONE, rows, "provisional"))
@@ -124,7 +124,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_one_window_replaces_two(self, medium: Medium) -> None:
-        """A wider window takes the place of those within it."""
+        """A wider window replaces those within it."""
         rows = [*rows_of(ONE, "a"), *rows_of(TWO, "b")]
         with run(medium) as log:
             for window, row in zip((ONE, TWO), rows, strict=True):
@@ -142,7 +142,7 @@ class SinkConformance:
         assert medium.stored([published(medium)[-1]]) == [medium.record(Segment(segmentId="moved", endTimeL=TWO.start))]
 
     def test_unproven_window_leaves_nothing(self, medium: Medium) -> None:
-        """It is in the manifest, and nowhere else; what was written of it before it failed goes."""
+        """It appears in the manifest and nowhere else; what was written before it failed is removed."""
         with run(medium) as log:
             log.add(ONE, encoded(medium, rows_of(ONE, "a")))
             log.withdraw([ONE])
@@ -151,7 +151,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_withdrawn_window_leaves_what_was_there(self, medium: Medium) -> None:
-        """A window that is written again, and then cannot be proven."""
+        """A window is written again, and then cannot be proven."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
         with run(medium) as log:
@@ -160,7 +160,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_failure_in_the_middle_leaves_what_was_there(self, medium: Medium) -> None:
-        """The parts end with an error."""
+        """The parts end with an error, in the middle."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
         with run(medium) as log, pytest.raises(RuntimeError, match="in the middle"):
@@ -170,7 +170,7 @@ class SinkConformance:
 
     @pytest.mark.parametrize("begun", [False, True], ids=["at once", "part by part"])
     def test_broken_medium_is_a_destination_error(self, medium: Medium, begun: bool) -> None:
-        """It says what to do, and what is committed stays."""
+        """The message says what to do, and what is committed stays."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old")))
         with run(medium, medium.broken()) as log:
@@ -182,7 +182,7 @@ class SinkConformance:
         assert told(medium) == [medium.record(*rows_of(ONE, "old"))]
 
     def test_of_two_runs_at_once_one_is_refused(self, medium: Medium) -> None:
-        """The second one when it opens the destination, or else when it publishes; it harms nothing of the first."""
+        """The second run is refused when it opens the destination or when it publishes; the first is not harmed."""
         first = {window: rows_of(window, "first") for window in (ONE, THREE)}
         with run(medium) as log:
             with pytest.raises(DestinationBusyError):
@@ -213,14 +213,14 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_what_is_stored_is_not_read_again(self, medium: Medium) -> None:
-        """A complete window that is still there."""
+        """A complete window that is still stored is not read again."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "a")))
         with run(medium) as log:
             assert log.resume(ONE.start, TWO.end, ONE.start) == ([TWO], 1)
 
     def test_what_was_harmed_is_not_intact(self, medium: Medium) -> None:
-        """`verify` and `sync` find it out."""
+        """`verify` and `sync` detect it."""
         with run(medium) as log:
             for window in (ONE, TWO):
                 log.commit(read(medium, window, rows_of(window, f"a {window}")))
@@ -230,14 +230,14 @@ class SinkConformance:
             assert log.intact([ONE, TWO]) == [TWO]
 
     def test_cancelled_write_ends_first(self, medium: Medium) -> None:
-        """A half-done write cannot be taken back: the window is there, and nothing else."""
+        """A write in progress cannot be taken back: the window is stored, and nothing else."""
         asyncio.run(cancelled_write(medium, medium.sink()))
         assert told(medium) == [medium.record(*rows_of(ONE, "a"))]
         assert medium.litter() == []
 
 
 async def cancelled_write(medium: Medium, sink: Sink[Any]) -> None:
-    """A window whose commit is cancelled while it is written."""
+    """Cancel the commit of a window while it is written."""
     entered, go_on = threading.Event(), threading.Event()
 
     def slow() -> Iterator[Any]:
@@ -261,7 +261,7 @@ async def cancelled_write(medium: Medium, sink: Sink[Any]) -> None:
 
 @contextmanager
 def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[CommitLog]:
-    """A run over the medium: its commit log; the destination is given back at the end."""
+    """Open the destination for a run and yield its commit log; the destination is closed at the end."""
     opened = sink or medium.sink()
     log = CommitLog(opened, _QUERY, opened.open())
     try:
@@ -274,14 +274,14 @@ def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[CommitLog]:
 
 
 def meanwhile(medium: Medium, commit: Callable[[], object]) -> None:
-    """A run that opens the destination and, after another one has committed, wants to do so, too."""
+    """Open the destination in a second run, which tries to commit after the first one has."""
     with run(medium) as log:
         commit()
         log.commit(read(medium, ONE, rows_of(ONE, "second")))
 
 
 def crash(medium: Medium, window: Window, whole: bool) -> None:
-    """A run that ends while it writes a window, or between that and the manifest."""
+    """End a run while it writes a window, or between that and the manifest."""
     sink = medium.sink()
     sink.open()
     draft = sink.begin(window)
@@ -295,7 +295,7 @@ def crash(medium: Medium, window: Window, whole: bool) -> None:
 def window_read(
     window: Window, parts: Iterable[Any] = (), status: Status = "complete", segments: int = 1, reason: str | None = None
 ) -> WindowRead[Any]:
-    """A window at the end of its reading. The parts are taken as they are, also those that come one by one."""
+    """Return a window at the end of its reading. The parts may be an iterator."""
     held: Any = parts
     return WindowRead(
         window=window,
@@ -313,36 +313,36 @@ def window_read(
 
 
 def encoded(medium: Medium, rows: Sequence[Segment]) -> list[Any]:
-    """The segments as a sink holds them, a page at a time."""
+    """Yield the segments encoded by the sink, a page at a time."""
     sink = medium.sink()
     return [sink.encode(rows[at : at + _PAGE]) for at in range(0, len(rows), _PAGE)]
 
 
 def read(medium: Medium, window: Window, rows: Sequence[Segment], status: Status = "complete") -> WindowRead[Any]:
-    """A window with these segments."""
+    """Return a window with these segments."""
     return window_read(window, encoded(medium, rows), status, len(rows))
 
 
 def failing_parts(medium: Medium) -> Iterator[Any]:
-    """Parts that do not come to their end."""
+    """Yield parts, and then raise."""
     yield from encoded(medium, rows_of(ONE, "new"))
     raise RuntimeError("in the middle")
 
 
 def keys(rows: Iterable[Segment]) -> list[tuple[int, str]]:
-    """What `keys` gives for them."""
+    """Return the result that `Sink.keys` should give for these segments."""
     return [(row.endTimeL, row.segmentId) for row in rows]
 
 
 def read_back(medium: Medium) -> list[tuple[int, str]]:
-    """What the sink itself says is stored in the windows of the manifest, in the written order of each."""
+    """Return the keys that the sink reads back from the windows of the manifest, in written order."""
     sink = medium.sink()
     with run(medium, sink) as log:
         return [key for entry in log.entries for key in sink.keys(entry.written)]
 
 
 def published(medium: Medium) -> list[WindowEntry]:
-    """The windows in the manifest."""
+    """Return the windows in the manifest."""
     sink = medium.sink()
     stored = sink.open()
     sink.close()
@@ -350,5 +350,5 @@ def published(medium: Medium) -> list[WindowEntry]:
 
 
 def told(medium: Medium) -> list[dict[str, Any]]:
-    """All records of the windows in the manifest."""
+    """Return all records of the windows in the manifest."""
     return medium.stored(published(medium))

@@ -1,4 +1,4 @@
-"""Segments that a destination may stumble over, and windows for them."""
+"""Segments that are difficult to store, and windows for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HOUR_MS = 3_600_000
 
 
 def hours(start: int, end: int) -> Window:
-    """A window on the first of November 2026, from one hour of UTC to another."""
+    """Return a window on 1 November 2026, from one hour (UTC) to another."""
     return Window(_EPOCH + start * _HOUR_MS, _EPOCH + end * _HOUR_MS)
 
 
@@ -25,7 +25,7 @@ BOTH = hours(0, 2)
 
 
 def rows_of(window: Window, *texts: str) -> list[Segment]:
-    """Segments of a window, in the written order, whose ids and texts are these."""
+    """Return segments of a window, in the written order, with these ids and texts."""
     return [
         Segment(segmentId=f"{number}:{text}", endTimeL=window.start + number, employeeId=text)
         for number, text in enumerate(texts)

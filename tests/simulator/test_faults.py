@@ -1,4 +1,5 @@
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,3 +52,8 @@ def test_shares_are_at_most_all() -> None:
     with pytest.raises(ValueError, match="at most 1 together"):
         Faults(drop=0.6, stall=0.6)
     assert Faults(drop=0.5, stall=0.5)
+
+
+def test_the_documentation_names_every_kind() -> None:
+    text = Path("docs/simulator.md").read_text()
+    assert [kind for kind in Fault if f"`{kind}`" not in text] == []

@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from typing import TYPE_CHECKING
 
 from segment_fetch.cli import options, values
+from segment_fetch.simulator.faults import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,9 +135,7 @@ def _add_trouble(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KIND=SHARE",
-        help="spoil this share of answers; may be repeated. KIND: too_many, too_many_silent, error_500, error_503, "
-        "drop, reset, truncated, bad_json, html, error_body, stall, stall_body, short_page, stale_count, slow_body, "
-        "huge, redirect",
+        help=f"spoil this share of answers; may be repeated. KIND: {', '.join(Fault)}",
     )
     group.add_argument("--late", type=values.share, default=0.0, metavar="SHARE", help="appears late")
     group.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -17,6 +18,7 @@ from segment_fetch.windows.reader import WindowRead
 
 EPOCH = 1_793_491_200_000  # 2026-11-01T00:00:00Z
 HOUR_MS = 3_600_000
+_TOKEN = r"\.[0-9a-f]{12}(?=\.partial$)"
 QUERY = Query("111111", "tests", Filters(skill_id="7"))
 
 
@@ -102,7 +104,7 @@ class LoggedDisk(Disk):
         super().make_folder(folder)
 
     def create(self, path: Path) -> BinaryIO:
-        self.before(f"create {path.name}")
+        self.before(f"create {re.sub(_TOKEN, '', path.name)}")
         return super().create(path)
 
     def write(self, file: BinaryIO, data: bytes) -> None:
@@ -123,7 +125,7 @@ class LoggedDisk(Disk):
         self.before("sync_folder")
 
     def remove(self, path: Path) -> None:
-        self.before(f"remove {path.name}")
+        self.before(f"remove {re.sub(_TOKEN, '', path.name)}")
         super().remove(path)
 
 

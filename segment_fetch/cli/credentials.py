@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
 from segment_fetch.errors import CredentialsError, InputError
+from segment_fetch.regular_files import read_named
 
 ACCOUNT = "LIVEPERSON_ACCOUNT"
 OAUTH1 = (
@@ -25,6 +26,7 @@ BEARER = ("LIVEPERSON_BEARER",)
 KINDS = {OAUTH1: "OAuth 1.0 key", CLIENT: "OAuth 2.0 client", BEARER: "bearer token"}
 _NAMES = (ACCOUNT, *OAUTH1, *CLIENT, *BEARER)
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
+_LARGEST = 2**20  # bytes
 
 
 class Given(NamedTuple):
@@ -56,7 +58,7 @@ def given(file: str | None, environ: Mapping[str, str]) -> Given:
         return Given({name: environ[name] for name in _NAMES if environ.get(name)}, "the environment")
     path = Path(file).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_named(path, _LARGEST).decode()
         loose = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
         raise CredentialsError(f"--credentials {file}: cannot be read: {error.strerror or error}") from None

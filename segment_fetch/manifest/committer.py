@@ -13,8 +13,7 @@ from segment_fetch.errors import SegmentFetchError
 from segment_fetch.manifest.commit_log import Change, CommitLog
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Query, Window
-from segment_fetch.sinks.base import Sink
-from segment_fetch.sinks.encoding import encoded
+from segment_fetch.sinks.base import Sink, encoded
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.manifest.format import Manifest, WindowEntry, check_names, parse_manifest
 from segment_fetch.query import Window
+from segment_fetch.regular_files import read_regular
 from segment_fetch.sinks.base import Key
 from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.files.folder import FolderSink, is_leftover
@@ -104,7 +105,7 @@ def _stored(place: str | Path) -> bytes | None:
     if isinstance(sink := file_sink(place), ObjectSink):
         return sink.stored()
     try:
-        return (Path(place) / MANIFEST).read_bytes()
+        return read_regular(Path(place) / MANIFEST)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -1,17 +1,20 @@
-"""What a destination must do. Write one by subclassing `Sink`."""
+"""The interface of a destination. Write one by subclassing `Sink`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Generic, TypeAlias
+from functools import cache
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from segment_fetch.query import Window
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.raw_rows import decode_lines
+from segment_fetch.wire.raw_rows import RawRows, decode_lines
+
+Part_co = TypeVar("Part_co", covariant=True)
 
 
 class Written(Struct, frozen=True):
@@ -27,19 +30,19 @@ class Draft(ABC, Generic[Part]):
 
     @abstractmethod
     def add(self, part: Part) -> None:
-        """Takes the next segments, as encoded."""
+        """Take the next segments, as encoded."""
 
     @abstractmethod
     def finish(self) -> Written:
-        """All is there: stores the window, complete, and replaces what was there of it."""
+        """Store the window, which is whole now, in place of what was there of it."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Nothing of it is to be left."""
+        """Leave nothing of it."""
 
 
 class Held(Draft[Part]):
-    """A draft in memory, for a sink that stores a window in one go."""
+    """A draft in memory, for a sink that stores a window in one call."""
 
     def __init__(self, sink: Sink[Part], window: Window) -> None:
         self._sink = sink
@@ -70,56 +73,62 @@ class Sink(ABC, Generic[Part]):
     """
 
     ordered: bool = False
-    """Whether windows must come oldest first."""
+    """True if windows must come oldest first."""
 
     utc_days: bool = False
-    """Whether no window may reach over a midnight of UTC."""
+    """True if no window may reach over a midnight of UTC."""
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
-        """What shapes the stored data (format, compression, …): kept in the manifest, the same in every run."""
+        """Return what shapes the stored data (format, compression, …): kept in the manifest, the same in every run."""
 
     @abstractmethod
     def open(self) -> bytes | None:
-        """Takes the destination for this run, and returns the manifest that is there.
+        """Take the destination for this run, and return the manifest that is there.
 
         Raises DestinationBusyError where another run has it.
         """
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> Part:
-        """Segments in the form in which they are held in memory until their window is proven. Pure."""
+        """Return segments in the form in which they are held in memory until their window is proven. Pure.
+
+        UnstorableValueError where the destination has no room for a value.
+        """
 
     def encode_lines(self, lines: bytes) -> Part:
-        """Segments that came as JSON Lines: the same as `encode` makes of them. Pure.
+        """Return for JSON Lines what `encode` returns for their segments. Pure.
 
         Worth overriding, beside `encode`, where lines can be stored as they are; otherwise they are decoded.
         """
         return self.encode(decode_lines(lines))
 
     def name(self, window: Window) -> str | None:
-        """What `write` calls a window's file; None where there are no files."""
+        """Return what `write` calls a window's file; None where there are no files."""
         return None
 
     def may_be_called(self, window: Window, file: str | None) -> bool:
-        """Whether a window's file can have this name: it comes from the manifest, and is opened and deleted one day."""
+        """Return True if this can be the name of a window's file.
+
+        It comes from the manifest, which may have been edited, and the file of that name is opened and deleted one day.
+        """
         return file == self.name(window)
 
     @abstractmethod
     def write(self, window: Window, parts: Iterable[Part]) -> Written:
-        """Stores a window's segments: what `encode` made of them, in order; no parts for an empty window."""
+        """Store a window's segments, as `encode` returned them, in order; no parts for an empty window."""
 
     def begin(self, window: Window) -> Draft[Part]:
-        """A window that is to be stored part by part, while it is still being read; several may be begun at once.
+        """Begin a window that is stored part by part while it is still being read; several may be begun at once.
 
         Unless overridden, its parts are held until it is proven, and then given to `write`.
         """
         return Held(self, window)
 
     def keys(self, written: Written) -> Iterator[Key]:
-        """Close time and id of each segment that was stored, in order; none where that cannot be read back.
+        """Yield close time and id of each stored segment, in order; nothing where they cannot be read back.
 
-        ValueError where what is there is damaged.
+        ValueError where the stored data is damaged.
         """
         return iter(())
 
@@ -128,16 +137,56 @@ class Sink(ABC, Generic[Part]):
         """Stores the manifest atomically, which makes what was written count; then deletes the files it replaced."""
 
     def holds(self, written: Written) -> bool:
-        """Whether what the manifest names is still there; where not, its window is read again."""
+        """Return True if what the manifest names is still there; if not, its window is read again."""
         return True
 
     def intact(self, written: Written) -> bool:
-        """Whether it is there and, byte for byte, what the manifest says."""
+        """Return True if it is there and, byte for byte, as the manifest says."""
         return self.holds(written)
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
-        """Deletes what an interrupted run left behind within the window, except what is named by `keep`."""
+        """Delete what an interrupted run left behind within the window, except the files of these names."""
 
     @abstractmethod
     def close(self) -> None:
-        """Gives the destination back. Called once after `open`, whatever happened."""
+        """Give the destination back. Called once after `open`, whatever happened."""
+
+
+def write_all(draft: Draft[Part], parts: Iterable[Part]) -> Written:
+    """Store a window whose parts are all there. Nothing of it is left if they, or the medium, fail."""
+    try:
+        for part in parts:
+            draft.add(part)
+        return draft.finish()
+    except BaseException:
+        draft.drop()
+        raise
+
+
+class Encoder(Protocol[Part_co]):
+    """A sink or a format."""
+
+    def encode(self, segments: Sequence[Segment], /) -> Part_co:
+        """Segments."""
+
+    def encode_lines(self, lines: bytes, /) -> Part_co:
+        """Segments that are JSON Lines."""
+
+
+def encoded(encoder: Encoder[Part], segments: Sequence[Segment]) -> Part:
+    """Return segments as the encoder wants them held, whether they were decoded or are still the bytes that came."""
+    return encoded_lines(encoder, segments.text) if isinstance(segments, RawRows) else encoder.encode(segments)
+
+
+def encoded_lines(encoder: Encoder[Part], lines: bytes) -> Part:
+    """Return JSON Lines as the encoder wants them held."""
+    return encoder.encode_lines(lines) if _takes_lines(type(encoder)) else encoder.encode(decode_lines(lines))
+
+
+@cache
+def _takes_lines(kind: type) -> bool:
+    """Return True if `encode_lines` says of lines what is to become of them.
+
+    A class that overrides `encode` alone, below one that has both, is to see every segment.
+    """
+    return next("encode_lines" in vars(base) for base in kind.__mro__ if {"encode", "encode_lines"} & vars(base).keys())

@@ -8,8 +8,7 @@ from typing import BinaryIO
 
 from segment_fetch.errors import DestinationError
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Sink, Written
-from segment_fetch.sinks.encoding import encoded_lines
+from segment_fetch.sinks.base import Sink, Written, encoded_lines
 from segment_fetch.sinks.files.compression import check_compression, compressor
 from segment_fetch.sinks.files.formats import Format, JsonLines
 from segment_fetch.wire.models import Segment

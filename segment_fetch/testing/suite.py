@@ -16,8 +16,7 @@ from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.committer import committing
 from segment_fetch.manifest.format import WindowEntry, parse_manifest
 from segment_fetch.query import Filters, Query, Window
-from segment_fetch.sinks.base import Sink
-from segment_fetch.sinks.encoding import encoded_lines
+from segment_fetch.sinks.base import Sink, encoded_lines
 from segment_fetch.sinks.files.formats import JsonLines
 from segment_fetch.testing.medium import Medium
 from segment_fetch.testing.values import BOTH, ONE, THREE, TWO, VALUES, rows_of

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from segment_fetch.regular_files import read_regular
 from segment_fetch.throttle.rate import Learned
 
 OLDEST_S: Final = 30 * 86_400.0
@@ -16,11 +17,6 @@ OLDEST_S: Final = 30 * 86_400.0
 _CLOCKS_DIFFER_S: Final = 86_400.0
 _LARGEST: Final = 4096
 _SUFFIX: Final = ".pace.json"
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Opens what is no file without waiting for somebody at its other end."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class PaceStore:
@@ -37,8 +33,7 @@ class PaceStore:
     def load(self, account: str, service: str, now: float) -> Learned | None:
         """What was learned about an account at a service (its base URL, or any name for it); None if nothing was."""
         try:
-            with open(self._path(account, service), "rb", opener=_at_once) as file:
-                learned = msgspec.json.decode(file.read(_LARGEST) or b"", type=Learned)
+            learned = msgspec.json.decode(read_regular(self._path(account, service), _LARGEST), type=Learned)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.sinks.files.locks import locked
+from segment_fetch.sinks.files.disk import release, take_lock
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import AT_ONCE, assert_no_secret, command, lines_in, process
@@ -173,7 +173,8 @@ def test_verify_beside_a_run_looks_only_at_what_is_committed(run: Run, recent: S
     (folder / f".{name}.partial").write_bytes(b"half")
     alone = run("verify", "--out", str(folder))
     assert (alone.code, "LEFT OVER" in alone.out) == (3, True)
-    handle = locked(folder / ".lock", folder)
+    handle = take_lock(folder / ".lock", folder)
+    assert handle is not None
     try:
         beside = run("verify", "--out", str(folder))
         assert (beside.code, "LEFT OVER" in beside.out) == (0, False)
@@ -182,4 +183,4 @@ def test_verify_beside_a_run_looks_only_at_what_is_committed(run: Run, recent: S
         (folder / name).unlink()
         assert "MISSING FILE" in run("verify", "--out", str(folder)).out
     finally:
-        os.close(handle)
+        release(handle)

@@ -17,7 +17,6 @@ from segment_fetch import DestinationBusyError, DestinationError, InputError, Ma
 from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.sinks import CsvSink, JsonlSink
 from segment_fetch.sinks.files.disk import Disk
-from segment_fetch.sinks.files.folder import Replacement
 from segment_fetch.sinks.files.names import stamp
 from tests.support_runs import contents, names
 from tests.support_sinks import QUERY, DeathError, DyingDisk, FailingDisk, LoggedDisk, hours, window_read
@@ -75,7 +74,7 @@ def test_calls_to_the_disk_stand_in_the_safe_order(tmp_path: Path) -> None:
 
     first, second = (FILE_ONE.replace("T010", "T003"), FILE_ONE.replace("T000000000Z-", "T003000000Z-"))
     assert disk.calls == [
-        *["make_folder", *manifest, *file(FILE_ONE), *manifest],
+        *["make_folder", "sync_folder", *manifest, *file(FILE_ONE), *manifest],
         *["make_folder", *file(first), *file(second), *manifest, f"remove {FILE_ONE}"],
     ]
 
@@ -84,6 +83,8 @@ def test_disk_does_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     synced: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(str(Path(f"/proc/self/fd/{handle}").readlink().name)))
     disk = Disk()
+    disk.make_folder(tmp_path / "a")
+    disk.make_folder(tmp_path / "a" / "b")
     disk.make_folder(tmp_path / "a" / "b")
     with disk.create(tmp_path / "a" / "old") as file:
         disk.write(file, b"abc")
@@ -113,10 +114,10 @@ def test_short_writes_are_completed(tmp_path: Path) -> None:
 
 def test_the_disk_begins_with_a_file_while_it_is_written(tmp_path: Path) -> None:
     disk, mib = LoggedDisk(), 2**20
-    file = Replacement(disk, tmp_path, "a")
+    draft = JsonlSink(tmp_path, disk=disk).begin(ONE)
     for size in (3, 2, 1, 9, 3):
-        file.write(bytes(size * mib))
-    file.finish()
+        draft.add(bytes(size * mib))
+    draft.finish()
     writes = ["write", "write", f"write_back {5 * mib} from 0", "write", "write"]
     assert disk.calls[1:-3] == [*writes, f"write_back {10 * mib} from {5 * mib}", "write"]
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segment_fetch.sinks import JsonLines
-from segment_fetch.sinks.encoding import encoded
+from segment_fetch.sinks.base import encoded
 from segment_fetch.windows.merge import (
     EncodedPage,
     OrderedPage,

@@ -24,8 +24,7 @@ from segment_fetch.events import Event
 from segment_fetch.query import Window
 from segment_fetch.simulator import Dataset
 from segment_fetch.sinks import Csv, CsvSink, FolderSink, JsonLines, JsonlSink, ParquetSink, StreamSink
-from segment_fetch.sinks.base import Sink
-from segment_fetch.sinks.encoding import encoded
+from segment_fetch.sinks.base import Sink, encoded
 from segment_fetch.windows.merge import in_order
 from segment_fetch.windows.reader import WindowRead, WindowReader
 from segment_fetch.wire import raw_rows

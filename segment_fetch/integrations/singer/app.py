@@ -6,7 +6,6 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from segment_fetch.cli.console import Console
 from segment_fetch.errors import InputError
 from segment_fetch.integrations.singer import catalog, config, tap
 from segment_fetch.integrations.singer.state import State
+from segment_fetch.regular_files import read_named
 
 NAME = "tap-liveperson-segments"
 CAPABILITIES = ("about", "catalog", "discover", "state")
@@ -84,7 +84,7 @@ def _sync(args: Namespace, console: Console, options: dict[str, Any]) -> int:
 
 def _content(option: str, file: str) -> bytes:
     try:
-        return Path(file).read_bytes()
+        return read_named(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{option} {file}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 

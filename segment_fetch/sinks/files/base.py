@@ -1,20 +1,66 @@
-"""What all destinations made of files have in common, wherever the files are."""
+"""Destinations made of files, wherever the files are: their names, and a window's file while it is written."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 
 from segment_fetch.errors import DestinationError, InputError
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Draft, Sink, Written
-from segment_fetch.sinks.encoding import encoded_lines
-from segment_fetch.sinks.files.drafts import FileDraft, NewFile, write_all
-from segment_fetch.sinks.files.formats import FileFormat
+from segment_fetch.sinks.base import Draft, Sink, Written, encoded_lines, write_all
+from segment_fetch.sinks.files.formats import FileFormat, Packer
 from segment_fetch.sinks.files.names import DAY, day, is_name, stem, window_in
 from segment_fetch.wire.models import Part, Segment
+
+
+class FileDraft(Draft[Part]):
+    """A file that takes its name when it is whole, or leaves nothing behind.
+
+    Packs what it is given, and hashes and counts the bytes as they are stored; a subclass knows where to.
+    """
+
+    def __init__(self, name: str, packer: Packer[Part], translated: Callable[[], AbstractContextManager[None]]) -> None:
+        """`translated` turns the medium's errors into DestinationErrors."""
+        self.name = name
+        self.size = 0
+        self._packer = packer
+        self._translated = translated
+        self._sha = hashlib.sha256()
+
+    def add(self, part: Part) -> None:
+        with self._translated():
+            self._put(self._packer.compress(part))
+
+    def _put(self, data: bytes) -> None:
+        if data:
+            self._store(data)
+            self._sha.update(data)  # now, while the processor's cache has it
+            self.size += len(data)
+
+    def finish(self) -> Written:
+        with self._translated():
+            self._put(self._packer.flush())
+            self._give_name()
+        return Written(file=self.name, bytes=self.size, sha256=self._sha.hexdigest())
+
+    def drop(self) -> None:
+        with self._translated():
+            self._discard()
+
+    @abstractmethod
+    def _store(self, data: bytes) -> None:
+        """Append all of the data. Errors of the medium pass through, as from the two others."""
+
+    @abstractmethod
+    def _give_name(self) -> None:
+        """Put the file at its name, in a way that survives a loss of power."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Delete what there is of it."""
 
 
 class FileSink(Sink[Part]):
@@ -34,7 +80,7 @@ class FileSink(Sink[Part]):
         return {**self._format.settings(), "compress": self._compress, **daily}
 
     def name(self, window: Window) -> str:
-        """The file's name for a window, from the folder on."""
+        """Return the name of a window's file, relative to the destination."""
         return f"{self._day(window)}{stem(window)}.{self._suffix}"
 
     def _day(self, window: Window) -> str:
@@ -48,11 +94,11 @@ class FileSink(Sink[Part]):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The files that are there, named as the manifest does."""
+        """Return the names of the files that are there, as the manifest names them."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """A file's length in bytes, None where it is not there."""
+        """Return a file's length in bytes, None where it is not there."""
 
     def holds(self, written: Written) -> bool:
         return written.file is not None and self.size(written.file) == written.bytes
@@ -72,19 +118,25 @@ class FileSink(Sink[Part]):
                 f"{window} is of more than one day: with a folder a day, no window reaches over midnight"
             )
         with self._translated():
-            file = self._new_file(window)
-        return FileDraft(file, self._format.packer(self._compress), self._format.header, self._translated)
+            draft = self._new_file(window, self._format.packer(self._compress))
+        if self._format.header is not None:
+            try:
+                draft.add(self._format.header)
+            except BaseException:
+                draft.drop()
+                raise
+        return draft
 
     @abstractmethod
-    def _new_file(self, window: Window) -> NewFile:
-        """The file for a window, to be written."""
+    def _new_file(self, window: Window, packer: Packer[Part]) -> FileDraft[Part]:
+        """Begin the file of a window."""
 
     @abstractmethod
     def _translated(self) -> AbstractContextManager[None]:
-        """Turns the medium's errors into DestinationErrors."""
+        """Turn the medium's errors into DestinationErrors."""
 
     def _left_over(self, names: Iterable[str], keep: AbstractSet[str], window: Window) -> list[str]:
-        """Those of the names that are of this sink's files, of windows that overlap this one, and not to be kept."""
+        """Return those names that this sink gives, to windows that overlap this one, and that are not to be kept."""
         found = ((name, window_in(name)) for name in sorted(names) if name not in keep)
         own = ((name, named) for name, named in found if named and self.may_be_called(named, name))
         return [name for name, named in own if named.start < window.end and named.end > window.start]

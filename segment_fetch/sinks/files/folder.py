@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
-from collections.abc import Iterator, Sequence
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
-from segment_fetch.errors import DestinationError
+from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Key, Written
-from segment_fetch.sinks.files.base import FileSink
-from segment_fetch.sinks.files.disk import Disk
-from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines
-from segment_fetch.sinks.files.locks import is_locked, locked
-from segment_fetch.sinks.files.names import MANIFEST, PATTERN, is_segments
+from segment_fetch.regular_files import open_regular, read_regular
+from segment_fetch.sinks.base import Key, Written, write_all
+from segment_fetch.sinks.files.base import FileDraft, FileSink
+from segment_fetch.sinks.files.compression import compressor
+from segment_fetch.sinks.files.disk import Disk, is_locked, make_folders, release, take_lock
+from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines, Packer
+from segment_fetch.sinks.files.names import MANIFEST, PATTERN, TOKEN, TOKEN_BYTES, is_segments, stem
 from segment_fetch.wire.models import Part
 
+T = TypeVar("T")
 _LOCK = ".lock"
 _PARTIAL = ".partial"
+_ABANDONED_S = 86_400.0  # after which a file that is not committed is taken for left over, where no lock tells
 _WRITE_BACK = 4 * 2**20  # bytes that are written before the disk is to begin with them
-_OWN_PARTIAL = re.compile(rf"\.(?:{re.escape(MANIFEST)}|{PATTERN}\.[a-z.]+){re.escape(_PARTIAL)}", re.ASCII)
+_OWN = rf"\.(?:{re.escape(MANIFEST)}|{PATTERN}(?:-{TOKEN})?\.[a-z.]+?)"
+_OWN_PARTIAL = re.compile(rf"{_OWN}(?:\.{TOKEN})?{re.escape(_PARTIAL)}", re.ASCII)
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file is named like one that was being written when its run ended."""
+    """Return True if a file is named like one that was being written when its run ended."""
     return _OWN_PARTIAL.fullmatch(name) is not None
 
 
@@ -51,6 +57,10 @@ class FolderSink(FileSink[Part]):
         self.folder = Path(folder)
         self._disk = disk or Disk()
         self._lock: int | None = None
+        self._known: tuple[int, int, int] | None = None
+        self._digest: bytes | None = None
+        self._unlocked = False
+        """True while the destination is open on a file system that does not lock files."""
 
     def names(self) -> list[str]:
         days = [path for path in self.folder.glob("date=*") if path.is_dir()]
@@ -59,8 +69,9 @@ class FolderSink(FileSink[Part]):
 
     def open(self) -> bytes | None:
         with self._translated():
-            self._disk.make_folder(self.folder)
-            self._lock = locked(self.folder / _LOCK, self.folder)
+            make_folders(self._disk, self.folder)
+            self._lock = take_lock(self.folder / _LOCK, self.folder)
+            self._unlocked = self._lock is None
             try:
                 return self._opened()
             except BaseException:
@@ -72,18 +83,54 @@ class FolderSink(FileSink[Part]):
         manifest = self._read_manifest()
         if manifest is None:
             self._refuse_strangers()
+            self._sync_parent()
         return manifest
+
+    def _sync_parent(self) -> None:
+        """Make a new destination survive a loss of power, also where an earlier run made it and was killed."""
+        with suppress(PermissionError):  # a parent that may not be listed cannot be synced, either
+            self._disk.sync_folder(self.folder.absolute().parent)
 
     def _read_manifest(self) -> bytes | None:
         try:
-            return (self.folder / MANIFEST).read_bytes()
+            found = self._signature()  # first: what is replaced while it is read is then found to have changed
+            manifest = read_regular(self.folder / MANIFEST)
+        except FileNotFoundError:
+            found = manifest = None
+        self._known = found
+        self._digest = _digest(manifest)
+        return manifest
+
+    def _signature(self) -> tuple[int, int, int] | None:
+        """Return a mark of the manifest that is there, which another one has not: inode, size and time of change."""
+        try:
+            found = (self.folder / MANIFEST).stat()
         except FileNotFoundError:
             return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def _refuse_overtaken(self) -> None:
+        """Raise DestinationBusyError if the manifest is not the one that this run knows: the lock does not hold."""
+        if self._signature() == self._known:
+            return
+        known = self._digest
+        if _digest(self._read_manifest()) != known:  # else the file system merely changed the mark
+            raise DestinationBusyError(
+                f"another run has written to {self.folder} since this one began, as its file system does not lock "
+                "files: what that one committed stays; wait for it to end, and run again"
+            )
 
     def _remove_partial(self) -> None:
         for path in sorted(self.folder.iterdir()):
-            if _OWN_PARTIAL.fullmatch(path.name):
+            if _OWN_PARTIAL.fullmatch(path.name) and self._is_nobodys(path):
                 self._disk.remove(path)
+
+    def _is_nobodys(self, path: Path) -> bool:
+        """Return True if a file that no manifest names cannot be another run's, which is to commit it yet.
+
+        The lock says so. Without one the file has to be a day old.
+        """
+        return not self._unlocked or time.time() - path.stat().st_mtime > _ABANDONED_S
 
     def _refuse_strangers(self) -> None:
         """Without a manifest nobody knows what a file holds; deleting it could lose what the API no longer has."""
@@ -93,26 +140,32 @@ class FolderSink(FileSink[Part]):
                 f"{self.folder} holds {found} but no {MANIFEST}: restore the manifest, or move the files elsewhere"
             )
 
-    def _new_file(self, window: Window) -> Replacement:
+    def _new_file(self, window: Window, packer: Packer[Part]) -> FolderDraft[Part]:
         name = self.name(window)
+        if self._unlocked:  # two runs may be writing the same window, and must not overwrite each other's file
+            name = f"{self._day(window)}{stem(window)}-{secrets.token_hex(TOKEN_BYTES)}.{self._suffix}"
         self._make_day(name)
-        return Replacement(self._disk, self.folder, name)
+        return self._draft(name, packer)
+
+    def _draft(self, name: str, packer: Packer[T]) -> FolderDraft[T]:
+        return FolderDraft(
+            name, packer, self._translated, disk=self._disk, folder=self.folder, check=self._refuse_overtaken
+        )
 
     def _make_day(self, name: str) -> None:
         place = (self.folder / name).parent
         if place != self.folder and not place.is_dir():
-            self._disk.make_folder(place)
-            self._disk.sync_folder(self.folder)
+            make_folders(self._disk, place)
 
     @property
     def in_use(self) -> bool:
-        """Whether a run is writing here, this one or another."""
+        """True if a run is writing here, this one or another."""
         return is_locked(self.folder / _LOCK)
 
     def intact(self, written: Written) -> bool:
         if written.file is None or not self.holds(written):
             return False
-        with self._translated(), (self.folder / written.file).open("rb") as file:
+        with self._translated(), open_regular(self.folder / written.file) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == written.sha256
 
     def keys(self, written: Written) -> Iterator[Key]:
@@ -120,25 +173,21 @@ class FolderSink(FileSink[Part]):
 
     def _file_keys(self, path: Path) -> Iterator[Key]:
         """ValueError where the file is not what its name says."""
-        with self._translated(), path.open("rb") as file:
+        with self._translated(), open_regular(path) as file:
             yield from self._format.keys_in(file, self._compress)
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         with self._translated():
-            file = Replacement(self._disk, self.folder, MANIFEST)
-            try:
-                file.write(manifest)
-                file.finish()
-            except BaseException:
-                file.drop()
-                raise
+            write_all(self._draft(MANIFEST, compressor("none")), [manifest])
+            self._known, self._digest = self._signature(), _digest(manifest)
             for name in obsolete:
                 self._disk.remove(self.folder / name)
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         with self._translated():
             for name in self._left_over(self.names(), keep, window):
-                self._disk.remove(self.folder / name)
+                if self._is_nobodys(self.folder / name):
+                    self._disk.remove(self.folder / name)
 
     def size(self, name: str) -> int | None:
         path = self.folder / name
@@ -150,7 +199,7 @@ class FolderSink(FileSink[Part]):
     def close(self) -> None:
         if self._lock is None:
             return
-        os.close(self._lock)
+        release(self._lock)
         self._lock = None
 
     @contextmanager
@@ -161,47 +210,49 @@ class FolderSink(FileSink[Part]):
             raise DestinationError(_advice(error, self.folder)) from error
 
 
-class Replacement:
-    """A file that takes its name when it is whole, or leaves nothing behind. OSError passes through."""
+class FolderDraft(FileDraft[Part]):
+    """A file beside the others, under a name of its own that begins with a dot, until it is whole."""
 
-    def __init__(self, disk: Disk, folder: Path, name: str) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        packer: Packer[Part],
+        translated: Callable[[], AbstractContextManager[None]],
+        *,
+        disk: Disk,
+        folder: Path,
+        check: Callable[[], None],
+    ) -> None:
+        """`check` raises where another run has taken the folder; it is called before anything there is replaced."""
+        super().__init__(name, packer, translated)
         self._disk = disk
-        self._folder = folder
-        self._partial = _partial(folder, name)
+        self._check = check
+        self._target = folder / name
+        # A name that nobody can guess: no link waits there, and no second run writes into the same file.
+        self._partial = folder / f".{self._target.name}.{secrets.token_hex(TOKEN_BYTES)}{_PARTIAL}"
         self._file = disk.create(self._partial)
-        self._size = self._on_its_way = 0
+        self._on_its_way = 0
 
-    def write(self, data: bytes) -> None:
-        """Appends all of the data."""
+    def _store(self, data: bytes) -> None:
         self._disk.write(self._file, data)
-        self._size += len(data)
-        if (more := self._size - self._on_its_way) >= _WRITE_BACK:
+        if (more := self.size + len(data) - self._on_its_way) >= _WRITE_BACK:
             self._disk.write_back(self._file, self._on_its_way, more)
-            self._on_its_way = self._size
+            self._on_its_way += more
 
-    def finish(self) -> None:
-        """Gives it its name, in a way that survives a loss of power."""
+    def _give_name(self) -> None:
         with self._file:
             self._disk.sync(self._file)
-        _give_name(self._disk, self._folder, self.name)
+        self._check()
+        self._disk.replace(self._partial, self._target)
+        self._disk.sync_folder(self._target.parent)
 
-    def drop(self) -> None:
-        """Deletes what there is of it."""
+    def _discard(self) -> None:
         self._file.close()
         self._disk.remove(self._partial)
 
 
-def _partial(folder: Path, name: str) -> Path:
-    """Where a file is while it is written."""
-    return folder / f".{Path(name).name}{_PARTIAL}"
-
-
-def _give_name(disk: Disk, folder: Path, name: str) -> None:
-    """Gives a file its name when all of it is on the disk, in a way that survives a loss of power."""
-    target = folder / name
-    disk.replace(_partial(folder, name), target)
-    disk.sync_folder(target.parent)
+def _digest(manifest: bytes | None) -> bytes | None:
+    return None if manifest is None else hashlib.sha256(manifest).digest()
 
 
 def _advice(error: OSError, folder: Path) -> str:

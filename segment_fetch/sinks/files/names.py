@@ -15,7 +15,9 @@ PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
 """How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""
 TOKEN_BYTES = 6
 """What tells one writing of a window from another where files are never overwritten: so many random bytes, in hex."""
-_TOKEN = re.compile(rf"-[0-9a-f]{{{2 * TOKEN_BYTES}}}", re.ASCII)
+TOKEN = rf"[0-9a-f]{{{2 * TOKEN_BYTES}}}"
+"""Those bytes in a name, as a regular expression."""
+_TOKEN = re.compile(f"-{TOKEN}", re.ASCII)
 _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
 
 

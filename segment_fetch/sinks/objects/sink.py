@@ -21,11 +21,11 @@ from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Written
 from segment_fetch.sinks.files.base import FileSink
-from segment_fetch.sinks.files.formats import FileFormat
+from segment_fetch.sinks.files.formats import FileFormat, Packer
 from segment_fetch.sinks.files.names import DAY, MANIFEST, TOKEN_BYTES, stem, window_in
 from segment_fetch.sinks.objects.errors import translated, unsafe
 from segment_fetch.sinks.objects.stores import exceptions, place_of, store_of
-from segment_fetch.sinks.objects.transfers import READ_AT_ONCE, Download, Upload
+from segment_fetch.sinks.objects.transfers import READ_AT_ONCE, Download, ObjectDraft
 from segment_fetch.wire.models import Part
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ class ObjectSink(FileSink[Part]):
         except FileNotFoundError:
             self._manifest = self._version = None
 
-    def _new_file(self, window: Window) -> Upload:
-        folder, name = self._day(window), f"{stem(window)}-{secrets.token_hex(TOKEN_BYTES)}.{self._suffix}"
-        return Upload(self._store, f"{folder}{name}", self._own)
+    def _new_file(self, window: Window, packer: Packer[Part]) -> ObjectDraft[Part]:
+        name = f"{self._day(window)}{stem(window)}-{secrets.token_hex(TOKEN_BYTES)}.{self._suffix}"
+        return ObjectDraft(name, packer, self._translated, store=self._store, done=self._own)
 
     def keys(self, written: Written) -> Iterator[Key]:
         return iter(()) if written.file is None else self._file_keys(written.file)

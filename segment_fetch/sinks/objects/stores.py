@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from segment_fetch.errors import DestinationError, InputError, MissingExtraError
 from segment_fetch.query import is_loopback
+from segment_fetch.regular_files import read_regular
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -133,7 +134,7 @@ def _client_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, A
 
 def _certificates(file: str) -> bytes:
     try:
-        return Path(file).read_bytes()
+        return read_regular(file, 2**24)
     except OSError as error:
         raise InputError(f"the certificates in {file} cannot be read: {error.strerror}") from None
 

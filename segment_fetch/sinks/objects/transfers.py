@@ -7,6 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
+from segment_fetch.sinks.files.base import FileDraft
+from segment_fetch.sinks.files.formats import Packer
+from segment_fetch.wire.models import Part
+
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
@@ -15,30 +19,36 @@ _PART = 5 * 1024 * 1024  # the least that S3 takes; 10,000 of them make an objec
 _PARTS_AT_ONCE = 3
 
 
-class Upload:
+class ObjectDraft(FileDraft[Part]):
     """An object that is there when it is whole, or not at all: one request if it is small, else a multipart upload.
 
     At most `_PARTS_AT_ONCE` + 1 parts of `_PART` bytes are in memory. `done` takes the name when it is there.
     """
 
-    def __init__(self, store: ObjectStore, name: str, done: set[str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        packer: Packer[Part],
+        translated: Callable[[], AbstractContextManager[None]],
+        *,
+        store: ObjectStore,
+        done: set[str],
+    ) -> None:
         from obstore import open_writer  # noqa: PLC0415 - an optional extra
 
-        self.name = name
+        super().__init__(name, packer, translated)
         self._done = done
         self._writer = open_writer(store, name, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
-    def write(self, data: bytes) -> None:
-        """Takes all of the data, and waits while as much as may be is on its way."""
-        self._writer.write(data)
+    def _store(self, data: bytes) -> None:
+        self._writer.write(data)  # waits while as much as may be is on its way
 
-    def finish(self) -> None:
-        """Puts the object there. If that fails, nothing is."""
+    def _give_name(self) -> None:
         self._writer.close()
         self._done.add(self.name)
 
-    def drop(self) -> None:
-        """Aborts the upload. An abort that fails leaves parts that the store shows to nobody."""
+    def _discard(self) -> None:
+        """Abort the upload. An abort that fails leaves parts that the store shows to nobody."""
         from obstore.exceptions import BaseError  # noqa: PLC0415 - an optional extra
 
         with suppress(OSError, BaseError, _DroppedError), self._writer:

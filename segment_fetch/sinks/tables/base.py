@@ -18,8 +18,7 @@ import pyarrow as pa
 from segment_fetch import arrow
 from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Key, Sink, Written
-from segment_fetch.sinks.files.drafts import write_all
+from segment_fetch.sinks.base import Key, Sink, Written, write_all
 from segment_fetch.sinks.files.names import stem, window_in
 from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
 from segment_fetch.sinks.tables.digest import RowsDigest

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from segment_fetch.errors import (
@@ -21,7 +20,8 @@ try:
 except ImportError:
     raise MissingExtraError("DuckDB needs an extra: pip install 'segment-fetch[duckdb]'") from None
 
-from segment_fetch.sinks.files.locks import locked
+from segment_fetch.regular_files import refuse_irregular
+from segment_fetch.sinks.files.disk import release, take_lock
 from segment_fetch.sinks.tables.base import TABLE, TableSink
 from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
 
@@ -54,12 +54,13 @@ class DuckDbSink(TableSink):
         try:
             return _DuckDb(self.path, lock=lock)
         except BaseException:
-            os.close(lock)
+            if lock is not None:
+                release(lock)
             raise
 
-    def _locked(self) -> int:
+    def _locked(self) -> int | None:
         try:
-            return locked(self.path.with_name(f".{self.path.name}.lock"), self.path)
+            return take_lock(self.path.with_name(f".{self.path.name}.lock"), self.path)
         except FileNotFoundError:
             raise DestinationError(f"{self.path}: there is no folder {self.path.parent}; make it first") from None
         except OSError as error:
@@ -72,6 +73,7 @@ class _DuckDb(Database):
     def __init__(self, path: Path, *, lock: int | None = None, reading: bool = False) -> None:
         self._path = path
         self._lock = lock
+        _refuse_irregular(path)
         if reading and not path.is_file():
             raise DestinationError(f"{path}: there is no such file")
         self._connection = _opened(path, reading=reading)
@@ -118,7 +120,7 @@ class _DuckDb(Database):
                 self._connection.close()
         finally:
             if self._lock is not None:
-                os.close(self._lock)
+                release(self._lock)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -131,6 +133,17 @@ class _DuckDb(Database):
             raise DestinationUnavailableError(f"cannot write {self._path}: {_first_line(error)}; {advice}") from error
         except duckdb.Error as error:
             raise DestinationError(f"{self._path}: {_first_line(error)}") from error
+
+
+def _refuse_irregular(path: Path) -> None:
+    """Raise DestinationError where DuckDB would wait for ever at a FIFO, or write to where a planted link leads."""
+    log = path.with_name(f"{path.name}.wal")
+    try:
+        for place, found in ((path, path.stat), (log, log.lstat)):
+            with suppress(FileNotFoundError):
+                refuse_irregular(found(), place)
+    except OSError as error:
+        raise DestinationError(f"{error.filename} cannot be opened: {error.strerror}; name another file") from None
 
 
 def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:

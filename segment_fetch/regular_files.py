@@ -1,0 +1,83 @@
+"""Opening what has to be a regular file: the manifest, credentials, kept state, a lock.
+
+A plain `open` waits for ever at a FIFO, reads `/dev/zero` without end, and, when it creates a file, follows a link that
+somebody else has put at its name. These functions do none of that. All errors are OSErrors that name the path.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+
+_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO without a writer is open at once, and then refused
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+LARGEST = 2**30
+"""Bytes that `read_regular` takes at most: a gibibyte, a hundred times the manifest of a year."""
+
+
+class NotRegularError(OSError):
+    """The path is a FIFO, a device, a socket or a folder."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a regular file for reading; a link to one will do."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))  # noqa: SIM115 - returned
+    try:
+        refuse_irregular(os.fstat(file.fileno()), path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
+    """Return the contents of a regular file. OSError where it has more than `largest` bytes."""
+    with open_regular(path) as file:
+        data = file.read(largest + 1)
+    return _limited(data, path, largest)
+
+
+def _limited(data: bytes, path: str | os.PathLike[str], largest: int) -> bytes:
+    if len(data) > largest:
+        raise OSError(errno.EFBIG, f"it has more than {largest:,} bytes", str(path))
+    return data
+
+
+def read_named(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
+    """Return the contents of a file that a user names: a regular one, or an open descriptor of this process.
+
+    The shell's `<(command)` is such a descriptor, whose other end a process is about to write to.
+    """
+    if not os.fspath(path).startswith(_DESCRIPTORS):
+        return read_regular(path, largest)
+    with open(path, "rb") as file:  # noqa: PTH123 - as above
+        data = file.read(largest + 1)
+    return _limited(data, path, largest)
+
+
+def create_regular(path: Path) -> io.FileIO:
+    """Create a file of this name for writing, unbuffered. FileExistsError where there is anything, be it a link."""
+    return open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+def open_lock(path: Path, *, create: bool) -> int:
+    """Return a descriptor of a file that is never read: one to take a lock on. A link at its name is not followed."""
+    flags = os.O_NOFOLLOW | _AT_ONCE | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
+    handle = os.open(path, flags, 0o644)
+    try:
+        refuse_irregular(os.fstat(handle), path)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def refuse_irregular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
+    """Raise NotRegularError, or IsADirectoryError, for what is no regular file."""
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise NotRegularError(errno.EINVAL, "it is not a regular file", str(path))

@@ -22,7 +22,7 @@ import msgspec
 
 from benchmarks.harness import closed
 from segment_fetch import BearerToken, PaceStore, SegmentClient
-from segment_fetch.cli.commands import demo_simulator
+from segment_fetch.cli.commands import demo
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.timerange import format_time
 
@@ -66,9 +66,9 @@ def measured(limit: str, pages: int) -> dict[str, Used]:
 
     used: dict[str, Used] = {}
     with tempfile.TemporaryDirectory() as folder:
-        with demo_simulator.simulator(arguments, environ) as announced:
+        with demo.simulator(arguments, environ) as announced:
             used["--rate 20"] = extracted(announced["base_url"], "told", rate=LIMIT)
-        with demo_simulator.simulator(arguments, environ) as announced:
+        with demo.simulator(arguments, environ) as announced:
             for name in ("auto", "auto, again"):
                 pace = PaceStore(Path(folder) / "pace")
                 used[name] = extracted(announced["base_url"], name, rate="auto", pace=pace)

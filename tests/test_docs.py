@@ -27,12 +27,12 @@ import pytest
 
 import segment_fetch
 from segment_fetch import SegmentClient
-from segment_fetch.cli import app, arguments, exit_codes
+from segment_fetch.cli import app, exit_codes, parser
 from segment_fetch.simulator import Dataset, Simulator
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = arguments.build()[1]
+COMMANDS = parser.build()[1]
 SECRETS = ("APP_KEY", "APP_SECRET", "ACCESS_TOKEN", "ACCESS_TOKEN_SECRET")
 PLACES = re.compile(r"(?<![\w.])/(?:work|root|home|tmp|Users|var)/|\.\./shared")
 REGISTRIES = re.compile(r"\b(?:pypi|pythonhosted|anaconda|npmjs|crates)\b", re.IGNORECASE)
@@ -145,7 +145,7 @@ def test_blocks_have_a_language_that_is_tested() -> None:
 @each(SHELLS)
 def test_commands_are_as_the_parser_has_them(block: Block) -> None:
     for argv in commands(block):
-        assert arguments.parse(argv).command in COMMANDS
+        assert parser.parse(argv).command in COMMANDS
 
 
 def asked(served: Simulator) -> list[str]:

@@ -9,15 +9,10 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from segment_fetch.cli import arguments, exit_codes
+from segment_fetch.cli import exit_codes, parser
 from segment_fetch.cli.formatting import program
 from segment_fetch.errors import (
-    CredentialsError,
     DestinationError,
-    InputError,
-    ManifestError,
-    MissingExtraError,
-    SegmentFetchError,
     ServiceError,
 )
 
@@ -32,9 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_streams()
     argv_given = list(sys.argv[1:] if argv is None else argv)
     try:
-        args = arguments.parse(argv_given)
-    except SystemExit as done:
-        return done.code if isinstance(done.code, int) else exit_codes.USAGE
+        args = parser.parse(argv_given)
+    except SystemExit:  # after --help and --version
+        return exit_codes.OK
+    except exit_codes.UsageError as error:
+        sys.stderr.write(f"{error}\n")
+        return exit_codes.USAGE
     return _run(args, argv_given)
 
 
@@ -55,7 +53,7 @@ def _run(args: Namespace, argv: Sequence[str]) -> int:
     console = Console(args, argv, os.environ)
     with console.logging():
         try:
-            return int(import_module(f"segment_fetch.cli.commands.{args.command}").run(args, console))
+            return int(import_module(f"segment_fetch.cli.commands.{args.command.replace('-', '_')}").run(args, console))
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
             return _failed(error, console)
         except KeyboardInterrupt:
@@ -64,29 +62,13 @@ def _run(args: Namespace, argv: Sequence[str]) -> int:
 
 
 def _failed(error: Exception, console: Console) -> int:
-    code = exit_code(error, progressed=console.progress.pages > 0)
+    code = exit_codes.exit_code(error, progressed=console.progress.pages > 0)
     if isinstance(error, DestinationError):
         console.abandon_output()
     if not isinstance(error, exit_codes.InterruptedRunError):
         console.say("error", "failed", _message(error, code, console), error=type(error).__name__, exit_code=code)
         console.trace(error)
     return code
-
-
-def exit_code(error: Exception, *, progressed: bool) -> int:
-    """The exit code of an error; `progressed` is whether anything had been read before it."""
-    match error:
-        case exit_codes.InterruptedRunError():
-            return error.code
-        case CredentialsError():
-            return exit_codes.CREDENTIALS
-        case InputError() | ManifestError() | MissingExtraError():
-            return exit_codes.INCOMPLETE if progressed else exit_codes.USAGE
-        case DestinationError():
-            return exit_codes.USAGE if not progressed and exit_codes.is_wrong_place(error) else exit_codes.INCOMPLETE
-        case ServiceError():
-            return exit_codes.INCOMPLETE if progressed else exit_codes.SERVICE
-    return exit_codes.INCOMPLETE if isinstance(error, SegmentFetchError) else exit_codes.INTERNAL
 
 
 def _message(error: Exception, code: int, console: Console) -> str:

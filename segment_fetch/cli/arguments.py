@@ -1,252 +1,349 @@
-"""The arguments: every command's options, and errors that say what was meant."""
+"""The options that several commands share: how each is declared, checked, and turned into the library's objects."""
 
 from __future__ import annotations
 
-import argparse
-import textwrap
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, NoReturn
+import re
+import sys
+import time
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from segment_fetch.cli import exit_codes, options, texts, values
-from segment_fetch.cli.commands import simulate_options
-from segment_fetch.cli.formatting import NAME, program
+from segment_fetch.cli import speed
+from segment_fetch.client import Rate, SegmentClient
+from segment_fetch.errors import InputError
+from segment_fetch.query import Filters
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.timerange import parse_time
+from segment_fetch.windows.planning import SPLIT_ABOVE
 
-_PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
-_SECRETIVE = ("key", "secret", "token", "bearer", "password", "client-id")
+if TYPE_CHECKING:
+    from segment_fetch.api.transport import Timeouts
+    from segment_fetch.cli.console import Console
+    from segment_fetch.cli.credentials import Credentials
+    from segment_fetch.throttle.pace_store import PaceStore
 
+FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
+PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 
-class Parser(argparse.ArgumentParser):
-    """One that never abbreviates, and whose errors are short and name no value that could be a secret."""
-
-    def __init__(self, **settings: object) -> None:
-        settings.setdefault("allow_abbrev", False)
-        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(**settings)  # type: ignore[arg-type]
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(
-            exit_codes.USAGE, f"{self.prog}: error: {message}\nSee {self.prog.replace(NAME, program(), 1)} --help.\n"
-        )
-
-    def names(self) -> list[str]:
-        """Every long option."""
-        return [name for name in self._option_string_actions if name.startswith("--")]
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when asked: it takes 35 ms."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import version  # noqa: PLC0415
-
-        print(f"segment-fetch {version('segment-fetch')}")  # noqa: T201
-        parser.exit()
+_STATE_FOLDER = "segment_fetch"
+_DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class _Command(NamedTuple):
-    """A command: its line in the list, its usage, what `--help` says before and behind its options, and these."""
-
-    line: str
-    usage: str
-    description: str
-    epilog: str
-    add: Callable[[Parser], None]
+# Declaring the options. -------------------------------------------------------------------------------------------
 
 
-def build() -> tuple[Parser, dict[str, Parser]]:
-    """The program's parser, and those of its commands."""
-    program = Parser(
-        prog="segment-fetch",
-        usage="segment-fetch COMMAND [options]",
-        description=_filled(texts.PROGRAM),
-        epilog=texts.epilog("  segment-fetch demo\n  segment-fetch extract --help\n" + texts.EXTRACT_EXAMPLES),
-    )
-    program.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    group = program.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    parsers: dict[str, Parser] = {}
-    for name, command in _commands().items():
-        parsers[name] = group.add_parser(
-            name,
-            help=command.line,
-            prog=f"segment-fetch {name}",
-            usage=f"segment-fetch {name} {command.usage}",
-            description=_filled(command.description),
-            epilog=command.epilog,
-        )
-        command.add(parsers[name])
-    return program, parsers
-
-
-def _commands() -> dict[str, _Command]:
-    return {
-        "extract": _Command(
-            "a range into a folder or to standard output",
-            "--from TIME --out DIR [options]",
-            texts.EXTRACT,
-            texts.epilog(texts.EXTRACT_EXAMPLES),
-            _extract,
-        ),
-        "sync": _Command(
-            "from where the last run ended until now, day by day",
-            "--out DIR [options]",
-            texts.SYNC,
-            texts.epilog(texts.SYNC_EXAMPLES),
-            _sync,
-        ),
-        "verify": _Command(
-            "is a folder what its manifest says?",
-            "--out DIR [options]",
-            texts.VERIFY,
-            texts.epilog(texts.VERIFY_EXAMPLES),
-            _verify,
-        ),
-        "plan": _Command(
-            "windows, counts, pages and time; moves nothing",
-            "--from TIME [options]",
-            texts.PLAN,
-            texts.epilog(texts.PLAN_EXAMPLES),
-            _plan,
-        ),
-        **_rehearsals(),
-    }
-
-
-def _rehearsals() -> dict[str, _Command]:
-    """The commands for before it is earnest."""
-    note = "simulate ends with 0 when it is interrupted: that is how it ends."
-    return {
-        "doctor": _Command(
-            "can the account be read? with the mend if not",
-            "[options]",
-            texts.DOCTOR,
-            texts.epilog(texts.DOCTOR_EXAMPLES),
-            _doctor,
-        ),
-        "simulate": _Command(
-            "the API on this machine, with trouble to choose",
-            "[options]",
-            texts.SIMULATE,
-            texts.epilog(texts.SIMULATE_EXAMPLES, note=note),
-            simulate_options.add,
-        ),
-        "demo": _Command(
-            "simulator and extraction together, no account needed",
-            "[options]",
-            texts.DEMO,
-            texts.epilog(texts.DEMO_EXAMPLES, environment=False),
-            _demo,
-        ),
-    }
-
-
-def _filled(text: str) -> str:
-    return textwrap.fill(text, 60)
-
-
-def _extract(parser: Parser) -> None:
-    _destination(parser, f"{_PLACES}, or - for standard output")
-    options.add_range(parser)
-    options.add_connection(parser)
-    options.add_output(parser)
-
-
-def _sync(parser: Parser) -> None:
-    _destination(parser, _PLACES)
-    options.add_days(parser)
-    options.add_connection(parser)
-    options.add_output(parser)
-
-
-def _verify(parser: Parser) -> None:
-    group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help="the folder, object store or database to look into")
+def add_connection(parser: ArgumentParser) -> None:
+    """Add the account, its credentials, and how fast and how persistently requests are sent."""
+    group = parser.add_argument_group("connection")
+    group.add_argument("--account", metavar="ID", help="LivePerson account (default: LIVEPERSON_ACCOUNT)")
     group.add_argument(
-        "--against-api", action="store_true", help="also ask the API how many segments each window has by now"
+        "--credentials", metavar="FILE", help="read NAME=VALUE lines from this file instead of the environment"
     )
-    options.add_connection(parser)
-    options.add_output(parser)
+    group.add_argument(
+        "--source",
+        metavar="NAME",
+        default="segment_fetch",
+        help="the name of this job, sent to the API: 1 to 20 letters, digits, underscores (default: %(default)s)",
+    )
+    group.add_argument(
+        "--base-url", metavar="URL", help="send requests to this address; http only for this machine (default: the "
+        "account's domain)",
+    )  # fmt: skip
+    group.add_argument(
+        "--rate",
+        type=rate,
+        default="auto",
+        metavar="auto|N|none",
+        help="auto: learn the API's limit from its answers; N: the same, but at most N requests a second; none: no "
+        "limit (default: auto)",
+    )
+    group.add_argument(
+        "--connections", type=positive, default=16, metavar="N", help="concurrent requests (default: 16)"
+    )
+    group.add_argument(
+        "--state",
+        metavar="DIR",
+        help="keep the learned limit in this folder for the next run; none: do not keep it (default: the user's state "
+        "folder)",
+    )
+    _add_retries(parser)
 
 
-def _destination(parser: Parser, out: str) -> None:
+def _add_retries(parser: ArgumentParser) -> None:
+    group = parser.add_argument_group("retries and timeouts")
+    policy = RetryPolicy()
+    delays_of = {
+        "--retry-delays": (policy.server, "seconds before each retry after a 5xx answer"),
+        "--network-retry-delays": (policy.network, "seconds before each retry after a network error"),
+        "--later-retry-delays": (policy.parked, "seconds before each further round of retries"),
+    }
+    for name, (default, text) in delays_of.items():
+        listed = ",".join(f"{delay:g}" for delay in default)
+        described = f"{text}, or none (default: {listed})"
+        group.add_argument(name, type=delays, default=default, metavar="S,S,...", help=described)
+    group.add_argument(
+        "--patience",
+        type=duration,
+        default="15m",
+        metavar="DURATION",
+        help="how long to keep trying while no request succeeds; 0: do not (default: 15m)",
+    )
+    timeouts_of = {
+        "--connect-timeout": (10.0, "seconds to connect"),
+        "--read-timeout": (30.0, "seconds without a byte"),
+        "--timeout": (120.0, "seconds for one attempt"),
+    }
+    for name, (limit, text) in timeouts_of.items():
+        group.add_argument(name, type=seconds, default=limit, metavar="S", help=f"{text} (default: {limit:g})")
+
+
+def add_range(parser: ArgumentParser) -> None:
+    """Add the range of close times, the size of its windows, and the filters."""
+    group = parser.add_argument_group("range")
+    group.add_argument(
+        "--from",
+        dest="start",
+        type=moment,
+        metavar="TIME",
+        help="first close time: RFC 3339, a date, now, or now-7d (units s, m, h, d, w); UTC unless an offset is "
+        "given; at most one month back",
+    )
+    group.add_argument(
+        "--to",
+        dest="end",
+        type=moment,
+        default="now",
+        metavar="TIME",
+        help="exclusive end (default: now)",
+    )
+    group.add_argument(
+        "--window", type=duration, default="7d", metavar="DURATION", help="widest window, at most 7d (default: 7d)"
+    )
+    _add_selection(parser, group)
+
+
+def add_days(parser: ArgumentParser) -> None:
+    """Add the start and the time zone of a destination that grows day by day, and the filters."""
+    group = parser.add_argument_group("range")
+    group.add_argument(
+        "--from",
+        dest="start",
+        type=moment,
+        metavar="TIME",
+        help="where an empty destination begins: RFC 3339, a date, now-7d; required the first time",
+    )
+    group.add_argument(
+        "--timezone", metavar="ZONE", default="UTC", help="time zone whose days are used: an IANA name (default: UTC)"
+    )
+    parser.set_defaults(window=timedelta(days=7))
+    _add_selection(parser, group)
+
+
+def _add_selection(parser: ArgumentParser, group: _ArgumentGroup) -> None:
+    group.add_argument(
+        "--clamp", action="store_true", help="if --from is too old, begin at the oldest time that the API still serves"
+    )
+    group.add_argument(
+        "--split-above",
+        type=positive,
+        default=SPLIT_ABOVE,
+        metavar="N",
+        help=f"split windows with more segments than this (default: {SPLIT_ABOVE})",
+    )
+    filters = parser.add_argument_group("filters")
+    for name in FILTERS:
+        filters.add_argument(f"--{name}", metavar="ID", help=f"only segments of this {name[:-3]}")
+
+
+def add_destination(parser: ArgumentParser, places: str = PLACES) -> None:
+    """Add the destination and the form of its files."""
     group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help=out)
-    group.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="of files (default: jsonl)")
+    group.add_argument("--out", metavar="DIR", help=places)
+    group.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="file format (default: jsonl)")
     group.add_argument(
         "--compress",
         choices=("none", "gzip", "zstd"),
-        help="(default: none; zstd with parquet, which compresses each column for itself)",
+        help="file compression; for parquet, that of its columns (default: none; parquet: zstd)",
     )
     group.add_argument(
-        "--partition", choices=("none", "day"), default="none", help="a folder a day of UTC: date=2026-11-01/"
+        "--partition", choices=("none", "day"), default="none", help="day: one folder per UTC day: date=2026-11-01/"
     )
+    group.add_argument("--csv-safe", action="store_true", help="csv: keep spreadsheets from running text as a formula")
+
+
+def add_output(parser: ArgumentParser) -> None:
+    """Add the form of the report and of the log."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print the report, or the error, as one JSON object")
+    group.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     group.add_argument(
-        "--csv-safe", action="store_true", help="with csv: keep spreadsheets from running a text as a formula"
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="least severe level logged on standard error (default: info)",
+    )
+    group.add_argument("--log-format", choices=("text", "json"), default="text", help="log format (default: text)")
+
+
+# Checking their values: each function turns text into a value, or says what can be written. -----------------------
+
+
+def moment(text: str) -> str:
+    """Check a time and return it as text, because `now` is resolved when the run begins."""
+    try:
+        parse_time(text, int(time.time() * 1000))
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from None
+    return text
+
+
+def duration(text: str) -> timedelta:
+    """Parse 7d, 12h, 30m, or 0, which needs no unit."""
+    match = _DURATION.fullmatch(text.strip() if text.strip() != "0" else "0s")
+    if match is None:
+        raise ArgumentTypeError(f"{text!r} is not a duration: write a number and one of s, m, h, d, w (7d, 12h)")
+    amount, unit = match.groups()
+    return timedelta(**{_UNITS[unit]: float(amount)})
+
+
+def rate(text: str) -> float | Literal["auto", "none"]:
+    """Parse requests a second, `auto` or `none`."""
+    if text in ("auto", "none"):
+        return "auto" if text == "auto" else "none"
+    value = _number(text)
+    if value is None or not 0 < value <= 100_000:
+        raise ArgumentTypeError(f"{text!r} is not a rate: write requests a second (10), auto, or none")
+    return value
+
+
+def delays(text: str) -> tuple[float, ...]:
+    """Parse the seconds before each retry: 5,10,15; `none` for no retry."""
+    if text == "none":
+        return ()
+    values = [_number(part) for part in text.split(",")]
+    if any(value is None or not 0 <= value <= 86_400 for value in values):
+        raise ArgumentTypeError(f"{text!r} is not a list of delays: write seconds with commas (5,10,15), or none")
+    return tuple(value for value in values if value is not None)
+
+
+def seconds(text: str) -> float:
+    """Parse seconds, above zero and at most a day."""
+    value = _number(text)
+    if value is None or not 0 < value <= 86_400:
+        raise ArgumentTypeError(f"{text!r} is not a timeout: write seconds above zero (30)")
+    return value
+
+
+def positive(text: str) -> int:
+    """Parse a whole number, at least 1."""
+    value = 0 if text.startswith("-") and text[1:].isdigit() else whole(text)
+    if value < 1:
+        raise ArgumentTypeError("must be at least 1")
+    return value
+
+
+def whole(text: str) -> int:
+    """Parse a whole number, at least 0; commas and underscores may group its digits."""
+    digits = text.replace(",", "").replace("_", "")
+    if digits.isascii() and digits.startswith("-") and digits[1:].isdigit():
+        raise ArgumentTypeError(f"{text!r}: must be at least 0")
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 15:
+        raise ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(digits)
+
+
+def number(text: str) -> float:
+    """Parse a number, at least 0."""
+    value = _number(text)
+    if value is None or value < 0:
+        raise ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse a share, 0 to 1."""
+    value = _number(text)
+    if value is None or not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text!r} is not a share from 0 to 1 (0.05)")
+    return value
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < float("inf") else None
+
+
+# Turning them into the library's objects. --------------------------------------------------------------------------
+
+
+def client(args: Namespace, credentials: Credentials, console: Console) -> SegmentClient:
+    """Return the client that the options describe; it reports its events to the console."""
+    speed.use_fast_gzip()
+    return SegmentClient(
+        credentials.account,
+        auth=credentials.auth,
+        source=args.source,
+        filters=Filters(**{name: getattr(args, name, None) for name in Filters.__struct_fields__}),
+        base_url=args.base_url,
+        rate=requests_per_second(args),
+        connections=args.connections,
+        pace=pace_store(args.state, console.environ),
+        window=getattr(args, "window", timedelta(days=7)),
+        split_above=getattr(args, "split_above", SPLIT_ABOVE),
+        retry=retry_policy(args),
+        timeouts=timeouts(args),
+        on_event=console.watch,
     )
 
 
-def _plan(parser: Parser) -> None:
-    options.add_range(parser)
-    options.add_connection(parser)
-    options.add_output(parser)
+def requests_per_second(args: Namespace) -> Rate:
+    """Return the most requests a second, "auto", or None for no limit."""
+    return None if args.rate == "none" else args.rate
 
 
-def _doctor(parser: Parser) -> None:
-    options.add_connection(parser)
-    options.add_output(parser)
-
-
-def _demo(parser: Parser) -> None:
-    parser.add_argument(
-        "--out", metavar="DIR", default="demo-out", help="a folder or duckdb:///FILE (default: demo-out)"
+def retry_policy(args: Namespace) -> RetryPolicy:
+    """Return how often, and after which delays, a failed request is sent again."""
+    return RetryPolicy(
+        server=args.retry_delays,
+        network=args.network_retry_delays,
+        parked=args.later_retry_delays,
+        patience=args.patience.total_seconds(),
     )
-    parser.add_argument(
-        "--segments", type=values.whole, default=60_000, metavar="N", help="how many there are (default: 60000)"
-    )
-    options.add_output(parser)
 
 
-_REQUIRED = {
-    "extract": {"start": "--from", "out": "--out"},
-    "plan": {"start": "--from"},
-    "sync": {"out": "--out"},
-    "verify": {"out": "--out"},
-}
+def timeouts(args: Namespace) -> Timeouts:
+    """Return how long one attempt may take."""
+    from segment_fetch.api.transport import Timeouts  # noqa: PLC0415 - imports aiohttp, which `--help` need not pay for
+
+    return Timeouts(connect=args.connect_timeout, read=args.read_timeout, total=args.timeout)
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments. Raises SystemExit: for `--help` and `--version` with 0, for what cannot be read with 2."""
-    program, parsers = build()
-    if argv and not argv[0].startswith("-") and argv[0] not in parsers:
-        program.error(f"no command {argv[0]!r}{_suggestion(argv[0], list(parsers))}")
-    args, unknown = program.parse_known_args(list(argv))
-    if args.command is None:
-        if unknown:
-            program.error(_unknown(unknown, program.names()))
-        program.error(f"which command? one of {', '.join(parsers)}")
-    parser = parsers[args.command]
-    if unknown:
-        parser.error(_unknown(unknown, parser.names()))
-    missing = [name for dest, name in _REQUIRED.get(args.command, {}).items() if getattr(args, dest) is None]
-    if missing:
-        parser.error(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    return args
+def pace_store(named: str | None, environ: Mapping[str, str], platform: str = sys.platform) -> PaceStore | None:
+    """Return where the learned limit is kept: below `named`, else below the user's state folder.
+
+    None for "none", and where no home folder is known.
+    """
+    from segment_fetch.throttle.pace_store import PaceStore  # noqa: PLC0415
+
+    if named == "none":
+        return None
+    folder = Path(named) if named else _user_state_folder(environ, platform)
+    return None if folder is None else PaceStore(folder / "pace")
 
 
-def _unknown(unknown: Sequence[str], known: Sequence[str]) -> str:
-    """Names the first option that is not known. Values are not repeated: one could be a secret."""
-    names = [text.partition("=")[0] for text in unknown if text.startswith("--")]
-    if not names:
-        return "an argument too many, or an option in one letter; options are written --name VALUE"
-    if any(word in names[0] for word in _SECRETIVE):
-        return (
-            f"there is no option {names[0]}: secrets are never options, because other users of the machine can read "
-            "those; set them in the environment, or name a file with --credentials"
-        )
-    return f"no option {names[0]}{_suggestion(names[0], known)}"
-
-
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    from difflib import get_close_matches  # noqa: PLC0415 - only where something was mistyped
-
-    close = get_close_matches(name, known, n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+def _user_state_folder(environ: Mapping[str, str], platform: str) -> Path | None:
+    """Follow the XDG Base Directory Specification, which ignores a path that is not absolute; on macOS its custom."""
+    xdg, home = Path(environ.get("XDG_STATE_HOME", "")), Path(environ.get("HOME", ""))
+    if xdg.is_absolute():
+        return xdg / _STATE_FOLDER
+    if not home.is_absolute():
+        return None
+    below = ("Library", "Application Support") if platform == "darwin" else (".local", "state")
+    return home.joinpath(*below, _STATE_FOLDER)

@@ -1,7 +1,11 @@
-"""What `--out` names, as the library's registry has it; only a password in it is refused here."""
+"""The destination that `--out` and the options of files describe; the library's registry maps URLs to sinks.
+
+Refused here, in the words of the options: a password in a URL, and options that do not go together.
+"""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from segment_fetch.errors import InputError
@@ -30,12 +34,42 @@ def check(out: str, console: Console) -> None:
             )
 
 
-def sink(out: str, console: Console, **options: Any) -> Sink[Any]:
-    """Return the sink of a destination; `options` are those of `open_sink`."""
+def sink(args: Namespace, console: Console) -> Sink[Any]:
+    """Return the sink that the options describe."""
     from segment_fetch.sinks import open_sink  # noqa: PLC0415 - not every command writes
 
-    check(out, console)
-    return open_sink(out, **options)
+    if not args.out.strip():
+        raise InputError("--out is empty: name a folder, or - for standard output")
+    check(args.out, console)
+    _check_file_options(args)
+    if args.out == "-":
+        return _stream(args, console)
+    return open_sink(
+        args.out, format=args.format, compress=args.compress, partition=args.partition, csv_safe=args.csv_safe
+    )
+
+
+def _check_file_options(args: Namespace) -> None:
+    from segment_fetch.sinks.registry import kind_of  # noqa: PLC0415 - not every command writes
+
+    given = {"--format": args.format, "--compress": args.compress, "--csv-safe": args.csv_safe}
+    names = [name for name, value in given.items() if value] + ["--partition"] * (args.partition != "none")
+    if names and kind_of(args.out) == "table":
+        raise InputError(f"{' and '.join(names)}: for files only; leave out for a table, which has columns")
+    if args.csv_safe and args.format != "csv":
+        raise InputError("--csv-safe applies to --format csv only: add that, or leave --csv-safe out")
+
+
+def _stream(args: Namespace, console: Console) -> Sink[Any]:
+    from segment_fetch.sinks import Format, StreamSink  # noqa: PLC0415
+    from segment_fetch.sinks.registry import file_format  # noqa: PLC0415
+
+    form = file_format(args.format or "jsonl", csv_safe=args.csv_safe)
+    if not isinstance(form, Format):
+        raise InputError(f"--format {args.format} cannot be written to standard output: name a folder with --out")
+    if args.partition != "none":
+        raise InputError("--partition makes folders, which standard output does not have: name a folder with --out")
+    return StreamSink(console.data(), form, args.compress or form.usual)
 
 
 def table(out: str, console: Console) -> TableSink | None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import errno
 import signal
 
-from segment_fetch.errors import DestinationBusyError, DestinationError, DestinationUnavailableError
+from segment_fetch.cli.formatting import NAME, program
+from segment_fetch.errors import (
+    CredentialsError,
+    DestinationBusyError,
+    DestinationError,
+    DestinationUnavailableError,
+    InputError,
+    ManifestError,
+    MissingExtraError,
+    SegmentFetchError,
+    ServiceError,
+)
 
 OK = 0
 USAGE = 2
@@ -27,14 +38,6 @@ MEANINGS = (
 )
 
 
-def is_wrong_place(error: DestinationError) -> bool:
-    """Whether a destination can never be written as it is, in contrast to one that is busy, away, full or closed."""
-    if isinstance(error, (DestinationBusyError, DestinationUnavailableError, OutputError)):
-        return False
-    cause = error.__cause__
-    return not (isinstance(cause, OSError) and cause.errno in _MAY_PASS)
-
-
 class InterruptedRunError(Exception):
     """SIGINT, SIGTERM or SIGHUP ended the run; everything in flight has been stopped."""
 
@@ -53,3 +56,38 @@ class OutputError(DestinationError):
             if self.closed
             else f"cannot write to standard output: {error.strerror or error}; free space, or send it elsewhere"
         )
+
+
+class UsageError(InputError):
+    """The command line cannot be understood. `prog` is the program with its command, as in `segment-fetch plan`."""
+
+    def __init__(self, prog: str, message: str) -> None:
+        super().__init__(message)
+        self.prog = prog
+
+    def __str__(self) -> str:
+        return f"{self.prog}: error: {self.message}\nSee {self.prog.replace(NAME, program(), 1)} --help."
+
+
+def exit_code(error: Exception, *, progressed: bool) -> int:
+    """Return the exit code of an error. `progressed`: something had been read before it."""
+    match error:
+        case InterruptedRunError():
+            return error.code
+        case CredentialsError():
+            return CREDENTIALS
+        case InputError() | ManifestError() | MissingExtraError():
+            return INCOMPLETE if progressed else USAGE
+        case DestinationError():
+            return USAGE if not progressed and _is_unusable(error) else INCOMPLETE
+        case ServiceError():
+            return INCOMPLETE if progressed else SERVICE
+    return INCOMPLETE if isinstance(error, SegmentFetchError) else INTERNAL
+
+
+def _is_unusable(error: DestinationError) -> bool:
+    """Return True if a destination can never be written as it is; False if it is busy, away, full or closed."""
+    if isinstance(error, (DestinationBusyError, DestinationUnavailableError, OutputError)):
+        return False
+    cause = error.__cause__
+    return not (isinstance(cause, OSError) and cause.errno in _MAY_PASS)

@@ -1,10 +1,10 @@
-"""What the extra `speed` brings. Only the command uses it: its process is its own, which an application's is not."""
+"""The extra `speed`, used by the command alone: a library must not change how its application decompresses."""
 
 from __future__ import annotations
 
 
-def quicken_gzip() -> bool:
-    """Has aiohttp decompress with ISA-L where it is installed, which takes a third of the time; says whether it is."""
+def use_fast_gzip() -> bool:
+    """Have aiohttp decompress with ISA-L, in a third of the time. Return True if it is installed."""
     try:
         from isal import isal_zlib  # noqa: PLC0415
     except ImportError:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from segment_fetch.cli.formatting import plural, wrapped
 from segment_fetch.errors import lasting
-from segment_fetch.extraction.report import Report
 from segment_fetch.timerange import format_time, settles_at
+
+if TYPE_CHECKING:
+    from segment_fetch.extraction.report import Report
 
 _LISTED = 5
 _LABEL = 14

@@ -42,7 +42,7 @@ def test_all_of_it_on_a_terminal_of_sixty_columns(tmp_path: Path) -> None:
     lines = shown(result.out)
     assert max(map(len, lines)) <= 60
     words = " ".join(" ".join(lines).split())
-    assert "shortened for the demo" in words
+    assert "a shorter time than usual" in words
     assert "Extracted 60,000 segments into d" in words
     assert "proven 3 windows" in words
     assert "answered 429 (too many)" in words

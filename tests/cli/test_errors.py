@@ -17,7 +17,7 @@ import pytest
 from segment_fetch import errors
 from segment_fetch.api.endpoints import SegmentApi
 from segment_fetch.cli import exit_codes
-from segment_fetch.cli.app import exit_code
+from segment_fetch.cli.exit_codes import exit_code
 from segment_fetch.client import SegmentClient
 from segment_fetch.simulator import Fault, Faults, Simulator
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
@@ -144,7 +144,7 @@ def test_a_failure_after_something_was_read(
     result = _extract(run, api.base_url, tmp_path, "--connections", "1", "--window", "1d", "--patience", "0s")
     assert result.code == 3
     assert "the service failed with 503" in lines[-2]
-    assert "the same command goes on from there" in lines[-2]
+    assert "the same command continues from there" in lines[-2]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_failure_after_something_was_read(
         (("--base-url", "http://example.org"), "plain http would show the credentials"),
         (("--base-url", "https://name:hush@localhost"), "must not hold a user name or password"),
         (("--base-url", "nonsense"), "write https://host"),
-        (("--out", ""), "the destination is empty"),
+        (("--out", ""), "--out is empty"),
     ],
 )
 def test_input_that_cannot_work(options: tuple[str, ...], said: str, run: Run, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_csv_and_compression(compress: str, run: Run, api: Simulator, tmp_path: 
 def test_csv_safe_needs_csv(run: Run, api: Simulator, tmp_path: Path) -> None:
     result = _extract(run, api, tmp_path, "--csv-safe")
     assert result.code == 2
-    assert "csv_safe goes with the format csv" in result.err
+    assert "--csv-safe applies to --format csv only" in result.err
 
 
 @pytest.mark.parametrize(("compress", "codec"), [((), "ZSTD"), (("--compress", "gzip"), "GZIP")])

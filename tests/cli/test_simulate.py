@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
-from segment_fetch.cli import arguments
+from segment_fetch.cli import parser
 from segment_fetch.cli.commands import simulate
 from segment_fetch.cli.console import Console
 from segment_fetch.simulator import AtOnce, Dataset, OAuth1, RateLimit, Simulator, SlidingWindow
@@ -121,7 +121,7 @@ def _settings(monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
         return Simulator(dataset, **settings)
 
     monkeypatch.setattr(simulate, "Simulator", note)
-    args = arguments.parse(["simulate", *argv])
+    args = parser.parse(["simulate", *argv])
     console = Console(args, argv, {})
     simulate._simulator(args, console, simulate._access(args, console))
     return made

@@ -19,10 +19,10 @@ def absent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 def test_answers_are_decompressed_with_isal_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     absent(monkeypatch, "isal")
-    assert not speed.quicken_gzip()
+    assert not speed.use_fast_gzip()
     assert ZLibBackend._zlib_backend is not isal_zlib
     monkeypatch.undo()
-    assert speed.quicken_gzip()
+    assert speed.use_fast_gzip()
     assert ZLibBackend._zlib_backend is isal_zlib
     data = b"segments " * 10_000
     assert ZLibDecompressor(encoding="gzip").decompress_sync(gzip.compress(data)) == data

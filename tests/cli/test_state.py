@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segment_fetch.cli import progress_bar, state
+from segment_fetch.cli import arguments, progress_bar
 from segment_fetch.cli.progress import RunProgress, numbers, sentence
 from segment_fetch.events import Event, PaceChanged, PageRead, RangePlanned, WindowDone, WindowOpened, WindowReread
 from segment_fetch.query import Window
@@ -29,14 +29,14 @@ WEEK = Window(0, 604_800_000)
     ],
 )
 def test_the_folder(named: str | None, environ: dict[str, str], platform: str, folder: str) -> None:
-    store = state.pace(named, environ, platform)
+    store = arguments.pace_store(named, environ, platform)
     assert store is not None
     assert store.folder == Path(folder) / "pace"
 
 
 @pytest.mark.parametrize(("named", "environ"), [("none", {"HOME": "/h"}), (None, {}), (None, {"HOME": ""})])
 def test_no_folder(named: str | None, environ: dict[str, str]) -> None:
-    assert state.pace(named, environ) is None
+    assert arguments.pace_store(named, environ) is None
 
 
 def _argv(api: Simulator, out: Path, *more: str) -> list[str]:

@@ -55,7 +55,7 @@ def test_json_names_what_sync_did(run: Run, recent: Simulator, tmp_path: Path) -
     ("argv", "message"),
     [
         (("--out", "-", "--from", "now-1d"), "name a folder"),
-        (("--out", "days"), "where to begin"),
+        (("--out", "days"), "the time to start from"),
         (("--out", "days", "--from", "now-60d"), "one month back"),
         (("--out", "days", "--from", "now-1d", "--timezone", "Nowhere"), "IANA"),
         (("--from", "now-1d"), "--out is missing"),
@@ -161,7 +161,7 @@ def test_a_stream_that_is_closed_from_the_start_is_no_error_of_the_program(
 def test_a_sync_that_cannot_begin_leaves_no_folder(run: Run, recent: Simulator, tmp_path: Path) -> None:
     found = run("sync", "--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
     assert found.code == 2
-    assert "say where to begin with --from" in found.words
+    assert "say the time to start from with --from" in found.words
     assert "`start`" not in found.words
     assert not (tmp_path / "days").exists()
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segment_fetch import InputError
-from segment_fetch.cli import arguments
+from segment_fetch.cli import parser
 from segment_fetch.sinks import FolderSink, ObjectSink, ParquetSink, open_sink
 from segment_fetch.sinks.registry import FORMATS, URL_FORMS, file_sink, kind_of, table_sink
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
@@ -110,4 +110,4 @@ def test_table_sink(tmp_path: Path) -> None:
 
 def test_command_offers_every_format() -> None:
     for name in FORMATS:
-        assert arguments.parse(["extract", "--from", "now-1d", "--out", "x", "--format", name]).format == name
+        assert parser.parse(["extract", "--from", "now-1d", "--out", "x", "--format", name]).format == name

@@ -1,4 +1,22 @@
-"""One module a command, named as the command is: `run(args, console)` returns the exit code.
+"""The commands, one module each, named as the command is.
 
-Called by `cli.app`; calls the client, and never decides what the library should.
+A module declares its help (`USAGE`, `DESCRIPTION`, `EXAMPLES`), its options (`add_options`; `REQUIRED` names those that
+must be given), and `run(args, console)`, which returns the exit code. It calls the client, and decides nothing that the
+library should.
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "extract": "extract a range of segments into a destination",
+        "sync": "extract what has closed since the last run",
+        "verify": "check a destination against its manifest",
+        "plan": "show windows, counts, pages and time; extract nothing",
+        "doctor": "check whether the account can be read",
+        "simulate": "serve the API on this machine, with chosen faults",
+        "demo": "extract from a simulator; needs no account",
+    }
+)
+"""Every command, with its line in `segment-fetch --help`."""

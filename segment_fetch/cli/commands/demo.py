@@ -2,36 +2,77 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import shlex
-from argparse import Namespace
-from collections.abc import Mapping
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
 
 from segment_fetch.api.auth import OAuth1Key
-from segment_fetch.cli import arguments, destinations, exit_codes, summary
-from segment_fetch.cli.commands import demo_query, demo_simulator, extract
+from segment_fetch.cli import arguments, destinations, exit_codes, parser, summary
+from segment_fetch.cli.commands import extract
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import ACCOUNT, OAUTH1, Credentials
 from segment_fetch.cli.formatting import program, width
 from segment_fetch.cli.log import say
-from segment_fetch.extraction.report import Report
+from segment_fetch.errors import ServiceError
+
+if TYPE_CHECKING:
+    from segment_fetch.extraction.report import Report
+    from segment_fetch.sinks.tables.base import TableSink
+
+USAGE = "[options]"
+DESCRIPTION = """\
+Start the simulator in a process of its own, with OAuth 1.0, a hidden request limit, latency and faults, and extract \
+60,000 segments of 20 days from it. Needs no account and no network. Run it twice: the second run finds nothing to \
+do."""
+EXAMPLES = """\
+  segment-fetch demo
+  segment-fetch demo --format csv --out demo-csv
+  segment-fetch demo --out duckdb:///demo.duckdb
+  segment-fetch demo --out /tmp/demo --quiet --json"""
 
 _ACCOUNT = "demo"
 _SOURCE = "segment_fetch_demo"
 _DAYS = 20
 _FAULTS = ("error_500=0.03", "drop=0.03", "truncated=0.03")
 _RETRY_DELAYS = "0.2,0.4,0.8,1,1,1"
+_ENDS_WITHIN_S = 2.0
 
 _INTRODUCTION = """\
-Demo: {segments:,} made-up segments of {days} days from a simulator on this machine, which acts like the real \
-API: OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction finds out from its \
-429s, now and then a 500, a dropped connection or half an answer. Waits before a repeat are shortened for the demo \
-({delays} s; else 5,10,15 s)."""
+Demo: {segments:,} made-up segments of {days} days, from a simulator on this machine that behaves like the real API: \
+OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction learns from its 429 answers, \
+and now and then a 500, a dropped connection or a truncated answer. Retries wait for a shorter time than usual \
+({delays} s instead of 5,10,15 s)."""
+
+_QUERY = """\
+SELECT skill_id, count(*) AS segments, sum(total_handle_time_millis) / 3600000.0 AS hours, \
+avg(total_handle_time_millis) / 60000.0 AS minutes_each \
+FROM {table} GROUP BY skill_id ORDER BY hours DESC LIMIT 10"""
+_HEADINGS = ("skill_id", "segments", "hours", "minutes each")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument(
+        "--out", metavar="DIR", default="demo-out", help="a folder or duckdb:///FILE (default: demo-out)"
+    )
+    parser.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="file format (default: jsonl)")
+    parser.add_argument(
+        "--segments", type=arguments.whole, default=60_000, metavar="N", help="number of segments (default: 60000)"
+    )
+    arguments.add_output(parser)
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. Returns the exit code of its extraction."""
+    """Run the demo, report, and return the exit code of its extraction."""
     destinations.check(args.out, console)  # what cannot be a destination is refused before anything starts
     start, end = _range(datetime.now(UTC))
     values = [secrets.token_hex(16) for _ in OAUTH1]
@@ -39,7 +80,7 @@ def run(args: Namespace, console: Console) -> int:
     introduction = _INTRODUCTION.format(segments=args.segments, days=_DAYS, delays=_RETRY_DELAYS)
     say("info", "demo", introduction)
     environ = _environ(console.environ, dict(zip(OAUTH1, values, strict=True)))
-    with demo_simulator.simulator(_simulation(args, start, end), environ) as announced:
+    with simulator(_simulation(args, start, end), environ) as announced:
         credentials = Credentials(_ACCOUNT, OAuth1Key(*values), "OAuth 1.0 key", "the demo")
         options = _extraction(args, announced["base_url"], start, end)
         report = extract.extracted(options, console, credentials)
@@ -47,14 +88,14 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _range(now: datetime) -> tuple[str, str]:
-    """Whole days of UTC: old enough to be settled, young enough for the API's month."""
+    """Return whole days of UTC, old enough to be settled and within the API's month."""
     today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     end = today - timedelta(days=2)
     return (end - timedelta(days=_DAYS)).date().isoformat(), end.date().isoformat()
 
 
 def _environ(own: Mapping[str, str], secret: dict[str, str]) -> dict[str, str]:
-    """The environment of the simulator: none of the user's own credentials."""
+    """Return the environment of the simulator, without the user's own credentials."""
     kept = {name: value for name, value in own.items() if not name.startswith("LIVEPERSON_")}
     return {**kept, ACCOUNT: _ACCOUNT, **secret}
 
@@ -66,21 +107,22 @@ def _simulation(args: Namespace, start: str, end: str) -> list[str]:
 
 
 def _extraction(args: Namespace, base_url: str, start: str, end: str) -> Namespace:
-    """The options of `extract`, as a user would write them."""
+    """Return the arguments of `extract`, parsed as a user would write them."""
     options = ["--base-url", base_url, "--from", start, "--to", end, f"--out={args.out}", "--source", _SOURCE]
+    options += ["--format", args.format] if args.format else []
     options += ["--state", "none", "--retry-delays", _RETRY_DELAYS, "--network-retry-delays", _RETRY_DELAYS]
-    return arguments.parse(["extract", *options])
+    return parser.parse(["extract", *options], environ={})
 
 
 def _concluded(args: Namespace, console: Console, report: Report) -> int:
     code = extract.exit_code(report, console)
-    told = summary.Run(args.out, console.command)
-    value = summary.as_json(report, told, code, command="demo", source=_SOURCE, **console.progress.final_pace)
-    text = summary.as_text(report, told, width())
+    about = summary.Run(args.out, console.command)
+    value = summary.as_json(report, about, code, command="demo", source=_SOURCE, **console.progress.final_pace)
+    text = summary.as_text(report, about, width())
     if code == exit_codes.OK and (table := destinations.table(args.out, console)) is not None:
-        rows = demo_query.by_skill(table)
+        rows = handle_time_by_skill(table)
         value["handle_time_by_skill"] = [row._asdict() for row in rows]
-        text += f"\n\nHandle time by skill, asked of the table:\n{demo_query.as_text(rows)}\n"
+        text += f"\n\nHandle time by skill, queried from the table:\n{_as_table(rows)}\n"
     console.report(f"{text}\n{_next(args, console, report)}" if code == exit_codes.OK else text, value)
     return code
 
@@ -94,8 +136,112 @@ def _next(args: Namespace, console: Console, report: Report) -> str:
 
 
 def _look(args: Namespace, console: Console) -> str:
-    """The command that shows what has come."""
+    """Return the command that shows what was extracted."""
     if (table := destinations.table(args.out, console)) is not None:
-        return demo_query.command(table)
+        return _query_command(table)
     out = shlex.quote(args.out)
-    return f"{program()} verify --out {out}" if "://" in args.out else f"head -qn 1 {out}/*.jsonl"
+    if "://" in args.out or args.format == "parquet":
+        return f"{program()} verify --out {out}"
+    return f"head -qn {2 if args.format == 'csv' else 1} {out}/*.{args.format or 'jsonl'}"
+
+
+@contextmanager
+def simulator(options: Sequence[str], environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Run `simulate` in a process for the length of the block; yield what it announces as JSON.
+
+    It ends when its standard input does, which the system closes if this process is killed. It has a session of its
+    own, so that Ctrl-C in the terminal reaches it only by way of this process. Secrets go through `environ`.
+    """
+    command = [sys.executable, "-m", "segment_fetch", "simulate", "--json", "--until-stdin-closes", *options]
+    process = subprocess.Popen(  # noqa: S603 - this program
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(environ),
+        start_new_session=True,
+    )
+    try:
+        yield _announced(process)
+    finally:
+        _end(process)
+
+
+def _announced(process: subprocess.Popen[bytes]) -> dict[str, Any]:
+    assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - both are pipes
+    line = process.stdout.readline()
+    if not line:
+        said = process.stderr.read().decode(errors="replace").strip()
+        raise ServiceError(f"the simulator did not start: {said or 'it said nothing'}")
+    announced: dict[str, Any] = orjson.loads(line)
+    return announced
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()
+    try:
+        process.wait(_ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+class SkillTime(NamedTuple):
+    """The handle time of a skill's segments. `skill_id` is None for segments without a skill."""
+
+    skill_id: int | None
+    segments: int
+    hours: float
+    minutes_each: float
+
+
+def _query(sink: TableSink) -> str:
+    """Return the query in SQL, in one line."""
+    return _QUERY.format(table=sink.table_name)
+
+
+def handle_time_by_skill(sink: TableSink) -> list[SkillTime]:
+    """Return the ten skills with the most handle time."""
+    sink.look()
+    try:
+        found = sink.ask(_query(sink))
+    finally:
+        sink.close()
+    return [
+        SkillTime(
+            None if skill is None else int(str(skill)), int(str(count)), *(float(str(time or 0)) for time in times)
+        )
+        for skill, count, *times in found
+    ]
+
+
+def _as_table(rows: Sequence[SkillTime]) -> str:
+    """Return the rows as a table for people."""
+    cells = [_HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells
+    )
+
+
+def _cells(row: SkillTime) -> tuple[str, ...]:
+    return (
+        "none" if row.skill_id is None else str(row.skill_id),
+        f"{row.segments:,}",
+        f"{row.hours:,.1f}",
+        f"{row.minutes_each:.1f}",
+    )
+
+
+def _query_command(sink: TableSink) -> str:
+    """Return the same query as a command for a shell."""
+    if sink.place.startswith("postgresql://"):
+        return shlex.join(["psql", sink.place, "-c", _query(sink)])
+    place, asked = json.dumps(sink.place), json.dumps(_query(sink))
+    script = f"import duckdb; duckdb.connect({place}, read_only=True).sql({asked}).show()"
+    return shlex.join([sys.executable, "-c", script])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -13,8 +13,7 @@ from msgspec import Struct
 from segment_fetch.api.endpoints import SEGMENTS_SERVICE, SegmentApi
 from segment_fetch.api.responses import PERMISSION
 from segment_fetch.api.transport import Transport, checked_base
-from segment_fetch.cli import exit_codes, settings, signals
-from segment_fetch.cli.app import exit_code
+from segment_fetch.cli import arguments, exit_codes, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import Credentials
 from segment_fetch.cli.formatting import plural, width, wrapped
@@ -33,6 +32,14 @@ from segment_fetch.query import Query, Window
 from segment_fetch.throttle.limiter import MIN_PAUSE_S, Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.wire.pages import PageAnswer
+
+USAGE = "[options]"
+DESCRIPTION = """\
+Check step by step whether the account can be read: settings, domain, clock, credentials, permission, and one small \
+query. Says for whatever fails how to mend it, and stops there."""
+EXAMPLES = """\
+  segment-fetch doctor --account 111111
+  segment-fetch doctor --credentials ~/liveperson.env"""
 
 _CLOCK_GOOD_S = 30.0
 _CLOCK_BAD_S = 180.0
@@ -71,17 +78,19 @@ class Doctor:
 
     def failed(self, name: str, error: SegmentFetchError, mend: str = "") -> None:
         """Notes a failure."""
-        self.tell(Check(name, "failed", error.message, mend, exit_code(error, progressed=False)))
+        self.tell(Check(name, "failed", error.message, mend, exit_codes.exit_code(error, progressed=False)))
 
     async def examine(self, credentials: Credentials) -> None:
         """Every check that needs the network, until one fails."""
         args = self._args
-        transport = Transport(timeouts=settings.timeouts(args))
+        transport = Transport(timeouts=arguments.timeouts(args))
         try:
             base = None if args.base_url is None else checked_base(args.base_url)
             query = Query(credentials.account, args.source)
             gate = Gate(None)
-            api = SegmentApi(query, credentials.auth, transport, gate, retry=settings.retry(args), base_url=base)
+            api = SegmentApi(
+                query, credentials.auth, transport, gate, retry=arguments.retry_policy(args), base_url=base
+            )
             if await self._domain(api):
                 await self._segments(api, credentials)
         finally:
@@ -103,7 +112,7 @@ class Doctor:
     async def _segments(self, api: SegmentApi, credentials: Credentials) -> None:
         now_ms = int(time.time() * 1000)
         try:
-            answer = await _asked(api, settings.retry(self._args), Window(now_ms - _LOOKED_AT_MS, now_ms))
+            answer = await _asked(api, arguments.retry_policy(self._args), Window(now_ms - _LOOKED_AT_MS, now_ms))
         except SegmentFetchError as error:
             off_s = self._clock(api, refused=isinstance(error, CredentialsError))
             self._refused(error, credentials, reached=api.server_ms is not None, off_s=off_s)
@@ -174,6 +183,12 @@ async def _asked(api: SegmentApi, policy: RetryPolicy, window: Window) -> PageAn
                 delay = max(delay, MIN_PAUSE_S, error.retry_after or 0.0)
             say("info", "retrying", f"{error.message}; asking again after {delay:.1f} s")
             await asyncio.sleep(delay)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    arguments.add_connection(parser)
+    arguments.add_output(parser)
 
 
 def run(args: Namespace, console: Console) -> int:

@@ -1,31 +1,60 @@
-"""`extract`: a range into a destination, and what came of it."""
+"""`extract`: a range of segments into a destination."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
-from segment_fetch.cli import exit_codes, settings, signals, summary
+from segment_fetch.cli import arguments, destinations, exit_codes, signals, summary
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import Credentials
 from segment_fetch.cli.formatting import shown, width
-from segment_fetch.extraction.report import Report
+
+if TYPE_CHECKING:
+    from segment_fetch.extraction.report import Report
+
+USAGE = "--from TIME --out DIR [options]"
+REQUIRED = ("--from", "--out")
+DESCRIPTION = """\
+Extract a range of segments into a destination, or to standard output. Each window is written as a whole once it is \
+proven complete, and never in part. Run the same command again to continue after an interruption, or to settle what \
+was provisional; windows that are complete are not read again."""
+EXAMPLES = """\
+  segment-fetch extract --from now-7d --out segments
+  segment-fetch extract --from 2026-11-01 --to 2026-11-08 \\
+      --format csv --compress gzip --out november
+  segment-fetch extract --from now-1d --out - --quiet |
+      gzip > yesterday.jsonl.gz"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    arguments.add_destination(parser, f"{arguments.PLACES}, or - for standard output")
+    arguments.add_range(parser)
+    arguments.add_connection(parser)
+    arguments.add_output(parser)
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. Returns its exit code; errors of the library pass through."""
+    """Extract, report, and return the exit code; errors of the library pass through."""
     report = extracted(args, console, console.credentials())
     code = exit_code(report, console)
-    told = summary.Run(_place(args), console.command, args.out != "-")
-    value = summary.as_json(report, told, code, command="extract", source=args.source, **console.progress.final_pace)
-    console.report(summary.as_text(report, told, width()), value)
+    place = "standard output" if args.out == "-" else shown(args.out)
+    about = summary.Run(place, console.command, resumable=args.out != "-")
+    value = summary.as_json(report, about, code, command="extract", source=args.source, **console.progress.final_pace)
+    console.report(summary.as_text(report, about, width()), value)
     return code
 
 
 def extracted(args: Namespace, console: Console, credentials: Credentials) -> Report:
-    """Runs the extraction, with progress."""
-    sink = settings.sink(args, console)
-    client = settings.client(args, credentials, console)
-    console.advice = _advice(args, console)
+    """Run the extraction, with progress, and return its report."""
+    sink = destinations.sink(args, console)
+    client = arguments.client(args, credentials, console)
+    console.advice = (
+        "the output is cut off; run the command again to get all of it"
+        if args.out == "-"
+        else f"what is committed in {args.out} stays; the same command continues from there:\n  {console.command}"
+    )
 
     async def work() -> Report:
         async with client:
@@ -36,17 +65,7 @@ def extracted(args: Namespace, console: Console, credentials: Credentials) -> Re
 
 
 def exit_code(report: Report, console: Console) -> int:
-    """0 if everything is proven; 3 if not; 5 if not one page could be read."""
+    """Return 0 if everything is proven; 3 if not; 5 if not one page could be read."""
     if report.complete:
         return exit_codes.OK
     return exit_codes.INCOMPLETE if console.progress.pages or report.skipped else exit_codes.SERVICE
-
-
-def _place(args: Namespace) -> str:
-    return "standard output" if args.out == "-" else shown(args.out)
-
-
-def _advice(args: Namespace, console: Console) -> str:
-    if args.out == "-":
-        return "the output is cut off; run the command again to get it whole"
-    return f"what is committed in {args.out} stays; the same command goes on from there:\n  {console.command}"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from segment_fetch.cli import exit_codes, settings, signals
+from segment_fetch.cli import arguments, exit_codes, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import per_second, plural, width, wrapped
 from segment_fetch.client import Rate
@@ -13,10 +13,25 @@ from segment_fetch.errors import lasting
 from segment_fetch.timerange import format_time
 from segment_fetch.windows.planning import Plan
 
+USAGE = "--from TIME [options]"
+REQUIRED = ("--from",)
+DESCRIPTION = """\
+Show the windows, counts and pages that extracting a range takes, and about how long. Moves nothing."""
+EXAMPLES = """\
+  segment-fetch plan --from now-28d
+  segment-fetch plan --from 2026-11-01 --to now-1d --json"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    arguments.add_range(parser)
+    arguments.add_connection(parser)
+    arguments.add_output(parser)
+
 
 def run(args: Namespace, console: Console) -> int:
     """The command. Returns its exit code; errors of the library pass through."""
-    client = settings.client(args, console.credentials(), console)
+    client = arguments.client(args, console.credentials(), console)
 
     async def work() -> Plan:
         async with client:
@@ -24,7 +39,7 @@ def run(args: Namespace, console: Console) -> int:
 
     with console.show_progress():
         plan = signals.run(work(), console.on_signal)
-    rate = settings.rate(args)
+    rate = arguments.requests_per_second(args)
     console.report(as_text(plan, width()), as_json(plan, rate))
     return exit_codes.OK
 

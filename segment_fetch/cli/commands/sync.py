@@ -1,48 +1,73 @@
-"""`sync`: a folder that is up to date, and what changed in it."""
+"""`sync`: what has closed since the last run, day by day."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segment_fetch.cli import settings, signals, summary
+from segment_fetch.cli import arguments, destinations, signals, summary
 from segment_fetch.cli.commands import extract
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.errors import InputError, NoStartError
-from segment_fetch.extraction.report import Report
 
-_WHERE = "{out} is empty: say where to begin with --from (--from now-28d)"
+if TYPE_CHECKING:
+    from segment_fetch.extraction.report import Report
+
+USAGE = "--out DIR [options]"
+REQUIRED = ("--out",)
+DESCRIPTION = """\
+Keep a destination up to date, for example every night: extract from where the last run ended until now, in whole \
+days, and settle what was provisional. A day that did not change costs one small request; one that did is read again \
+and replaced. The report says what was added and removed."""
+EXAMPLES = """\
+  segment-fetch sync --from now-28d --out segments
+  segment-fetch sync --out segments
+  segment-fetch sync --out segments --timezone Europe/Berlin
+  segment-fetch sync --out duckdb:///segments.duckdb"""
+
+_START_MISSING = "{out} is empty: give the time to start from, for example --from now-28d"
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    arguments.add_destination(parser)
+    arguments.add_days(parser)
+    arguments.add_connection(parser)
+    arguments.add_output(parser)
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. Returns its exit code; errors of the library pass through."""
+    """Bring the destination up to date, report, and return the exit code; errors of the library pass through."""
     if args.out == "-":
-        raise InputError("--out -: standard output remembers nothing of the last run; name a folder, or use extract")
-    sink = settings.sink(args, console)
+        raise InputError("--out -: standard output keeps no record of the last run; name a folder, or use extract")
+    sink = destinations.sink(args, console)
     if args.start is None and _is_empty(args.out):  # asked before a folder is made
-        raise InputError(_WHERE.format(out=shown(args.out)))
-    client = settings.client(args, console.credentials(), console)
-    console.advice = f"what is committed in {args.out} stays; the same command goes on from there:\n  {console.command}"
+        raise InputError(_START_MISSING.format(out=shown(args.out)))
+    client = arguments.client(args, console.credentials(), console)
+    console.advice = (
+        f"what is committed in {args.out} stays; the same command continues from there:\n  {console.command}"
+    )
 
     async def work() -> Report:
         async with client:
             try:
                 return await client.sync(sink, args.start, timezone=args.timezone, clamp=args.clamp)
             except NoStartError:
-                raise InputError(_WHERE.format(out="the destination")) from None
+                raise InputError(_START_MISSING.format(out="the destination")) from None
 
     with console.show_progress():
         report = signals.run(work(), console.on_signal)
     code = extract.exit_code(report, console)
-    told = summary.Run(shown(args.out), console.command, syncs=True)
-    value = summary.as_json(report, told, code, command="sync", source=args.source, **console.progress.final_pace)
-    console.report(as_text(report, told, width()), value)
+    about = summary.Run(shown(args.out), console.command, syncs=True)
+    value = summary.as_json(report, about, code, command="sync", source=args.source, **console.progress.final_pace)
+    console.report(as_text(report, about, width()), value)
     return code
 
 
 def _is_empty(out: str) -> bool:
-    """Whether a folder is not there, or nothing is in it. What else `--out` names is looked into by its sink."""
+    """Return True if a folder does not exist or holds nothing. Other destinations are looked into by their sink."""
     if "://" in out:
         return False
     try:
@@ -51,12 +76,12 @@ def _is_empty(out: str) -> bool:
         return isinstance(error, FileNotFoundError)
 
 
-def as_text(report: Report, told: summary.Run, columns: int) -> str:
-    """The report for people."""
+def as_text(report: Report, about: summary.Run, columns: int) -> str:
+    """Return the report for people."""
     lines = [f"LOST: {lost} was never read, and the API no longer has it." for lost in report.lost]
     if report.settled:
         lines.append(f"Settled {plural(report.settled, 'window')}: the API still counts as many segments.")
     if report.windows:
-        return "\n".join([summary.as_text(report, told, columns), *(wrapped(line, columns) for line in lines)])
-    lines.append(f"{told.destination} is up to date; {plural(report.requests, 'request')} made.")
+        return "\n".join([summary.as_text(report, about, columns), *(wrapped(line, columns) for line in lines)])
+    lines.append(f"{about.destination} is up to date; {plural(report.requests, 'request')} made.")
     return "\n".join(wrapped(line, columns) for line in lines)

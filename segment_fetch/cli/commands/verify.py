@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 import msgspec
 
-from segment_fetch.cli import destinations, exit_codes, settings, signals
+from segment_fetch.cli import arguments, destinations, exit_codes, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
@@ -16,7 +16,28 @@ from segment_fetch.manifest.verify import Audit, Finding
 from segment_fetch.query import Window
 from segment_fetch.timerange import oldest_start
 
+USAGE = "--out DIR [options]"
+REQUIRED = ("--out",)
+DESCRIPTION = """\
+Hold every file of a folder against its manifest, line by line, without the network: files that are missing, cut off \
+or changed, segments that are doubled, lost or out of place. With --against-api also compare the number of segments \
+in each window with what the API has now."""
+EXAMPLES = """\
+  segment-fetch verify --out segments
+  segment-fetch verify --out segments --against-api --json"""
+
 _LISTED = 50
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    group = parser.add_argument_group("destination")
+    group.add_argument("--out", metavar="DIR", help="the folder, object store or database to check")
+    group.add_argument(
+        "--against-api", action="store_true", help="also compare each window's count with what the API reports now"
+    )
+    arguments.add_connection(parser)
+    arguments.add_output(parser)
 
 
 def run(args: Namespace, console: Console) -> int:
@@ -43,7 +64,7 @@ def _against_api(args: Namespace, console: Console) -> tuple[int, list[Finding]]
     args.source = manifest.query.get("source", args.source)
     for name, value in _filters(manifest).items():
         setattr(args, name, value)
-    client = settings.client(args, credentials, console)
+    client = arguments.client(args, credentials, console)
     entries = {entry.window: entry for entry in manifest.windows if entry.status != "unproven"}
 
     async def work() -> dict[Window, int]:

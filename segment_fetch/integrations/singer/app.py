@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from segment_fetch.cli import exit_codes
-from segment_fetch.cli.app import exit_code
 from segment_fetch.cli.console import Console
+from segment_fetch.cli.exit_codes import exit_code
 from segment_fetch.errors import InputError
 from segment_fetch.integrations.singer import catalog, config, tap
 from segment_fetch.integrations.singer.state import State

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
-from segment_fetch.cli import values
+from segment_fetch.cli import arguments
 from segment_fetch.cli.credentials import ACCOUNT, KINDS
 from segment_fetch.client import Rate
 from segment_fetch.errors import CredentialsError, InputError
@@ -66,7 +66,7 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     def requests_a_second(self) -> Rate:
         """`rate` as the client takes it. Raises InputError."""
         try:
-            rate = values.rate(str(self.rate))
+            rate = arguments.rate(str(self.rate))
         except ArgumentTypeError as error:
             raise InputError(f"rate: {error}") from None
         return None if rate == "none" else rate

@@ -89,7 +89,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], int, str]] = {
     "a start that is no time": ({"start_date": "last week"}, 2, "start_date: time 'last week': is not an RFC 3339"),
     "a start in the future": ({"start_date": "2027-01-01"}, 2, "start_date 2027-01-01T00:00:00Z: lies in the future"),
     "a long source": ({"source": "a" * 21}, 2, "1 to 20 letters"),
-    "a rate that is none": ({"rate": "fast"}, 2, "rate: 'fast' is no rate"),
+    "a rate that is none": ({"rate": "fast"}, 2, "rate: 'fast' is not a rate"),
     "an address that is none": ({"base_url": "ftp://" + BEARER}, 2, "base URL"),
     "an address of nobody": ({"base_url": "http://127.0.0.1:9"}, 5, "no connection to 127.0.0.1"),
 }

@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from datetime import UTC, timedelta, tzinfo
+from datetime import UTC, timedelta
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from segment_fetch.api.auth import Auth
 from segment_fetch.errors import IncompleteError, InputError, NoStartError
@@ -17,7 +16,7 @@ from segment_fetch.events import Event, Warned
 from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
 from segment_fetch.throttle.pacing import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.timerange import TimeLike, check_range
+from segment_fetch.timerange import TimeLike, check_range, zone_of
 from segment_fetch.windows import planning
 from segment_fetch.wire.models import Part, Segment
 
@@ -276,7 +275,7 @@ class SegmentClient:
         from segment_fetch.extraction.sync import sync  # noqa: PLC0415
         from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
-        started, now, zone = time.monotonic(), self.now_ms(), _zone(timezone)
+        started, now, zone = time.monotonic(), self.now_ms(), zone_of(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
         context = self._context()
@@ -350,16 +349,6 @@ def _checked_rate(rate: Rate) -> Rate:
     if rate is None or rate == "auto" or (type(rate) in (int, float) and 0 < rate < inf):
         return rate
     raise InputError("rate: must be above zero requests a second, auto, or none")
-
-
-def _zone(name: str) -> tzinfo:
-    try:
-        return UTC if name == "UTC" else ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise InputError(
-            f"time zone {name!r}: is not known here; give an IANA name such as Europe/Berlin, and where the system "
-            "knows none: pip install tzdata"
-        ) from None
 
 
 def _batches(parts: list[list[Segment]]) -> list[list[Segment]]:

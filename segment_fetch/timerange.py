@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from segment_fetch.errors import InputError
 
@@ -38,8 +39,11 @@ def to_ms(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def parse_time(value: TimeLike, now_ms: int) -> int:
-    """Epoch milliseconds of a moment. Text without an offset is UTC; InputError says what can be written."""
+def parse_time(value: TimeLike, now_ms: int, zone: tzinfo = UTC) -> int:
+    """Return a moment in epoch milliseconds. Text without an offset is local to `zone`.
+
+    Raises InputError that says what can be written.
+    """
     if isinstance(value, bool) or not isinstance(value, (datetime, str, int)):
         raise InputError(f"time {value!r}: give a datetime with a time zone, epoch milliseconds, or {_TIMES}")
     if isinstance(value, int):
@@ -48,10 +52,10 @@ def parse_time(value: TimeLike, now_ms: int) -> int:
         if value.utcoffset() is None:
             raise InputError(f"time {value.isoformat()}: has no time zone; use datetime(..., tzinfo=UTC)")
         return _in_calendar(to_ms(value), value.isoformat())
-    return _parse_text(value.strip(), now_ms)
+    return _parse_text(value.strip(), now_ms, zone)
 
 
-def _parse_text(text: str, now_ms: int) -> int:
+def _parse_text(text: str, now_ms: int, zone: tzinfo) -> int:
     relative = _RELATIVE.fullmatch(text)
     if relative:
         amount, unit = relative.groups()
@@ -60,7 +64,7 @@ def _parse_text(text: str, now_ms: int) -> int:
         moment = datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
     except ValueError:
         raise InputError(f"time {text!r}: is not {_TIMES}") from None
-    return _in_calendar(to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC)), text)
+    return _in_calendar(to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone)), text)
 
 
 def _in_calendar(ms: int, text: str) -> int:
@@ -135,3 +139,14 @@ def midnight(ms: int, zone: tzinfo, later: int = 0) -> int:
     """The midnight at which the day of a moment began, or that of so many days later."""
     day = datetime.fromtimestamp(ms // 1000, zone).date() + timedelta(days=later)
     return to_ms(datetime(day.year, day.month, day.day, tzinfo=zone))
+
+
+def zone_of(name: str) -> tzinfo:
+    """Return the time zone of an IANA name, or raise InputError."""
+    try:
+        return UTC if name == "UTC" else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InputError(
+            f"time zone {name!r}: is not known here; give an IANA name such as Europe/Berlin, and where the system "
+            "knows none: pip install tzdata"
+        ) from None

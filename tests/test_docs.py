@@ -148,9 +148,12 @@ def test_commands_are_as_the_parser_has_them(block: Block) -> None:
         assert parser.parse(argv).command in COMMANDS
 
 
-def asked(served: Simulator) -> list[str]:
-    """What the program is told besides."""
-    return ["--base-url", served.base_url, "--rate", "none"]
+OFFLINE = sorted(name for name, parser in COMMANDS.items() if "--base-url" not in parser.names())
+
+
+def asked(served: Simulator, command: str) -> list[str]:
+    """Options that lead a command to the simulator; none for one that asks no API."""
+    return [] if command in OFFLINE else ["--base-url", served.base_url, "--rate", "none"]
 
 
 def is_plain(line: str) -> bool:
@@ -171,13 +174,14 @@ def test_shell_blocks_run(
         if name == "export":
             monkeypatch.setenv(*rest[0].split("=", 1))
         else:
-            assert app.main([*rest, *asked(served)]) == exit_codes.OK, capfd.readouterr().err
+            assert app.main([*rest, *asked(served, rest[0])]) == exit_codes.OK, capfd.readouterr().err
 
 
 def in_a_shell(text: str, served: Simulator, folder: Path) -> None:
     """Runs a text in bash, with stand-ins first in the PATH."""
     tools = folder / "tools"
-    program = f'exec {shlex.quote(sys.executable)} -m segment_fetch "$@" {shlex.join(asked(served))}'
+    run = f'exec {shlex.quote(sys.executable)} -m segment_fetch "$@"'
+    program = f'case "$1" in {"|".join(OFFLINE)}) {run};; *) {run} {shlex.join(asked(served, "extract"))};; esac'
     install(tools / "segment-fetch", program)
     install(tools / "pip", 'test -f "$SOURCE/pyproject.toml"')
     install(tools / "python3", 'test "$1 $2" = "-m venv" && mkdir -p "$3" && cp -R "$TOOLS" "$3/bin"')
@@ -221,7 +225,7 @@ def test_the_account_is_set_up_and_its_nightly_job_needs_no_environment(
     assert another == "0 4 * * * another"
     assert line.startswith("15 3 * * * ")
     [argv] = in_line(line)
-    assert app.main([*argv, *asked(served)]) == exit_codes.OK
+    assert app.main([*argv, *asked(served, argv[0])]) == exit_codes.OK
     assert capfd.readouterr() == ("", "")
 
 
@@ -297,7 +301,7 @@ def mentions(page: str, name: str) -> bool:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_documented(command: str) -> None:
-    page = "docs/simulator.md" if command == "simulate" else "docs/commands.md"
+    page = {"simulate": "docs/simulator.md", "handle-time": "docs/handle-time.md"}.get(command, "docs/commands.md")
     assert mentions("docs/commands.md", f"`{command}`")
     names = set(COMMANDS[command].names()) - {"--help"}
     common = {"--json", "--quiet", "--log-level", "--log-format"}

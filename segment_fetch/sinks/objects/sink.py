@@ -113,16 +113,17 @@ class ObjectSink(FileSink[Part]):
 
     def _file_keys(self, name: str) -> Iterator[Key]:
         """ValueError where the object is not what its name says."""
-        with self._opened(name) as file:
+        with self.open_file(name) as file:
             yield from self._format.keys_in(file, self._compress)
 
     def intact(self, written: Written) -> bool:
         if written.file is None or self._head(written.file) != written.bytes:
             return False
-        with self._opened(written.file) as file:
+        with self.open_file(written.file) as file:
             return hashlib.file_digest(file, "sha256").hexdigest() == written.sha256  # type: ignore[arg-type]
 
-    def _opened(self, name: str) -> BinaryIO:
+    def open_file(self, name: str) -> BinaryIO:
+        """Return an object's bytes as a file to read, fetched as they are asked for."""
         return io.BufferedReader(Download(self._store, name, self._translated), READ_AT_ONCE)
 
     def size(self, name: str) -> int | None:

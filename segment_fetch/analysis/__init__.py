@@ -1,0 +1,28 @@
+"""Answers from a destination: handle time by interval, skill, agent, group, employee or end reason.
+
+Called by the command and by users; reads what is committed through `manifest` and `sinks`, and asks the API nothing.
+DuckDB or PostgreSQL does the sums. Needs the extra `duckdb`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segment_fetch.analysis.export import write_excel, write_table
+    from segment_fetch.analysis.sums import HandleTime, handle_time
+
+__all__ = ["HandleTime", "handle_time", "write_excel", "write_table"]
+
+_MODULES = {
+    "HandleTime": "sums",
+    "handle_time": "sums",
+    "write_excel": "export",
+    "write_table": "export",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first asked for: DuckDB and pyarrow are heavy, and optional."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,150 @@
+"""A destination's segments as one SQL relation, whatever the destination is made of.
+
+Every relation has the columns `close_ms`, `handle_ms`, `conversation_id`, `skill_id`, `agent_id`, `group_id`,
+`employee_id` and `end_reason`, for DuckDB or, where `database` is set, for PostgreSQL. Only files that the manifest
+names are read, so what an interrupted run left behind never counts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from msgspec import Struct
+
+from segment_fetch.errors import DestinationError
+from segment_fetch.manifest.format import Manifest, WindowEntry
+from segment_fetch.query import Window
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.files.base import FileSink
+from segment_fetch.sinks.files.folder import FolderSink
+from segment_fetch.sinks.objects.sink import ObjectSink
+from segment_fetch.sinks.tables.base import TableSink
+
+_WIRE = {
+    "close_ms": ("endTimeL", "BIGINT"),
+    "handle_ms": ("totalHandleTimeMillis", "BIGINT"),
+    "conversation_id": ("conversationId", "VARCHAR"),
+    "skill_id": ("skillId", "BIGINT"),
+    "agent_id": ("agentId", "BIGINT"),
+    "group_id": ("groupId", "BIGINT"),
+    "employee_id": ("employeeId", "VARCHAR"),
+    "end_reason": ("endReason", "VARCHAR"),
+}
+_EMPTY = "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, (_, kind) in _WIRE.items()) + " WHERE false)"
+_PARQUET = (
+    "(SELECT epoch_ms(end_time) AS close_ms, total_handle_time_millis AS handle_ms, conversation_id, skill_id, "
+    "agent_id, group_id, employee_id, end_reason FROM {source})"
+)
+_POSTGRES = (
+    "(SELECT (extract(epoch FROM end_time) * 1000)::bigint AS close_ms, total_handle_time_millis AS handle_ms, "
+    "conversation_id, skill_id, agent_id, group_id, employee_id, end_reason FROM {source}) AS segments"
+)
+_FORMULA_STARTS = "=+-@\t\r"
+
+
+class Source(Struct, frozen=True):
+    """A relation to select from; `database` runs it where DuckDB does not: an open sink of PostgreSQL.
+
+    `attach` is a DuckDB file that the relation is in.
+    """
+
+    relation: str
+    database: TableSink | None = None
+    attach: Path | None = None
+
+
+@contextmanager
+def source_of(sink: Sink[Any], manifest: Manifest, asked: Window) -> Iterator[Source]:
+    """Yield a destination's segments of the windows that touch a range. DestinationError where it cannot be read."""
+    if isinstance(sink, TableSink):
+        with _table(sink) as source:
+            yield source
+        return
+    if not isinstance(sink, FileSink):
+        raise DestinationError("this destination cannot be read back: name a folder, an object store or a database")
+    entries = [
+        entry
+        for entry in manifest.windows
+        if entry.file is not None and entry.segments and _touches(entry.window, asked)
+    ]
+    settings = manifest.query
+    if isinstance(sink, ObjectSink):
+        with TemporaryDirectory(prefix="segment_fetch-") as folder:
+            yield Source(files_relation(_downloaded(sink, entries, Path(folder)), settings))
+    elif isinstance(sink, FolderSink):
+        yield Source(files_relation([sink.folder / str(entry.file) for entry in entries], settings))
+    else:
+        raise DestinationError("this destination cannot be read back: name a folder, an object store or a database")
+
+
+def _touches(one: Window, other: Window) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+@contextmanager
+def _table(sink: TableSink) -> Iterator[Source]:
+    path = getattr(sink, "path", None)
+    if isinstance(path, Path):
+        yield Source(_PARQUET.format(source=f"source.{sink.table_name}"), attach=path)
+        return
+    sink.look()
+    try:
+        yield Source(_POSTGRES.format(source=sink.table_name), database=sink)
+    finally:
+        sink.close()
+
+
+def _downloaded(sink: ObjectSink[Any], entries: Sequence[WindowEntry], folder: Path) -> list[Path]:
+    """Copy the objects into a temporary folder: DuckDB's own access to object stores is an extension to download."""
+    paths = []
+    for number, entry in enumerate(entries):
+        name = str(entry.file).rpartition("/")[2]
+        path = folder / f"{number}-{name}"
+        with sink.open_file(str(entry.file)) as file, path.open("wb") as copy:
+            shutil.copyfileobj(file, copy, 2**20)
+        paths.append(path)
+    return paths
+
+
+def files_relation(paths: Sequence[Path], settings: dict[str, Any]) -> str:
+    """Return the relation of files in one format, which `settings`, the manifest's query, tells."""
+    if not paths:
+        return _EMPTY
+    listed = "[" + ", ".join(_quoted(str(path)) for path in paths) + "]"
+    form = settings.get("format")
+    if form == "parquet":
+        return _PARQUET.format(source=f"read_parquet({listed}, hive_partitioning = false)")
+    compression = {"gzip": "gzip", "zstd": "zstd"}.get(str(settings.get("compress")), "none")
+    if form == "jsonl":
+        columns = ", ".join(f"{wire}: '{kind}'" for wire, kind in _WIRE.values())
+        options = f"columns = {{{columns}}}, format = 'newline_delimited', compression = '{compression}'"
+        chosen = ", ".join(f"{wire} AS {name}" for name, (wire, _) in _WIRE.items())
+        return f"(SELECT {chosen} FROM read_json({listed}, {options}))"  # noqa: S608
+    if form == "csv":
+        safe = settings.get("csv_safe") == "true"
+        chosen = ", ".join(_csv_column(name, wire, kind, safe=safe) for name, (wire, kind) in _WIRE.items())
+        options = (
+            "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', strict_mode = true, "
+            f"max_line_size = 4194304, compression = '{compression}'"
+        )
+        return f"(SELECT {chosen} FROM read_csv({listed}, {options}))"  # noqa: S608
+    raise DestinationError(f"files of format {form!r} cannot be read back")
+
+
+def _csv_column(name: str, wire: str, kind: str, *, safe: bool) -> str:
+    value = f"nullif({wire}, '')"
+    if kind == "BIGINT":
+        return f"{value}::BIGINT AS {name}"
+    if safe:  # an apostrophe stands before what a spreadsheet would run
+        starts = ", ".join(_quoted(start) for start in _FORMULA_STARTS)
+        value = f"CASE WHEN {wire}[1] = '''' AND {wire}[2] IN ({starts}) THEN {wire}[2:] ELSE {value} END"
+    return f"{value} AS {name}"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

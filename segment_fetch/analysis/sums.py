@@ -1,0 +1,330 @@
+"""Handle time by interval and group, from what a destination holds.
+
+A segment counts in the interval in which it *closed*: the API does not tell when within a segment it was worked on, so
+no figure here says how much work was in progress at a time. (The API's breakdown files would tell; they are not read.)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import tzinfo
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct
+
+from segment_fetch.analysis.intervals import Every, Intervals, check_every, overlapping
+from segment_fetch.analysis.sources import Source, source_of
+from segment_fetch.errors import DestinationBusyError, DestinationError, InputError, MissingExtraError
+from segment_fetch.manifest import verify
+from segment_fetch.manifest.format import Manifest
+from segment_fetch.query import Window
+from segment_fetch.sinks.base import Sink
+from segment_fetch.sinks.registry import file_sink, table_sink
+from segment_fetch.timerange import TimeLike, parse_time, zone_of
+
+try:
+    import duckdb
+    import pyarrow as pa
+except ImportError:
+    raise MissingExtraError("handle time needs an extra: pip install 'segment-fetch[duckdb]'") from None
+
+Group: TypeAlias = Literal["skill", "agent", "group", "employee", "end-reason"]
+"""What handle time can be grouped by."""
+
+GROUPS: dict[Group, str] = {
+    "skill": "skill_id",
+    "agent": "agent_id",
+    "group": "group_id",
+    "employee": "employee_id",
+    "end-reason": "end_reason",
+}
+"""Group -> its column."""
+
+FILL_LIMIT = 1_000_000
+"""Rows of a result with empty intervals filled in, at most."""
+
+MEMORY_LIMIT = "400MB"
+"""DuckDB's memory; what needs more goes to a temporary folder."""
+
+_TEXTS = frozenset({"employee_id", "end_reason"})
+_MEASURES = (
+    ("segments", "count(*)"),
+    ("handle_time_ms", "sum(handle_ms)"),
+    ("with_time", "count(handle_ms)"),
+    ("longest_ms", "max(handle_ms)"),
+)
+_QUANTILES = (("median_ms", "quantile_cont(handle_ms, 0.5)"), ("p90_ms", "quantile_cont(handle_ms, 0.9)"))
+_QUANTILES_OF_POSTGRES = tuple(
+    (name, f"percentile_cont({at}) WITHIN GROUP (ORDER BY handle_ms)")
+    for name, at in (("median_ms", 0.5), ("p90_ms", 0.9))
+)
+_RESULT = (
+    "coalesce(s.segments, 0)::BIGINT AS segments",
+    "coalesce(s.conversations, 0)::BIGINT AS conversations",
+    "coalesce(s.handle_time_ms, 0)::BIGINT AS handle_time_ms",
+    "round(s.handle_time_ms / nullif(s.with_time, 0))::BIGINT AS aht_segment_ms",
+    "round(s.handle_time_ms / nullif(s.conversations, 0))::BIGINT AS aht_conversation_ms",
+    "round(s.median_ms)::BIGINT AS median_ms",
+    "round(s.p90_ms)::BIGINT AS p90_ms",
+    "s.longest_ms::BIGINT AS longest_ms",
+)
+_WITHOUT_TIME = "(coalesce(s.segments, 0) - coalesce(s.with_time, 0))::BIGINT AS without_time"
+
+
+class HandleTime(Struct, frozen=True):
+    """Handle time of a range. `table` has a row for each interval and group, in that order; times in milliseconds.
+
+    Its columns: `interval_start` (ISO 8601, local, with offset), the columns of `by`, `segments`, `conversations`
+    (distinct), `handle_time_ms` (sum), `aht_segment_ms` and `aht_conversation_ms` (the sum divided by the segments that
+    have a handle time, and by the conversations), `median_ms`, `p90_ms`, `longest_ms`, `provisional` (part of the
+    interval is provisional or missing), `without_time` (segments that have no handle time: they count as segments, and
+    in no average). Segments and handle time add up over any grouping; the others do not. A segment without a skill,
+    agent, group, employee or end reason is in a row whose column is null.
+
+    `start` and `end` are the range in epoch milliseconds, `provisional` and `missing` the parts of it of which more
+    may come or nothing is held. `complete_before`: everything that closed before it is held and final; None where
+    nothing is.
+    """
+
+    table: pa.Table
+    start: int
+    end: int
+    every: Every
+    by: tuple[Group, ...]
+    zone: str
+    provisional: tuple[Window, ...]
+    missing: tuple[Window, ...]
+    complete_before: int | None
+
+
+def handle_time(
+    place: str | os.PathLike[str],
+    *,
+    by: Sequence[str] = (),
+    every: str = "none",
+    timezone: str = "UTC",
+    start: TimeLike | None = None,
+    end: TimeLike | None = None,
+    fill: bool = False,
+    now_ms: int | None = None,
+) -> HandleTime:
+    """Return the handle time of what a destination holds, by `by` and `every`, as Arrow.
+
+    `place` is a folder or a URL as `segment_fetch.sinks.open_sink` takes it. `start` and `end` default to the range
+    that the manifest holds; a text without an offset is local to `timezone`, an IANA name. `fill` adds a row of zeros
+    for each interval in which a group has no segment. `now_ms` is what "now" means, by default the clock's time.
+
+    Raises InputError for an argument that cannot be used, ManifestError or DestinationError where the destination
+    cannot be read, and MissingExtraError where an optional package is not installed.
+    """
+    groups, length, zone = _checked_groups(by), check_every(every), zone_of(timezone)
+    sink, manifest = destination(place)
+    asked = _asked_range(manifest, start, end, zone, now_ms)
+    intervals = Intervals(asked.start, asked.end, length, zone)
+    names = [GROUPS[group] for group in groups]
+    provisional, missing, complete_before = coverage_of(manifest, asked)
+    with source_of(sink, manifest, asked) as source, _duckdb(source) as connection:
+        _sums(connection, source, _query(source, intervals, names), names)
+        table = _finished(connection, intervals, names, [*provisional, *missing], fill=fill)
+    return HandleTime(
+        table, asked.start, asked.end, length, groups, timezone, tuple(provisional), tuple(missing), complete_before
+    )
+
+
+def destination(place: str | os.PathLike[str]) -> tuple[Sink[Any], Manifest]:
+    """Return the sink that wrote what is at a place, not open, and its manifest."""
+    text = os.fspath(place)
+    if (table := table_sink(text)) is not None:
+        from segment_fetch.manifest import verify_tables  # noqa: PLC0415
+
+        return table, verify_tables.manifest_of(table)
+    manifest = verify.manifest_of(text)
+    return file_sink(text, manifest.query), manifest
+
+
+def coverage_of(manifest: Manifest, asked: Window) -> tuple[list[Window], list[Window], int | None]:
+    """Return what is provisional of a range, what is missing of it, and the moment before which all is final."""
+    provisional: list[Window] = []
+    missing: list[Window] = []
+    at, final = asked.start, None
+    gapless = True
+    for entry in sorted(manifest.windows, key=lambda entry: entry.window):
+        window = entry.window
+        if entry.status == "complete" and gapless and (final is None or final == window.start):
+            final = window.end
+        else:
+            gapless = False
+        if window.end <= asked.start or window.start >= asked.end:
+            continue
+        if window.start > at:
+            missing.append(Window(at, window.start))
+        part = Window(max(window.start, asked.start), min(window.end, asked.end))
+        if entry.status == "provisional":
+            provisional.append(part)
+        elif entry.status == "unproven":
+            missing.append(part)
+        at = max(at, window.end)
+    if at < asked.end:
+        missing.append(Window(at, asked.end))
+    return provisional, _joined(missing), final
+
+
+def _joined(windows: Iterable[Window]) -> list[Window]:
+    found: list[Window] = []
+    for window in windows:
+        if found and found[-1].end == window.start:
+            found[-1] = Window(found[-1].start, window.end)
+        else:
+            found.append(window)
+    return found
+
+
+def _checked_groups(by: Sequence[str]) -> tuple[Group, ...]:
+    if isinstance(by, str):
+        raise InputError(f"by {by!r}: give a list of names, such as ['skill', 'agent']")
+    found: list[Group] = []
+    for name in by:
+        known = next((group for group in GROUPS if group == name), None)
+        if known is None:
+            raise InputError(f"by {name!r}: choose from {', '.join(GROUPS)}")
+        if known not in found:
+            found.append(known)
+    return tuple(found)
+
+
+def _asked_range(
+    manifest: Manifest, start: TimeLike | None, end: TimeLike | None, zone: tzinfo, now_ms: int | None
+) -> Window:
+    windows = sorted(entry.window for entry in manifest.windows)
+    if not windows:
+        raise InputError("the destination holds no window yet: run an extraction first")
+    now = round(time.time() * 1000) if now_ms is None else now_ms
+    first = windows[0].start if start is None else parse_time(start, now, zone)
+    last = max(window.end for window in windows) if end is None else parse_time(end, now, zone)
+    if first >= last:
+        raise InputError("the range is empty: let it start before it ends")
+    if first < 0:
+        raise InputError("the range starts before 1970, when no segment can have closed")
+    return Window(first, last)
+
+
+def _query(source: Source, intervals: Intervals, names: Sequence[str]) -> str:
+    """Return the SQL that gives each segment of the range the key of its interval."""
+    chosen = ", ".join(["close_ms", *names, "handle_ms", "conversation_id"])
+    within = f"close_ms >= {intervals.start} AND close_ms < {intervals.end}"
+    keyed = ", ".join([f"{intervals.key_sql('close_ms')} AS key", *names, "handle_ms", "conversation_id"])
+    return f"SELECT {keyed} FROM (SELECT {chosen} FROM {source.relation} WHERE {within}) AS chosen"  # noqa: S608
+
+
+def _sums(connection: duckdb.DuckDBPyConnection, source: Source, rows: str, names: Sequence[str]) -> None:
+    """Make the table `sums`: the measures by key and group.
+
+    In two steps, so that what each needs fits into the memory or goes to disk: DuckDB keeps the state of
+    count(DISTINCT) in memory, and that of SELECT DISTINCT not. PostgreSQL sums by itself.
+    """
+    by = ", ".join(["key", *names])
+    measures = ", ".join(f"{sql} AS {name}" for name, sql in _MEASURES)
+    if source.database is not None:
+        quantiles = ", ".join(f"{sql} AS {name}" for name, sql in _QUANTILES_OF_POSTGRES)
+        counts = "count(DISTINCT conversation_id) AS conversations"
+        sql = f"SELECT {by}, {measures}, {quantiles}, {counts} FROM ({rows}) AS keyed GROUP BY {by}"  # noqa: S608
+        columns = ["key", *names, *(name for name, _ in (*_MEASURES, *_QUANTILES)), "conversations"]
+        answer = source.database.ask(sql)
+        arrays = [_array(name, [row[at] for row in answer]) for at, name in enumerate(columns)]
+        connection.register("found", pa.table(arrays, columns))
+        connection.execute("CREATE TEMP TABLE sums AS SELECT * FROM found")
+        return
+    quantiles = ", ".join(f"{sql} AS {name}" for name, sql in _QUANTILES)
+    same = " AND ".join(f"s.{name} IS NOT DISTINCT FROM c.{name}" for name in ["key", *names])
+    distinct = f"SELECT DISTINCT {by}, conversation_id FROM keyed WHERE conversation_id IS NOT NULL"  # noqa: S608
+    connection.execute(f"CREATE TEMP TABLE keyed AS {rows}")
+    connection.execute(
+        f"CREATE TEMP TABLE counted AS SELECT {by}, count(*) AS conversations FROM ({distinct}) GROUP BY {by}"  # noqa: S608
+    )
+    connection.execute(
+        f"CREATE TEMP TABLE sums AS SELECT s.*, coalesce(c.conversations, 0) AS conversations FROM "  # noqa: S608
+        f"(SELECT {by}, {measures}, {quantiles} FROM keyed GROUP BY {by}) s LEFT JOIN counted c ON {same}"
+    )
+
+
+def _array(name: str, values: Sequence[Any]) -> pa.Array:
+    """Return a column of PostgreSQL's answer; its sums and quantiles come as decimals."""
+    if name in _TEXTS:
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    if name in ("median_ms", "p90_ms"):
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    return pa.array([None if value is None else int(value) for value in values], pa.int64())
+
+
+def _finished(
+    connection: duckdb.DuckDBPyConnection,
+    intervals: Intervals,
+    names: Sequence[str],
+    open_parts: Sequence[Window],
+    *,
+    fill: bool,
+) -> pa.Table:
+    """Return the result: `sums` in order, with the name of each interval, and empty intervals filled in if asked."""
+    starts = intervals.starts()
+    open_starts = overlapping(starts, intervals.end, [(part.start, part.end) for part in open_parts])
+    found = pa.table(
+        {
+            "at": pa.array(starts, pa.int64()),
+            "key": pa.array(map(intervals.key_of, starts), pa.int64()),
+            "interval_start": pa.array(map(intervals.label, starts), pa.string()),
+            "provisional": pa.array([start in open_starts for start in starts], pa.bool_()),
+        }
+    )
+    connection.register("intervals", found)
+    groups = ", ".join(f"g.{name}" for name in names)
+    if fill:
+        listed = f"(SELECT DISTINCT {', '.join(names)} FROM sums)" if names else "(SELECT 1)"  # noqa: S608
+        [(rows,)] = connection.execute(f"SELECT count(*) FROM {listed}").fetchall()  # noqa: S608
+        if len(starts) * rows > FILL_LIMIT:
+            raise InputError(
+                f"fill: {len(starts):,} intervals of {rows:,} groups are more than {FILL_LIMIT:,} rows: choose longer "
+                "intervals, fewer groups, or a shorter range"
+            )
+        same = "".join(f" AND s.{name} IS NOT DISTINCT FROM g.{name}" for name in names)
+        source = f"intervals i CROSS JOIN {listed} g LEFT JOIN sums s ON s.key = i.key{same}"
+    else:
+        groups = ", ".join(f"s.{name}" for name in names)
+        source = "intervals i JOIN sums s ON s.key = i.key"
+    chosen = ", ".join(["i.interval_start", *([groups] if names else []), *_RESULT, "i.provisional", _WITHOUT_TIME])
+    order = ", ".join(["i.at", *(f"{name} NULLS LAST" for name in groups.split(", ") if name)])
+    return connection.sql(f"SELECT {chosen} FROM {source} ORDER BY {order}").to_arrow_table()  # noqa: S608
+
+
+@contextmanager
+def _duckdb(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a DuckDB in memory, bounded, that loads no extension, with the source's file attached if it is one."""
+    with TemporaryDirectory(prefix="segment_fetch-") as spill:
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": spill,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "preserve_insertion_order": "false",
+        }
+        with _translated(source), closing(duckdb.connect(":memory:", config=config)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            if source.attach is not None:
+                path = str(source.attach).replace("'", "''")
+                connection.execute(f"ATTACH '{path}' AS source (READ_ONLY)")
+            yield connection
+
+
+@contextmanager
+def _translated(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.IOException as error:
+        if source.attach is not None and "lock" in str(error).lower():
+            raise DestinationBusyError(f"{source.attach}: a run has the file open: wait for it to end") from None
+        raise DestinationError(f"the destination cannot be read: {error}") from None
+    except duckdb.Error as error:
+        raise DestinationError(f"the destination cannot be read: {error}") from None

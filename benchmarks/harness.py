@@ -6,6 +6,7 @@ each other. Pinning needs Linux; elsewhere, and with one core, the figures are l
 
 import argparse
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -25,7 +26,8 @@ class Served(msgspec.Struct, frozen=True):
     """What a server process serves: segments that closed in start <= t < end (epoch ms).
 
     `keep_bytes` of rendered pages are kept, so that a page asked for again costs the server next to nothing; 0 renders
-    every page anew and keeps the server small. `gzip` compresses pages for clients that accept it.
+    every page anew and keeps the server small. `gzip` compresses pages for clients that accept it. `burst` of the
+    segments closed in the one millisecond `burst_at`. `nice` lets other programs of the same core go first.
     """
 
     segments: int
@@ -33,11 +35,14 @@ class Served(msgspec.Struct, frozen=True):
     end: int
     keep_bytes: int = 0
     gzip: bool = False
+    burst: int = 0
+    burst_at: int | None = None
+    nice: int = 0
 
     @property
     def dataset(self) -> Dataset:
         """The segments."""
-        return Dataset(segments=self.segments, start=self.start, end=self.end)
+        return Dataset(segments=self.segments, start=self.start, end=self.end, burst=self.burst, burst_at=self.burst_at)
 
 
 def closed(segments: int, *, days: float, days_ago: float, keep_bytes: int = 0, gzip: bool = False) -> Served:
@@ -81,7 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="The server that the benchmarks start for themselves")
     parser.add_argument("served")
     pin(0)
-    asyncio.run(serve(msgspec.json.decode(parser.parse_args().served, type=Served)))
+    served = msgspec.json.decode(parser.parse_args().served, type=Served)
+    os.nice(served.nice)
+    asyncio.run(serve(served))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ _SCHEMA = pa.schema(
     [pa.field(name, kind, nullable=name not in _ALWAYS) for name, kind in _TYPES.items()],
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
-_MOST_ROWS = 65_536
+MAX_ROWS = 65_536
+"""Rows in one batch of a stream, at most."""
 _ROWS = 1000  # at once: what they are made of still lies in the processor's cache
 _MISFIT = (pa.ArrowException, TypeError, OverflowError, UnicodeError)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
@@ -108,8 +109,15 @@ def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
 def joined(batches: Sequence[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The rows of small batches, in batches of at most 65,536; no empty one."""
     table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
-    for at in range(0, table.num_rows, _MOST_ROWS):
-        yield from table.slice(at, _MOST_ROWS).to_batches()
+    for at in range(0, table.num_rows, MAX_ROWS):
+        yield from table.slice(at, MAX_ROWS).to_batches()
+
+
+def join_some(batches: Sequence[pa.RecordBatch]) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """Return the first 65,536 rows of small batches, or all if they are fewer, as one batch, and what is left over."""
+    table = pa.Table.from_batches(batches, _SCHEMA)
+    first = table.slice(0, MAX_ROWS).combine_chunks().to_batches()
+    return first[0] if first else record_batch([]), table.slice(MAX_ROWS).to_batches()
 
 
 def _few(segments: Sequence[Segment]) -> pa.RecordBatch:
@@ -209,3 +217,8 @@ def _instant(text: str) -> float | None:
         return (datetime.fromisoformat(text) - _EPOCH) / timedelta(milliseconds=1)
     except (ValueError, TypeError, OverflowError):  # TypeError: without an offset from UTC
         return None
+
+
+# pyarrow imports NumPy and pandas, where they are installed, when it is first given a list: here rather than in the
+# event loop of whoever streams.
+record_batch([Segment(segmentId="0", endTimeL=0, endTime="1970-01-01T00:00:00Z")])

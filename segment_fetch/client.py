@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from segment_fetch.api.auth import Auth
-from segment_fetch.errors import IncompleteError, InputError, NoStartError
+from segment_fetch.errors import InputError, NoStartError
 from segment_fetch.events import Event, Warned
 from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
 from segment_fetch.throttle.pacing import Pacer
@@ -21,12 +21,14 @@ from segment_fetch.windows import planning
 from segment_fetch.wire.models import Part, Segment
 
 if TYPE_CHECKING:
+    import asyncio
+
     import aiohttp
     import pyarrow as pa
 
-    from segment_fetch.api.endpoints import SegmentApi
-    from segment_fetch.api.transport import Timeouts
+    from segment_fetch.api.timeouts import Timeouts
     from segment_fetch.extraction.context import RunContext
+    from segment_fetch.extraction.opening import Opened
     from segment_fetch.extraction.report import Report
     from segment_fetch.sinks.base import Sink
     from segment_fetch.throttle.pace_store import PaceStore
@@ -90,44 +92,60 @@ class SegmentClient:
         self._timeouts = timeouts
         self._tell = on_event or _nobody
         self._clock = clock
-        self._api: SegmentApi | None = None
-        self._close: Callable[[], Any] | None = None
+        self._opened: Opened | None = None
+        self._is_opening = self._has_ended = False
 
     def __repr__(self) -> str:
         return f"SegmentClient({self._query.account!r}, source={self._query.source!r})"
 
     async def __aenter__(self) -> Self:
-        from segment_fetch.api.endpoints import SegmentApi  # noqa: PLC0415 - brings aiohttp, which importing need not pay
-        from segment_fetch.api.transport import Transport, checked_base  # noqa: PLC0415
-        from segment_fetch.throttle.limiter import Gate  # noqa: PLC0415
+        import asyncio  # noqa: PLC0415 - a loop runs, so it is loaded; importing this library does without
 
-        if self._api is not None:
-            raise InputError("this client is in use; make another one")
-        base_url = None if self._base_url is None else checked_base(self._base_url)
-        transport = Transport(session=self._session, connections=self._connections, timeouts=self._timeouts)
-        self._gate = Gate(self._pacer(), tell=self._tell)
-        self._api = SegmentApi(
-            self._query,
-            self._auth,
-            transport,
-            self._gate,
+        from segment_fetch.extraction.turns import in_thread  # noqa: PLC0415
+
+        if self._opened is not None or self._is_opening:
+            raise InputError("this client is in use; make another one, or enter this one again after its end")
+        self._is_opening = True
+        try:
+            loop = asyncio.get_running_loop()
+            self._opened = await in_thread(lambda: self._made(loop))
+        finally:
+            self._is_opening = False
+        return self
+
+    def _made(self, loop: asyncio.AbstractEventLoop) -> Opened:
+        """Import, read and build what an open client needs: in a thread, as it takes 200 ms the first time."""
+        from segment_fetch.extraction.opening import Opened  # noqa: PLC0415
+
+        if self._session is not None and getattr(self._session, "_loop", loop) is not loop:
+            raise InputError("session: belongs to another event loop; make it in the one in which the client is used")
+        return Opened(
+            loop,
+            query=self._query,
+            auth=self._auth,
+            session=self._session,
+            base_url=self._base_url,
+            pacer=self._pacer(),
+            connections=self._connections,
+            width=self._width,
+            split_above=self._split_above,
             retry=self._retry,
-            base_url=base_url,
+            timeouts=self._timeouts,
             tell=self._tell,
             clock=self._clock,
         )
-        self._close = transport.close
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        opened, self._opened = self._opened, None
+        if opened is None:
+            return
+        self._has_ended = True
         try:
-            self._keep_pace()
-            if self._close is not None:
-                await self._close()
+            await self._keep_pace(opened)
         finally:
-            self._api = self._close = None
+            await opened.close()
 
     def _pacer(self) -> Pacer | None:
         if self._rate is None:
@@ -138,11 +156,12 @@ class SegmentClient:
             learned = self._pace.load(self._query.account, self._base_url or "", self._clock())
         return Pacer(ceiling, self._connections, learned)
 
-    def _keep_pace(self) -> None:
-        if self._pace is None or self._api is None:
-            return
-        if (learned := self._gate.learned(self._clock())) is not None:
-            self._pace.save(self._query.account, self._base_url or "", learned)
+    async def _keep_pace(self, opened: Opened) -> None:
+        from segment_fetch.extraction.turns import in_thread  # noqa: PLC0415
+
+        pace, learned = self._pace, opened.context.gate.learned(self._clock())
+        if pace is not None and learned is not None:
+            await in_thread(lambda: pace.save(self._query.account, self._base_url or "", learned))
 
     async def count(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
         """How many segments closed in start <= t < end, by small requests; exact if nothing changes meanwhile.
@@ -170,12 +189,13 @@ class SegmentClient:
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
         survey = Survey(windows, self._query.limit, self._split_above)
-        await self._context().workers(survey).run()
+        context = self._context()
+        await context.workers(survey).run()
         planned = survey.planned()
         pages = sum(window.pages for window in planned)
         if self._rate is None:
             return planning.Plan(planned, None)
-        expected = self._gate.expected_rate()
+        expected = context.gate.expected_rate()
         rate = expected or ASSUMED_RATE
         return planning.Plan(planned, pages / rate, rate, rate_known=expected is not None)
 
@@ -188,10 +208,12 @@ class SegmentClient:
         others are delivered, and IncompleteError at the end names it. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
-        async with aclosing(self._proven(start, end, list, clamp)) as proven:
-            async for parts in proven:
-                for batch in _batches(parts):
-                    yield batch
+        from segment_fetch.extraction.stream import stream_segments  # noqa: PLC0415
+
+        whole = Window(*self._range(start, end, clamp))
+        async with aclosing(stream_segments(self._context(), whole, self._weeks(whole))) as batches:
+            async for batch in batches:
+                yield batch
 
     async def stream_arrow(
         self, start: TimeLike, end: TimeLike, *, clamp: bool = False
@@ -201,25 +223,12 @@ class SegmentClient:
         A batch holds at most 65,536 segments, all of one window, and is never empty. Also raises MissingExtraError, and
         DestinationError for a number beyond 64 bits.
         """
-        from segment_fetch.arrow import joined, record_batch  # noqa: PLC0415 - an optional extra
+        from segment_fetch.extraction.stream import stream_batches  # noqa: PLC0415
 
-        async with aclosing(self._proven(start, end, record_batch, clamp)) as proven:
-            async for parts in proven:
-                for batch in joined(parts):
-                    yield batch
-
-    async def _proven(
-        self, start: TimeLike, end: TimeLike, encode: Callable[[Sequence[Segment]], Part], clamp: bool
-    ) -> AsyncGenerator[list[Part], None]:
-        """The parts of each proven window, oldest first; IncompleteError at the end names the others."""
-        unproven: list[WindowRead[Any]] = []
-        async with aclosing(self.windows(start, end, encode, clamp=clamp)) as windows:
-            async for read in windows:
-                if read.status == "unproven":
-                    unproven.append(read)
-                yield read.parts
-        if unproven:
-            raise _incomplete(unproven)
+        whole = Window(*self._range(start, end, clamp))
+        async with aclosing(stream_batches(self._context(), whole, self._weeks(whole))) as batches:
+            async for batch in batches:
+                yield batch
 
     async def windows(
         self, start: TimeLike, end: TimeLike, encode: Callable[[Sequence[Segment]], Part], *, clamp: bool = False
@@ -231,21 +240,12 @@ class SegmentClient:
         `reason`. Reads ahead by a bounded amount while the consumer is busy. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
-        from segment_fetch.extraction.run import OldestFirst  # noqa: PLC0415
-        from segment_fetch.extraction.window_queue import read  # noqa: PLC0415
-        from segment_fetch.wire.raw_rows import decoded  # noqa: PLC0415
+        from segment_fetch.extraction.stream import stream_windows  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
-        queue = OldestFirst[Part]([whole])
-
-        def encoded(rows: Sequence[Segment]) -> Part:
-            return encode(decoded(rows))
-
-        async with read(self._context(), self._weeks(whole), encoded) as stream:
-            async for come in stream:
-                for ready in queue.after(come):
-                    yield ready
-                    stream.release(ready.window)
+        async with aclosing(stream_windows(self._context(), whole, self._weeks(whole), encode)) as reads:
+            async for read in reads:
+                yield read
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
         """A range into a destination, going on from what is there. The report says what was done.
@@ -295,27 +295,15 @@ class SegmentClient:
         return planning.days(whole.start, whole.end, UTC, self._width)
 
     def _context(self) -> RunContext:
-        """The parts of the open client; InputError where it is not open."""
-        from segment_fetch.extraction.context import ReadOptions, RunContext  # noqa: PLC0415
-
-        return RunContext(
-            api=self._opened(),
-            gate=self._gate,
-            retry=self._retry,
-            connections=self._connections,
-            options=ReadOptions(self._query.limit, self._split_above),
-            width=self._width,
-            tell=self._tell,
-            clock=self._clock,
-        )
-
-    def _opened(self) -> SegmentApi:
-        if self._api is None:
-            raise InputError("the client is not open: use it inside `async with`")
-        return self._api
+        """The context of the open client; InputError where it is not open, or not in this event loop."""
+        if self._opened is None:
+            state = "has ended, it is not open" if self._has_ended else "is not open"
+            raise InputError(f"the client {state}: use it inside `async with`")
+        self._opened.check_loop()
+        return self._opened.context
 
     def _range(self, start: TimeLike, end: TimeLike, clamp: bool) -> tuple[int, int]:
-        self._opened()
+        self._context()
 
         def warn(message: str) -> None:
             self._tell(Warned(message))
@@ -349,15 +337,3 @@ def _checked_rate(rate: Rate) -> Rate:
     if rate is None or rate == "auto" or (type(rate) in (int, float) and 0 < rate < inf):
         return rate
     raise InputError("rate: must be above zero requests a second, auto, or none")
-
-
-def _batches(parts: list[list[Segment]]) -> list[list[Segment]]:
-    rows = [row for part in parts for row in part]
-    return [rows[at : at + _BATCH] for at in range(0, len(rows), _BATCH)]
-
-
-def _incomplete(unproven: Sequence[WindowRead[Any]]) -> IncompleteError:
-    windows = [read.window for read in unproven]
-    listed = "; ".join(f"{read.window}: {read.reason}" for read in unproven[:5])
-    how_many = f"{len(windows)} window{'' if len(windows) == 1 else 's'}"
-    return IncompleteError(f"{how_many} could not be proven complete: {listed}", windows)

@@ -19,7 +19,8 @@ from msgspec import Struct
 
 from segment_fetch.api.auth import Auth, BearerToken
 from segment_fetch.api.endpoints import SegmentApi
-from segment_fetch.api.transport import Timeouts, Transport
+from segment_fetch.api.timeouts import Timeouts
+from segment_fetch.api.transport import Transport
 from segment_fetch.query import Query, Window
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy

@@ -168,7 +168,7 @@ def test_many_segments_are_one_batch_in_their_order() -> None:
 
 
 def test_small_batches_are_joined_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow, "_MOST_ROWS", 70)
+    monkeypatch.setattr(arrow, "MAX_ROWS", 70)
     parts = [record_batch([full(agentId=n, endReason=f"r{n % 3}")]) for n in range(150)]
     batches = list(arrow.joined(parts))
     assert [batch.num_rows for batch in batches] == [70, 70, 10]

@@ -28,7 +28,7 @@ from segment_fetch import (
     ServiceError,
     Window,
 )
-from segment_fetch.api.transport import Timeouts
+from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.events import (
     NewFields,
     PageRead,

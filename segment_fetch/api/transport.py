@@ -17,6 +17,7 @@ import aiohttp
 from msgspec import Struct
 from yarl import URL
 
+from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.errors import InputError, ServiceError, TooLargeError, TransientError
 from segment_fetch.query import is_loopback
 
@@ -34,19 +35,8 @@ _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
 _LONGEST_HOST = 253
 _PORT = re.compile(r":(\d{1,9})/?$", re.ASCII)
 _HIGHEST_PORT = 65_535
+_USER_AGENT = f"segment_fetch/{version('segment-fetch')}"
 _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-
-
-class Timeouts(Struct, frozen=True):
-    """Seconds: to connect, between two pieces of an answer, and for one attempt in all."""
-
-    connect: float = 10.0
-    read: float = 30.0
-    total: float = 120.0
-
-    def __post_init__(self) -> None:
-        if not all(seconds > 0 for seconds in (self.connect, self.read, self.total)):
-            raise InputError("timeouts: must be above zero seconds")
 
 
 class _Proxy(Struct, frozen=True):
@@ -91,7 +81,10 @@ def checked_base(url: str) -> str:
 
 
 class Transport:
-    """A session, the caller's or its own, of which at most `connections` requests are in use at once."""
+    """A session, the caller's or its own, of which at most `connections` requests are in use at once.
+
+    `turn` is awaited before an answer that has come is handed over, so that many do not keep the event loop at once.
+    """
 
     def __init__(
         self,
@@ -99,9 +92,11 @@ class Transport:
         session: aiohttp.ClientSession | None = None,
         connections: int = 16,
         timeouts: Timeouts | None = None,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         timeouts = timeouts or Timeouts()
         self._scratch = bytearray()
+        self._turn = turn
         self._given = session
         self._own: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(connections)
@@ -112,7 +107,7 @@ class Transport:
         self._proxies: dict[str, _Proxy | None] = {}
         self._headers = {
             "Accept": "application/json",
-            "User-Agent": f"segment_fetch/{version('segment-fetch')}",
+            "User-Agent": _USER_AGENT,
         }
 
     @property
@@ -186,6 +181,8 @@ class Transport:
             middlewares=(signed,),
         ) as response:
             pieces = await _pieces(response)
+            if self._turn is not None:
+                await self._turn()
             with self._joined(pieces) as body:
                 return take(Reply(response.status, response.headers, body))
 
@@ -201,6 +198,10 @@ class Transport:
             begin, end = end, end + len(piece)
             body[begin:end] = piece
         return body[:size]
+
+    def load_certificates(self) -> None:
+        """Read the certificates that are trusted: some 20 ms, better spent in a thread than in the event loop."""
+        self._context()
 
     def _context(self) -> ssl.SSLContext:
         """Certificates are checked even where the caller's session would not."""

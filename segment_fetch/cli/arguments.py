@@ -20,7 +20,7 @@ from segment_fetch.timerange import parse_time
 from segment_fetch.windows.planning import SPLIT_ABOVE
 
 if TYPE_CHECKING:
-    from segment_fetch.api.transport import Timeouts
+    from segment_fetch.api.timeouts import Timeouts
     from segment_fetch.cli.console import Console
     from segment_fetch.cli.credentials import Credentials
     from segment_fetch.throttle.pace_store import PaceStore
@@ -320,7 +320,7 @@ def retry_policy(args: Namespace) -> RetryPolicy:
 
 def timeouts(args: Namespace) -> Timeouts:
     """Return how long one attempt may take."""
-    from segment_fetch.api.transport import Timeouts  # noqa: PLC0415 - imports aiohttp, which `--help` need not pay for
+    from segment_fetch.api.timeouts import Timeouts  # noqa: PLC0415 - imports aiohttp, which `--help` need not pay for
 
     return Timeouts(connect=args.connect_timeout, read=args.read_timeout, total=args.timeout)
 

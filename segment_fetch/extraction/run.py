@@ -11,6 +11,7 @@ from msgspec import structs
 
 from segment_fetch.events import RangePlanned, Warned
 from segment_fetch.extraction.context import RunContext
+from segment_fetch.extraction.encoding import WindowWriter
 from segment_fetch.extraction.report import Report, report
 from segment_fetch.extraction.window_queue import WindowStream, read
 from segment_fetch.manifest.committer import Committer
@@ -41,26 +42,28 @@ async def fill(
     windows = [window for part in ranges for window in divide(part)]
     out_of_reach = committer.out_of_reach(whole, oldest)
     context.tell(RangePlanned(len(windows), skipped))
-    outlet = None if committer.ordered else committer
-    async with read(context, windows, committer.encode, outlet=outlet) as stream:
+    writer = WindowWriter(committer, context.turns)
+    async with read(context, windows, writer.encode, outlet=None if committer.ordered else writer) as stream:
         for entry in out_of_reach:
             context.tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
-        entries = await commit_all(committer, stream, ranges)
-    made = report(entries, skipped, stream.counts, started, committer.change)
+        entries = await _commit_all(writer, stream, ranges, ordered=committer.ordered)
+        entries |= {entry.window: entry for entry in await committer.abandon()}
+    made = report([entries[window] for window in sorted(entries)], skipped, stream.counts, started, committer.change)
     lost = tuple(str(entry.window) for entry in out_of_reach if entry.status == "unproven")
     return structs.replace(made, lost=lost, complete=made.complete and not lost)
 
 
-async def commit_all(committer: Committer, stream: WindowStream[Any], ranges: Sequence[Window]) -> list[WindowEntry]:
-    """Commit each window of `ranges` as it ends, oldest first where the sink wants that; return all entries, sorted."""
+async def _commit_all(
+    writer: WindowWriter, stream: WindowStream[Any], ranges: Sequence[Window], *, ordered: bool
+) -> dict[Window, WindowEntry]:
+    """Commit each window of `ranges` as it ends, oldest first if `ordered`."""
     entries: dict[Window, WindowEntry] = {}
     queue = OldestFirst[Any](ranges)
     async for window_read in stream:
-        for ready in queue.after(window_read) if committer.ordered else (window_read,):
-            entries[ready.window] = await committer.commit(ready)
+        for ready in queue.after(window_read) if ordered else (window_read,):
+            entries[ready.window] = await writer.commit(ready)
             stream.release(ready.window)
-    entries |= {entry.window: entry for entry in await committer.abandon()}
-    return [entries[window] for window in sorted(entries)]
+    return entries
 
 
 class OldestFirst(Generic[Part]):

@@ -11,11 +11,12 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Generic
+from typing import Generic, Self
 
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
 from segment_fetch.extraction.context import ReadOptions, RunContext
+from segment_fetch.extraction.turns import ended
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader
@@ -178,10 +179,14 @@ class WindowStream(Generic[Part]):
         self._running = asyncio.create_task(pool.run())
         self._running.add_done_callback(lambda _: results.put_nowait(None))
 
-    async def __aiter__(self) -> AsyncIterator[WindowRead[Part]]:
-        while (result := await self._results.get()) is not None:
-            yield result
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WindowRead[Part]:
+        if (result := await self._results.get()) is not None:
+            return result
         await self._running
+        raise StopAsyncIteration
 
     def release(self, window: Window) -> None:
         """Note that the consumer no longer holds the window, so that another one may fill."""
@@ -196,9 +201,7 @@ class WindowStream(Generic[Part]):
     async def stop(self) -> None:
         """Cancel all requests in flight, and return when their workers have ended."""
         self._running.cancel()
-        await asyncio.wait([self._running])
-        if not self._running.cancelled():
-            self._running.exception()  # raised to the consumer already, or no longer of interest
+        await ended(self._running)
 
 
 @asynccontextmanager

@@ -17,7 +17,8 @@ import msgspec
 import pytest
 
 from segment_fetch.api import transport as transport_module
-from segment_fetch.api.transport import MAX_BODY, Timeouts, Transport, checked_base
+from segment_fetch.api.timeouts import Timeouts
+from segment_fetch.api.transport import MAX_BODY, Transport, checked_base
 from segment_fetch.errors import InputError, SegmentFetchError, ServiceError, TransientError
 from segment_fetch.query import is_loopback
 from segment_fetch.simulator import Bearer, Dataset, Fault, Faults, Simulator

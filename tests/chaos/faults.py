@@ -18,7 +18,7 @@ from unittest import mock
 from msgspec import Struct, structs
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
-from segment_fetch.api.transport import Timeouts
+from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.simulator import Dataset, Fault, Faults, Simulator
 from tests.chaos import ways
 

@@ -71,7 +71,7 @@ async def test_every_request_names_both_ends_in_milliseconds_and_windows_go_olde
 
 async def test_the_pool_is_full_across_windows() -> None:
     """Four windows of five pages or so: without a barrier between them twelve connections are all in use."""
-    async with Simulator(dataset(10_000, days=27), clock=lambda: NOW, latency_ms=20) as simulator:
+    async with Simulator(dataset(10_000, days=27), clock=lambda: NOW, latency_ms=60) as simulator:
         await ids_of(simulator, days=27, connections=12)
         assert simulator.stats.most_in_flight == 12
 

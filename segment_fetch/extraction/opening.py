@@ -1,0 +1,78 @@
+"""Open a client: import and build what sends its requests. Takes some 200 ms the first time, most of it for aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from segment_fetch.api.auth import Auth, OAuth1Key
+from segment_fetch.api.endpoints import SegmentApi
+from segment_fetch.api.timeouts import Timeouts
+from segment_fetch.api.transport import Transport, checked_base
+from segment_fetch.errors import InputError
+from segment_fetch.events import Event
+from segment_fetch.extraction import run, stream, sync  # noqa: F401 - so that the first call of a method imports nothing
+from segment_fetch.extraction.context import ReadOptions, RunContext
+from segment_fetch.extraction.turns import turns_of
+from segment_fetch.query import Query
+from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.windows import counting  # noqa: F401 - as above
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+class Opened:
+    """An open client. May be made in any thread; belongs to the event loop `loop`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        query: Query,
+        auth: Auth,
+        session: aiohttp.ClientSession | None,
+        base_url: str | None,
+        pacer: Pacer | None,
+        connections: int,
+        width: int,
+        split_above: int,
+        retry: RetryPolicy,
+        timeouts: Timeouts | None,
+        tell: Callable[[Event], None],
+        clock: Callable[[], float],
+    ) -> None:
+        if isinstance(auth, OAuth1Key):
+            import_module("oauthlib.oauth1")
+        base_url = None if base_url is None else checked_base(base_url)
+        turns = turns_of(loop)
+        self._loop = loop
+        self._transport = Transport(session=session, connections=connections, timeouts=timeouts, turn=turns.take)
+        if base_url is None or base_url.startswith("https:"):
+            self._transport.load_certificates()
+        gate = Gate(pacer, tell=tell, clock=loop.time)
+        api = SegmentApi(query, auth, self._transport, gate, retry=retry, base_url=base_url, tell=tell, clock=clock)
+        self.context = RunContext(
+            api=api,
+            gate=gate,
+            retry=retry,
+            connections=connections,
+            options=ReadOptions(query.limit, split_above),
+            width=width,
+            tell=tell,
+            clock=clock,
+            turns=turns,
+        )
+
+    def check_loop(self) -> None:
+        """Raise InputError in any other event loop."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise InputError("the client was opened in another event loop: use it there, or make another client here")
+
+    async def close(self) -> None:
+        """End all connections of its own."""
+        await self._transport.close()

@@ -15,6 +15,7 @@ from segment_fetch.errors import (
     SchemaError,
     SegmentFetchError,
     ServiceError,
+    UnstorableValueError,
 )
 from segment_fetch.events import Event
 from segment_fetch.query import Filters, Window
@@ -49,5 +50,6 @@ __all__ = [
     "SegmentClient",
     "SegmentFetchError",
     "ServiceError",
+    "UnstorableValueError",
     "Window",
 ]

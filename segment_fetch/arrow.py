@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import msgspec
 from msgspec import UNSET, structs
 
-from segment_fetch.errors import DestinationError, MissingExtraError
+from segment_fetch.errors import DestinationError, MissingExtraError, UnstorableValueError
 from segment_fetch.wire.models import SEGMENT_FIELDS, ExtendedSegment, Segment
 
 try:
@@ -26,6 +26,12 @@ except ImportError:
 
 SCHEMA_VERSION = 1
 """Rises whenever a column comes, goes, or changes its name, type or meaning."""
+
+OLDEST_VERSION = 1
+"""The oldest version to which columns were only added since: tables and folders of it are taken over as they are."""
+
+SINCE: Mapping[str, int] = MappingProxyType({})
+"""Column -> version in which it was added, where that is not the first one."""
 
 VERSION_KEY = b"segment_fetch.schema_version"
 """Where the metadata of a schema has its version, as decimal digits."""
@@ -56,8 +62,12 @@ It holds the fields that this release does not know, and a `startTime` or `endTi
 number beside it.
 """
 
+ACCOUNT = "account_id"
+"""The column that `with_account` adds, for destinations with the segments of several accounts."""
+
 _INTEGER = pa.int64()
 _TIME = pa.timestamp("ms", "UTC")
+_REPEATED = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {
     "segment_id": pa.string(),
     "start_time": _TIME,
@@ -67,7 +77,7 @@ _TYPES = {
     "employee_id": pa.string(),
     "skill_id": pa.int64(),
     "group_id": pa.int64(),
-    "end_reason": pa.dictionary(pa.int32(), pa.string()),
+    "end_reason": _REPEATED,
     "total_handle_time_millis": pa.int64(),
     EXTRAS: pa.string(),
 }
@@ -87,16 +97,32 @@ _MISFIT = (pa.ArrowException, TypeError, OverflowError, UnicodeError)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
-def schema() -> pa.Schema:
-    """The columns that `record_batch` fills; its metadata has the version."""
-    return _SCHEMA
+def schema(*, account: bool = False) -> pa.Schema:
+    """Return the columns that `record_batch` fills, with `account_id` behind them if asked for.
+
+    The metadata has the version.
+    """
+    return _SCHEMA.append(pa.field(ACCOUNT, _REPEATED, nullable=False)) if account else _SCHEMA
+
+
+def with_account(batch: pa.RecordBatch, account: str) -> pa.RecordBatch:
+    """Return the batch with the account in a column of its own, the last one."""
+    codes = pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows)
+    column = pa.DictionaryArray.from_arrays(codes, pa.array([account], pa.string()))
+    return pa.RecordBatch.from_arrays([*batch.columns, column], schema=schema(account=True))
+
+
+def migrates(name: str, stored: object) -> bool:
+    """Return True if a setting in the manifest of an older release can give way to this one's: see `OLDEST_VERSION`."""
+    text = str(stored)
+    return name == "schema_version" and text.isdecimal() and OLDEST_VERSION <= int(text) <= SCHEMA_VERSION
 
 
 def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
     """The segments, a row each, in their order.
 
-    Raises DestinationError, with the segment and the field, where a value does not fit its column: a number beyond 64
-    bits, say.
+    Raises UnstorableValueError, which names the segment and the field, where a value does not fit its column: a number
+    beyond 64 bits, say.
     """
     batches = [_few(segments[at : at + _ROWS]) for at in range(0, len(segments), _ROWS)]
     if len(batches) == 1:
@@ -170,6 +196,17 @@ def _integers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(data)])
 
 
+def unstorable(segment: Segment, field: str, why: str) -> UnstorableValueError:
+    """Return the error for a value of a segment that the destination cannot hold; `field` is the wire's name."""
+    value = repr(getattr(segment, field, None))[:60]
+    return UnstorableValueError(
+        f"segment {segment.segmentId!r}: {field} {value} {why}; nothing of its window was stored, and JSON Lines can "
+        "hold it",
+        segment.segmentId,
+        field,
+    )
+
+
 def _misfit(segments: Sequence[Segment], wire: _Wire) -> DestinationError:
     """Finds the first value that does not fit."""
     for field in COLUMNS:
@@ -178,10 +215,7 @@ def _misfit(segments: Sequence[Segment], wire: _Wire) -> DestinationError:
                 _column(field, [value])
             except _MISFIT:
                 column = COLUMNS[field]
-                return DestinationError(
-                    f"segment {segment.segmentId!r}: {field} {str(value)[:60]} does not fit the column {column} "
-                    f"({_TYPES[column]}); nothing of its window was stored, and JSON Lines can hold it"
-                )
+                return unstorable(segment, field, f"does not fit the column {column} ({_TYPES[column]})")
     return DestinationError(f"{len(segments)} segments do not fit one Arrow array: give fewer at once")
 
 

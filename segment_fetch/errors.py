@@ -95,6 +95,19 @@ class DestinationError(SegmentFetchError):
     """The destination could not be written: mend it (space, permission) and run again; what is committed stays."""
 
 
+class UnstorableValueError(DestinationError):
+    """The destination has no room for a value of one segment, a number beyond 64 bits in a table say.
+
+    `segment_id` and `field` (the wire's name) tell which one. Nothing of its window was stored; other windows are not
+    concerned. Another format, JSON Lines say, can hold it.
+    """
+
+    def __init__(self, message: str, segment_id: str, field: str, **where: Any) -> None:
+        super().__init__(message, **where)
+        self.segment_id = segment_id
+        self.field = field
+
+
 class DestinationBusyError(DestinationError):
     """Another run is writing to this destination: wait for it to end."""
 

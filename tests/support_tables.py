@@ -18,8 +18,8 @@ def rows(window: Window, *texts: str) -> list[Segment]:
 
 def commit(sink: TableSink, window: Window, segments: list[Segment], status: str = "complete") -> WindowEntry:
     """A run that stores one window."""
-    log = CommitLog(sink, QUERY, sink.open())
     try:
+        log = CommitLog(sink, QUERY, sink.open())
         return put(log, sink, window, segments, status)
     finally:
         sink.close()

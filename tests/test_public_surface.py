@@ -41,6 +41,7 @@ PUBLIC = {
         "SegmentClient",
         "SegmentFetchError",
         "ServiceError",
+        "UnstorableValueError",
         "Window",
     ],
     "segment_fetch.testing": [

@@ -78,7 +78,7 @@ class CommitLog:
         different = [
             f"{name} was {there.get(name)!r} and is now {here.get(name)!r}"
             for name in sorted(here.keys() | there.keys())
-            if here.get(name) != there.get(name)
+            if here.get(name) != there.get(name) and name != "source" and not self._sink.migrates(name, there.get(name))
         ]
         if different:
             raise ManifestError(

@@ -88,7 +88,12 @@ def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
 
 
 def identity(query: Query, settings: dict[str, str]) -> dict[str, Any]:
-    """What may not change between two runs into one destination."""
+    """Return what may not change between two runs into one destination, and `source`, which may.
+
+    InputError where the destination is that of another account.
+    """
+    if settings.get("account_id", query.account) != query.account:
+        raise InputError(f"the destination is that of account {settings['account_id']}, not of {query.account}")
     return {
         "account": query.account,
         "source": query.source,

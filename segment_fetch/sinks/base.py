@@ -82,6 +82,13 @@ class Sink(ABC, Generic[Part]):
     def settings(self) -> dict[str, str]:
         """Return what shapes the stored data (format, compression, …): kept in the manifest, the same in every run."""
 
+    def migrates(self, name: str, stored: object) -> bool:
+        """Return True if this sink takes over a destination with another value of this setting.
+
+        An older version of the columns is one, to which new ones can be added. Any other difference is refused.
+        """
+        return False
+
     @abstractmethod
     def open(self) -> bytes | None:
         """Take the destination for this run, and return the manifest that is there.

@@ -26,10 +26,10 @@ _BEGINNING = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?")
 def _parquet(settings: Mapping[str, str]) -> FileFormat[Any]:
     from segment_fetch.sinks.files.parquet import Parquet  # noqa: PLC0415 - an optional extra
 
-    form = Parquet()
+    form = Parquet(account_id=settings.get("account_id"))
     here = form.settings()["schema_version"]
-    if (version := settings.get("schema_version", here)) != here:
-        raise InputError(f"its Parquet files have schema version {version}; this release reads {here}")
+    if not form.migrates("schema_version", version := settings.get("schema_version", here)):
+        raise InputError(f"its Parquet files have schema version {version}; this release reads {here} and older ones")
     return form
 
 
@@ -43,25 +43,25 @@ FORMATS: Mapping[str, Callable[[Mapping[str, str]], FileFormat[Any]]] = MappingP
 """Name -> format, made from the settings that a manifest keeps of it."""
 
 
-def _duckdb(url: str) -> TableSink:
-    path, table = duckdb_file(url)
+def _duckdb(url: str, account_id: str | None) -> TableSink:
+    path, named = duckdb_file(url)
     from segment_fetch.sinks.tables.base import TABLE  # noqa: PLC0415 - an optional extra
     from segment_fetch.sinks.tables.duckdb import DuckDbSink  # noqa: PLC0415 - an optional extra
 
-    return DuckDbSink(path, TABLE if table is None else table)
+    return DuckDbSink(path, named.get("table", TABLE), account_id=account_id or named.get("account_id"))
 
 
-def _postgres(url: str) -> TableSink:
+def _postgres(url: str, account_id: str | None) -> TableSink:
     from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415
 
     Dsn(url)  # a URL that cannot be read is refused before an extra is missed
     from segment_fetch.sinks.tables.postgres import PostgresSink  # noqa: PLC0415 - an optional extra
 
-    return PostgresSink(url)
+    return PostgresSink(url, account_id=account_id)
 
 
 _STORES = ("s3", "gs", "az")
-_TABLES: Mapping[str, Callable[[str], TableSink]] = MappingProxyType(
+_TABLES: Mapping[str, Callable[[str, str | None], TableSink]] = MappingProxyType(
     {"duckdb": _duckdb, "postgresql": _postgres, "postgres": _postgres}
 )
 URL_FORMS = (
@@ -110,6 +110,7 @@ def open_sink(
     compress: str | None = None,
     partition: str = "none",
     csv_safe: bool = False,
+    account_id: str | None = None,
 ) -> Sink[Any]:
     """Return the sink of a destination; nothing is opened or created before a run takes it.
 
@@ -117,9 +118,13 @@ def open_sink(
     the working directory; four slashes for an absolute one), `postgresql://user@host/database`. The last two take
     `?table=NAME`.
 
-    The options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` "none", "gzip" or
-    "zstd", by default what is usual for the format; `partition` "none" or "day", a folder for each day of UTC;
-    `csv_safe` keeps spreadsheets from running a text as a formula.
+    `account_id`, the account whose segments are stored, is for destinations of several accounts: tables and Parquet
+    files get a column `account_id`, and each account a manifest of its own. Parquet files of each account are in a
+    folder of its name. In the URL of a table it can be written `?account_id=ID`.
+
+    The other options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` "none",
+    "gzip" or "zstd", by default what is usual for the format; `partition` "none" or "day", a folder for each day of
+    UTC; `csv_safe` keeps spreadsheets from running a text as a formula.
 
     Raises InputError for a URL or an option that cannot be, and MissingExtraError where an extra is not installed.
     """
@@ -128,22 +133,28 @@ def open_sink(
         given = {"format": format, "compress": compress, "csv_safe": csv_safe, "partition": partition != "none"}
         if names := [name for name, value in given.items() if value]:
             raise InputError(f"{' and '.join(names)}: for files only; a table has columns, and packs them as it likes")
-        return _TABLES[str(_scheme(text))](text)
+        return _TABLES[str(_scheme(text))](text, account_id)
     if text == "-":
         raise InputError("- is no folder; to write to standard output use StreamSink(sys.stdout.buffer)")
     if not text.strip():
         raise InputError("the destination is empty: name a folder, or give a URL")
-    form = file_format(format or "jsonl", csv_safe=csv_safe)
-    return _file_sink(url, form, compress or form.usual, partition)
+    form = file_format(format or "jsonl", csv_safe=csv_safe, account_id=account_id)
+    place: str | Path = url
+    if account_id is not None:
+        place = url / account_id if isinstance(url, Path) else f"{url.rstrip('/')}/{account_id}"
+    return _file_sink(place, form, compress or form.usual, partition)
 
 
-def file_format(name: str, *, csv_safe: bool = False) -> FileFormat[Any]:
+def file_format(name: str, *, csv_safe: bool = False, account_id: str | None = None) -> FileFormat[Any]:
     """Return a new file's format by its name. InputError where there is none of that name."""
     if name not in FORMATS:
         raise InputError(f"there is no format {name!r}; there are {', '.join(FORMATS)}")
     if csv_safe and name != "csv":
         raise InputError(f"csv_safe goes with the format csv; {name} needs no such care")
-    return FORMATS[name]({"csv_safe": str(csv_safe).lower()})
+    account = {} if account_id is None else {"account_id": account_id}
+    if account and name != "parquet":
+        raise InputError(f"account_id goes with tables and Parquet files; {name} has no such column")
+    return FORMATS[name]({"csv_safe": str(csv_safe).lower(), **account})
 
 
 def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> FileSink[Any]:
@@ -175,14 +186,14 @@ def _file_sink(place: str | Path, form: FileFormat[Any], compress: str, partitio
     return FolderSink(place, form, compress, partition=partition)
 
 
-def duckdb_file(url: str) -> tuple[str, str | None]:
-    """Return the path of the file in a DuckDB URL, and the name of the table: None where the URL names none."""
+def duckdb_file(url: str) -> tuple[str, dict[str, str]]:
+    """Return the path of the file in a DuckDB URL, and its parameters: `table` and `account_id`, if given."""
     parts = urlsplit(url)
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     path = unquote(parts.path)[1:]
-    if parts.netloc or not path or parts.fragment or query.keys() - {"table"}:
+    if parts.netloc or not path or parts.fragment or query.keys() - {"table", "account_id"}:
         raise InputError(
             "the URL of the DuckDB file cannot be read: write duckdb:///FILE, or duckdb:////FILE for an absolute path; "
             "?table=NAME names another table"
         )
-    return path, query.get("table")
+    return path, query

@@ -170,7 +170,6 @@ def test_manifest_that_is_not_json_is_refused(stored: bytes) -> None:
 
 OTHER_QUERIES: dict[str, tuple[Query, str]] = {
     "account": (Query("222222", "tests", QUERY.filters), "account was '111111' and is now '222222'"),
-    "source": (Query("111111", "other", QUERY.filters), "source was 'tests' and is now 'other'"),
     "filter": (
         Query("111111", "tests", Filters(skill_id="8")),
         "filters was {'SkillId': '7'} and is now {'SkillId': '8'}",
@@ -184,6 +183,16 @@ def test_other_query_is_refused_by_its_difference(case: str) -> None:
     query, says = OTHER_QUERIES[case]
     with pytest.raises(ManifestError, match=re.escape(says)):
         opened(filled((hours(0, 1), "complete")), query)
+
+
+def test_source_is_no_part_of_what_a_destination_is() -> None:
+    """It names the job to the API, and jobs are renamed. The manifest has that of the last run that stored it."""
+    sink = filled((hours(0, 1), "complete"))
+    log = opened(sink, Query("111111", "renamed", QUERY.filters))
+    assert log.complete(EPOCH, EPOCH + 1)
+    log.commit(window_read(hours(1, 2), [""]))
+    assert sink.manifest is not None
+    assert parse_manifest(sink.manifest).query["source"] == "renamed"
 
 
 def test_page_size_may_change_between_runs() -> None:

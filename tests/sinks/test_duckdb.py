@@ -189,7 +189,7 @@ def test_rows_without_a_manifest_are_left_alone(path: Path) -> None:
 def test_a_table_with_other_columns(path: Path) -> None:
     execute(
         path,
-        "CREATE TABLE agent_segments (segment_id INTEGER, end_time TIMESTAMP WITH TIME ZONE, note VARCHAR)",
+        "CREATE TABLE agent_segments (segment_id INTEGER, end_time TIMESTAMP WITH TIME ZONE, note VARCHAR NOT NULL)",
     )
     with pytest.raises(DestinationError) as raised:
         DuckDbSink(path).open()
@@ -197,7 +197,7 @@ def test_a_table_with_other_columns(path: Path) -> None:
         "table agent_segments is another one",
         "segment_id is INTEGER and has to be VARCHAR",
         "agent_id BIGINT is missing",
-        "note VARCHAR is not known",
+        "note VARCHAR is not known, and has no default",
         "the primary key is missing and has to be segment_id",
         "use another table",
     ):

@@ -65,7 +65,7 @@ def test_an_empty_window_is_a_file_with_columns(tmp_path: Path) -> None:
 
 def test_a_row_group_is_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet_module, "ROW_GROUP", 1_000)
-    packer, batch, most = parquet_module.ParquetPacker("zstd"), record_batch(ROWS[:100]), 0
+    packer, batch, most = parquet_module.ParquetPacker("zstd", schema()), record_batch(ROWS[:100]), 0
     before = pa.total_allocated_bytes()
     tracemalloc.start()
     for _ in range(1_000):

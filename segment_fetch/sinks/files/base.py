@@ -79,6 +79,9 @@ class FileSink(Sink[Part]):
         daily = {"partition": "day"} if self.utc_days else {}
         return {**self._format.settings(), "compress": self._compress, **daily}
 
+    def migrates(self, name: str, stored: object) -> bool:
+        return self._format.migrates(name, stored)
+
     def name(self, window: Window) -> str:
         """Return the name of a window's file, relative to the destination."""
         return f"{self._day(window)}{stem(window)}.{self._suffix}"

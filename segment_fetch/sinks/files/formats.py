@@ -72,8 +72,12 @@ class FileFormat(ABC, Generic[Part]):
         """Close time and id of each segment in a file as it is stored. ValueError where it is damaged."""
 
     def settings(self) -> dict[str, str]:
-        """What shapes the bytes."""
+        """Return what shapes the bytes."""
         return {"format": self.name}
+
+    def migrates(self, name: str, stored: object) -> bool:
+        """Return True if files with another value of this setting can stay beside new ones: see `Sink.migrates`."""
+        return False
 
 
 class Format(FileFormat[bytes]):

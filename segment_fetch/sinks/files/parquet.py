@@ -17,7 +17,7 @@ try:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from segment_fetch.arrow import COLUMNS, SCHEMA_VERSION, record_batch, schema
+    from segment_fetch.arrow import ACCOUNT, COLUMNS, SCHEMA_VERSION, migrates, record_batch, schema, with_account
 except (ImportError, MissingExtraError):
     raise MissingExtraError("Parquet needs an extra: pip install 'segment-fetch[parquet]'") from None
 
@@ -31,7 +31,7 @@ _CODECS: dict[str, dict[str, Any]] = {
     "gzip": {"compression": "GZIP", "compression_level": 6},
     "zstd": {"compression": "ZSTD", "compression_level": 1},  # 3 takes twice as long, and saves nothing here
 }
-_FEW_VALUES = [COLUMNS[name] for name in ("agentId", "employeeId", "skillId", "groupId", "endReason")]
+_FEW_VALUES = [COLUMNS[name] for name in ("agentId", "employeeId", "skillId", "groupId", "endReason")] + [ACCOUNT]
 _AT_ONCE = 65_536
 
 
@@ -41,8 +41,16 @@ class Parquet(FileFormat[pa.RecordBatch]):
     name = "parquet"
     usual: Compression = "zstd"
 
+    def __init__(self, *, account_id: str | None = None) -> None:
+        """With an `account_id`, each row has it in a column of that name."""
+        self._account = account_id
+
     def settings(self) -> dict[str, str]:
-        return {"format": self.name, "schema_version": str(SCHEMA_VERSION)}
+        account = {} if self._account is None else {ACCOUNT: self._account}
+        return {"format": self.name, "schema_version": str(SCHEMA_VERSION), **account}
+
+    def migrates(self, name: str, stored: object) -> bool:
+        return migrates(name, stored)
 
     def check(self, compress: str) -> Compression:
         match compress:
@@ -54,10 +62,11 @@ class Parquet(FileFormat[pa.RecordBatch]):
         return self.name
 
     def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
-        return record_batch(segments)
+        batch = record_batch(segments)
+        return batch if self._account is None else with_account(batch, self._account)
 
     def packer(self, compress: Compression) -> ParquetPacker:
-        return ParquetPacker(compress)
+        return ParquetPacker(compress, schema(account=self._account is not None))
 
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
         try:
@@ -74,16 +83,17 @@ class Parquet(FileFormat[pa.RecordBatch]):
 class ParquetPacker:
     """Makes the bytes of one Parquet file, as its rows come; holds at most one row group."""
 
-    def __init__(self, compress: Compression) -> None:
+    def __init__(self, compress: Compression, columns: pa.Schema) -> None:
+        self._schema = columns
         self._out = _Pieces()
         self._rows: list[pa.RecordBatch] = []
         self._count = 0
         order = [(_CLOSE, "ascending"), (_ID, "ascending")]
         self._writer = pq.ParquetWriter(
             self._out,
-            schema(),
-            use_dictionary=_FEW_VALUES,
-            sorting_columns=pq.SortingColumn.from_ordering(schema(), order),
+            columns,
+            use_dictionary=[name for name in _FEW_VALUES if name in columns.names],
+            sorting_columns=pq.SortingColumn.from_ordering(columns, order),
             write_page_index=True,
             **_CODECS[compress],
         )
@@ -97,7 +107,7 @@ class ParquetPacker:
         return self._out.take()
 
     def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._rows, schema())
+        table = pa.Table.from_batches(self._rows, self._schema)
         group = table.slice(0, ROW_GROUP).combine_chunks()  # many small ones take longer to write
         self._writer.write_table(group, ROW_GROUP)
         self._rows = table.slice(ROW_GROUP).to_batches()
@@ -135,9 +145,18 @@ class _Pieces:
 
 
 class ParquetSink(FolderSink[pa.RecordBatch]):
-    """Parquet files in a folder. `compress`, "zstd", "gzip" or "none", is that of the columns in them."""
+    """Parquet files in a folder. `compress`, "zstd", "gzip" or "none", is that of the columns in them.
+
+    With an `account_id`, each row has it in a column, so that folders of several accounts can be read together.
+    """
 
     def __init__(
-        self, folder: str | Path, compress: str = "zstd", *, partition: str = "none", disk: Disk | None = None
+        self,
+        folder: str | Path,
+        compress: str = "zstd",
+        *,
+        partition: str = "none",
+        account_id: str | None = None,
+        disk: Disk | None = None,
     ) -> None:
-        super().__init__(folder, Parquet(), compress, partition=partition, disk=disk)
+        super().__init__(folder, Parquet(account_id=account_id), compress, partition=partition, disk=disk)

@@ -14,20 +14,29 @@ from itertools import count
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from segment_fetch import arrow
 from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Sink, Written, write_all
 from segment_fetch.sinks.files.names import stem, window_in
-from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
+from segment_fetch.sinks.tables.database import (
+    ConflictError,
+    Database,
+    add_columns,
+    create,
+    missing_columns,
+    quoted,
+)
 from segment_fetch.sinks.tables.digest import RowsDigest
 from segment_fetch.sinks.tables.drafts import TableDraft
-from segment_fetch.sinks.tables.schema import check_columns, column_types, create
 from segment_fetch.timerange import format_time
 from segment_fetch.wire.models import Segment
 
 TABLE = "agent_segments"
+_LONGEST_NAME = 63  # bytes; PostgreSQL cuts off the rest
+_WIRE = {column: name for name, column in arrow.COLUMNS.items()}
 
 
 class _Entry(msgspec.Struct):
@@ -41,19 +50,36 @@ class _Windows(msgspec.Struct):
 
 
 class TableSink(Sink["pa.RecordBatch"]):
-    """A table of one database; `connect` is what the kinds of databases differ in."""
+    """A table of one database; the kinds of databases differ in `connect`.
+
+    With an `account_id` the table can hold the segments of several accounts, whose runs may write at once: the account
+    is in the column `account_id`, part of the primary key, and each has a manifest of its own.
+    """
+
+    earliest: int
+    latest: int
+    """The first and the last time that the database can hold, in epoch milliseconds."""
+
+    zero_characters = True
+    """True if a text in the database can hold the character U+0000."""
 
     held = 250_000
-    """How many rows are in memory until they are published, of all windows; where there are more, those of the largest
-    go into a temporary table."""
+    """Rows in memory, of all windows, until they are published; where there are more, those of the largest window go
+    into a temporary table."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, account_id: str | None = None) -> None:
         if not re.fullmatch(r"\w+", table):
             raise InputError(
                 f"{table!r} is no name for a table: it is made of letters, digits and underscores, without a schema"
             )
+        if account_id is not None and not re.fullmatch(r"[\w-]+", account_id, re.ASCII):
+            raise InputError(f"account_id {account_id!r}: letters, digits, '-' and '_' only")
+        self.account_id = account_id
+        self.schema = arrow.schema(account=account_id is not None)
         self._table = table
-        self._manifest = f"{table}_manifest"
+        self._manifest = f"{table}_manifest" if account_id is None else f"{table}_manifest_{account_id}"
+        if len(self._manifest.encode()) > _LONGEST_NAME:
+            raise InputError(f"the name {self._manifest!r} has more than {_LONGEST_NAME} bytes: choose a shorter table")
         self._database: Database | None = None
         self._drafts: dict[str, TableDraft] = {}
         self._numbers = count(1)
@@ -62,27 +88,31 @@ class TableSink(Sink["pa.RecordBatch"]):
     @property
     @abstractmethod
     def place(self) -> str:
-        """What messages call the destination; without secrets."""
+        """The name of the destination in messages; without secrets."""
 
     @abstractmethod
     def connect(self, table: str, *, reading: bool) -> Database:
-        """A connection, and unless it is for `reading` only, the right to be the one who writes to this table.
+        """Open a connection, and unless it is for `reading` only, take the right to write to this table.
 
-        DestinationBusyError where another run has that right.
+        With an account, to its rows of the table. DestinationBusyError where another run has that right.
         """
 
     def settings(self) -> dict[str, str]:
-        return {"format": "table", "schema_version": str(arrow.SCHEMA_VERSION)}
+        account = {} if self.account_id is None else {arrow.ACCOUNT: self.account_id}
+        return {"format": "table", "schema_version": str(arrow.SCHEMA_VERSION), **account}
+
+    def migrates(self, name: str, stored: object) -> bool:
+        return arrow.migrates(name, stored)
 
     def name(self, window: Window) -> str:
-        """What the manifest calls the rows of a window."""
+        """Return the name that the manifest has for the rows of a window."""
         return stem(window)
 
     def open(self) -> bytes | None:
         return self._opened(reading=False)
 
     def look(self) -> bytes | None:
-        """Opens the destination for reading alone, also while another run writes to it; returns the manifest."""
+        """Open the destination for reading alone, also while another run writes to it; return the manifest."""
         return self._opened(reading=True)
 
     def _opened(self, *, reading: bool) -> bytes | None:
@@ -99,22 +129,28 @@ class TableSink(Sink["pa.RecordBatch"]):
         return manifest
 
     def _prepare(self, *, reading: bool) -> None:
-        """Creates what is missing; what is there has to be as if created here."""
+        """Create what is missing, and check what is there: columns of the user's own are left alone."""
         db = self._db
-        if found := db.columns(self._table):
-            place = f"{self.place}, table {self._table}"
-            check_columns(place, column_types(db), found, db.primary_key(self._table))
-        elif not reading:
-            create(db, self._table)
-        if not reading and not db.columns(self._manifest):
-            db.run(f"CREATE TABLE {quoted(self._manifest)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
+        if reading:
+            if db.columns(self._table):
+                missing = missing_columns(db, self._table, self.place, self.schema)
+                self.schema = pa.schema([field for field in self.schema if field.name not in missing])
+            return
+        with db.preparing(self._table):
+            if db.columns(self._table):
+                if missing := missing_columns(db, self._table, self.place, self.schema):
+                    add_columns(db, self._table, missing, self.schema)
+            else:
+                create(db, self._table, self.schema)
+            if not db.columns(self._manifest):
+                db.run(f"CREATE TABLE {quoted(self._manifest)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
 
     def _read_manifest(self) -> bytes | None:
         db = self._db
         if db.columns(self._manifest):
             for (text,) in db.rows(f"SELECT manifest FROM {quoted(self._manifest)} WHERE id = 1"):  # noqa: S608
                 return str(text).encode()
-        if db.columns(self._table) and db.rows(f"SELECT 1 FROM {quoted(self._table)} LIMIT 1"):  # noqa: S608
+        if db.columns(self._table) and db.rows(f"SELECT 1 FROM {self._own_rows} LIMIT 1"):  # noqa: S608
             raise DestinationError(
                 f"{self.place}: table {self._table} has rows, but {self._manifest} has no manifest: nobody knows what "
                 "they are; restore it, or use another table"
@@ -129,10 +165,27 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     @property
     def _columns(self) -> str:
-        return ", ".join(map(quoted, arrow.schema().names))
+        return ", ".join(map(quoted, self.schema.names))
 
     def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
-        return arrow.record_batch(segments)
+        batch = arrow.record_batch(segments)
+        for field, column in zip(batch.schema, batch.columns, strict=True):
+            misfits = self._misfits(column)
+            if misfits is not None and pc.any(misfits).as_py():
+                segment = segments[pc.index(misfits, True).as_py()]
+                raise arrow.unstorable(segment, _WIRE.get(field.name, field.name), f"has no place in {self.place}")
+        return batch if self.account_id is None else arrow.with_account(batch, self.account_id)
+
+    def _misfits(self, column: pa.Array) -> pa.Array | None:
+        """Return a mask of the values that the database cannot hold; None where it can hold all of their type."""
+        if pa.types.is_timestamp(column.type):
+            number = column.view(pa.int64())
+            return pc.or_(pc.greater(number, self.latest), pc.less(number, self.earliest))
+        if self.zero_characters:
+            return None
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(pa.string())
+        return pc.match_substring(column, "\0") if pa.types.is_string(column.type) else None
 
     def write(self, window: Window, parts: Iterable[pa.RecordBatch]) -> Written:
         return write_all(self.begin(window), parts)
@@ -141,7 +194,9 @@ class TableSink(Sink["pa.RecordBatch"]):
         name = self.name(window)
         self._forget(name)
         temporary = f"segment_fetch_{next(self._numbers)}"
-        draft = TableDraft(self._db, name, self._table, temporary, held=self.held, drafts=self._drafts.values())
+        draft = TableDraft(
+            self._db, name, self._table, temporary, held=self.held, drafts=self._drafts.values(), schema=self.schema
+        )
         self._drafts[name] = draft
         return draft
 
@@ -163,7 +218,13 @@ class TableSink(Sink["pa.RecordBatch"]):
         return self._db.read(f"SELECT {columns} FROM {source} {ordered}")  # noqa: S608
 
     def _stored(self, name: str) -> str:
-        return f"{quoted(self._table)} WHERE {_within(name)}"
+        return f"{self._own_rows}{' WHERE' if self.account_id is None else ' AND'} {_within(name)}"
+
+    @property
+    def _own_rows(self) -> str:
+        """The rows of the table that this sink's manifest is about, behind FROM."""
+        own = "" if self.account_id is None else f" WHERE {arrow.ACCOUNT} = '{self.account_id}'"
+        return f"{quoted(self._table)}{own}"
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         entries = _named(manifest)
@@ -184,43 +245,44 @@ class TableSink(Sink["pa.RecordBatch"]):
         """One transaction. With `taken`, other windows have ids of these, whose close times have changed since: the
         newer reading has it, and the window that lost a row is read again by the next run, as it lacks one.
         """
-        db, table = self._db, quoted(self._table)
+        db = self._db
         with db.transaction():
             for name in {*obsolete, *ready}:
                 db.run(f"DELETE FROM {self._stored(name)}")  # noqa: S608
             for draft in ready.values():
                 if taken:
                     ids = f"SELECT segment_id FROM {draft.temporary()}"  # noqa: S608
-                    db.run(f"DELETE FROM {table} WHERE segment_id IN ({ids})")  # noqa: S608
+                    where = "WHERE" if self.account_id is None else "AND"
+                    db.run(f"DELETE FROM {self._own_rows} {where} segment_id IN ({ids})")  # noqa: S608
                 draft.insert(self._columns)
             stored = f"INSERT INTO {quoted(self._manifest)} VALUES (1, $1)"  # noqa: S608
             db.run(f"{stored} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest", manifest.decode())
 
     def holds(self, written: Written) -> bool:
-        """Whether the table has as many rows of the window as the manifest says."""
+        """Return True if the table has as many rows of the window as the manifest says."""
         entry = self._entries.get(written.file or "")
         return entry is not None and self.found(entry.file) == entry.segments
 
     def found(self, name: str | None = None) -> int:
-        """How many rows the table has, in a window or in all."""
-        source = quoted(self._table) if name is None else self._stored(name)
+        """Return how many rows the table has, in a window or in all."""
+        source = self._own_rows if name is None else self._stored(name)
         [(rows,)] = self._db.rows(f"SELECT count(*) FROM {source}")  # noqa: S608
         return int(str(rows))
 
     @property
     def table_name(self) -> str:
-        """The table as a query names it."""
+        """Return the table's name as a query has it."""
         return self._table if re.fullmatch("[a-z_][a-z0-9_]*", self._table) else quoted(self._table)
 
     def ask(self, sql: str) -> Sequence[tuple[object, ...]]:
-        """The rows of a query of one's own, while the sink is open."""
+        """Return the rows of any query, while the sink is open."""
         return self._db.rows(sql)
 
     def intact(self, written: Written) -> bool:
-        """Whether the table has the window's rows, value by value, as they were written."""
+        """Return True if the table has the window's rows, value by value, as they were written."""
         if written.file is None:
             return False
-        digest = RowsDigest()
+        digest = RowsDigest(self.schema)
         columns = self._columns.replace('"extras"', f"CAST(extras AS {self._db.types['text']}) AS extras")
         try:
             for rows in self._read(self._stored(written.file), columns):

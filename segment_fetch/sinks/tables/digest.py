@@ -14,26 +14,33 @@ _ABSENT = -1
 
 
 class RowsDigest:
-    """SHA-256 over the values of rows in the columns of `segment_fetch.arrow`, in the order in which they are added.
+    """SHA-256 over the values of rows in the columns of a schema, in the order in which they are added.
 
     Of each column two streams are hashed: lengths and characters of texts, or which numbers are null and the numbers
     (times as epoch milliseconds); and of these hashes, column by column, one more.
+    A column that an older release did not have counts only where a value of it is not null: the rows that were there
+    before it was added keep their checksum.
     """
 
-    def __init__(self) -> None:
-        self._schema = pa.schema([(field.name, _plain(field.type)) for field in arrow.schema()])
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = pa.schema([(field.name, _plain(field.type)) for field in schema])
         self._streams = [(hashlib.sha256(), hashlib.sha256()) for _ in self._schema]
+        self._counts = [arrow.SINCE.get(field.name, 1) == 1 for field in self._schema]
 
     def add(self, rows: pa.Table) -> None:
-        """Takes the next rows, whose columns are those of the schema or can be cast to them."""
-        for column, (shape, values) in zip(rows.cast(self._schema).columns, self._streams, strict=True):
+        """Take the next rows, whose columns are those of the schema or can be cast to them."""
+        for at, (column, (shape, values)) in enumerate(
+            zip(rows.cast(self._schema).columns, self._streams, strict=True)
+        ):
+            self._counts[at] = self._counts[at] or column.null_count < len(column)
             for array in column.chunks:
                 shape.update(_shape(array))
                 values.update(_values(array))
 
     def hexdigest(self) -> str:
-        """The digest of what has been added."""
-        return hashlib.sha256(b"".join(stream.digest() for stream in chain(*self._streams))).hexdigest()
+        """Return the digest of the rows that have been added."""
+        counting = [streams for streams, counts in zip(self._streams, self._counts, strict=True) if counts]
+        return hashlib.sha256(b"".join(stream.digest() for stream in chain(*counting))).hexdigest()
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -61,7 +68,7 @@ def _values(array: pa.Array) -> memoryview:
 
 
 def _fixed(array: pa.Array) -> memoryview:
-    """The bytes of an array of numbers without nulls."""
+    """Return the bytes of an array of numbers without nulls."""
     width = array.type.bit_width // 8
     data = array.buffers()[1]
     return memoryview(data)[array.offset * width : (array.offset + len(array)) * width] if data else memoryview(b"")

@@ -7,7 +7,6 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from segment_fetch import arrow
 from segment_fetch.errors import DestinationError
 from segment_fetch.sinks.base import Draft, Written
 from segment_fetch.sinks.tables.database import Database, quoted
@@ -18,11 +17,20 @@ class TableDraft(Draft["pa.RecordBatch"]):
     """A window's rows. What is in a temporary table ends with the connection, so nothing can be left of it."""
 
     def __init__(
-        self, database: Database, name: str, like: str, temporary: str, *, held: int, drafts: Collection[TableDraft]
+        self,
+        database: Database,
+        name: str,
+        like: str,
+        temporary: str,
+        *,
+        held: int,
+        drafts: Collection[TableDraft],
+        schema: pa.Schema,
     ) -> None:
         """`drafts` are all that there are, this one too: `held` is for the rows in memory of all of them."""
         self.rows = 0
-        """How many are in memory."""
+        """Rows in memory."""
+        self._schema = schema
         self._database = database
         self._name = name
         self._like = like
@@ -31,16 +39,16 @@ class TableDraft(Draft["pa.RecordBatch"]):
         self._drafts = drafts
         self._spilled = False
         self._written: Written | None = None
-        self._digest = RowsDigest()
+        self._digest = RowsDigest(schema)
         self._held: list[pa.RecordBatch] = []
 
     def has(self, sha256: str | None) -> bool:
-        """Whether these are the rows with this checksum, all of them."""
+        """Return True if these are the rows with this checksum, all of them."""
         return self._written is not None and self._written.sha256 == sha256
 
     @property
     def finished(self) -> bool:
-        """Whether all of the window's rows are here."""
+        """True if all of the window's rows are here."""
         return self._written is not None
 
     def add(self, part: pa.RecordBatch) -> None:
@@ -50,16 +58,17 @@ class TableDraft(Draft["pa.RecordBatch"]):
             max(self._drafts, key=lambda draft: draft.rows).spill()
 
     def _joined(self) -> pa.Table:
-        rows = pa.Table.from_batches(self._held, arrow.schema()).combine_chunks()
+        rows = pa.Table.from_batches(self._held, self._schema).combine_chunks()
         self._held = rows.to_batches()
         return rows
 
     def spill(self) -> None:
-        """Moves its rows from memory to its temporary table."""
+        """Move its rows from memory to its temporary table."""
         if not self.finished:
             self._digest.add(self._joined())
         if not self._spilled:
-            like = f"SELECT * FROM {quoted(self._like)} LIMIT 0"  # noqa: S608
+            columns = ", ".join(map(quoted, self._schema.names))  # not those of the user's own
+            like = f"SELECT {columns} FROM {quoted(self._like)} LIMIT 0"  # noqa: S608
             self._database.run(f"CREATE TEMPORARY TABLE {self._temporary} AS {like}")
             self._spilled = True
         if self._held:
@@ -72,12 +81,12 @@ class TableDraft(Draft["pa.RecordBatch"]):
         return self._written
 
     def temporary(self) -> str:
-        """The name of a temporary table with all of the rows."""
+        """Return the name of a temporary table with all of the rows."""
         self.spill()
         return self._temporary
 
     def insert(self, columns: str) -> None:
-        """Inserts the rows into the table. ConflictError where one of them is there."""
+        """Insert the rows into the table. ConflictError where one of them is there."""
         if self._spilled:
             into = f"INSERT INTO {quoted(self._like)} ({columns})"
             self._database.run(f"{into} SELECT {columns} FROM {self._temporary}")  # noqa: S608

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 from segment_fetch.errors import InputError
 
 SCHEMES = ("postgresql", "postgres")
-_OWN = ("table", "schema")
+_OWN = ("table", "schema", "account_id")
 _SECRETIVE = ("password", "secret", "token")
 _DEFAULTS = {
     "fallback_application_name": "segment-fetch",
@@ -21,7 +21,7 @@ _FORM = "write postgresql://USER@HOST:PORT/DATABASE?schema=SCHEMA&table=TABLE; e
 
 
 class Dsn:
-    """The parts of a URL as libpq knows it. `table` and `schema` are parameters of its own, which libpq does not see.
+    """The parts of a URL as libpq knows it; `table`, `schema` and `account_id` are parameters that it does not see.
 
     The driver in a URL of SQLAlchemy's, `postgresql+psycopg2://`, is left out: the server is the same.
 
@@ -33,6 +33,7 @@ class Dsn:
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.table = query.get("table")
         self.schema = query.get("schema")
+        self.account_id = query.get("account_id")
         user, _, place = parts.netloc.rpartition("@")
         name, _, password = user.partition(":")
         self._shown = f"postgresql://{name}{'@' if name else ''}{place}{parts.path}"

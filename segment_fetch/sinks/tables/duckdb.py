@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 
 from segment_fetch.errors import (
     DestinationBusyError,
@@ -27,6 +28,7 @@ from segment_fetch.sinks.tables.database import ConflictError, Database, quoted
 
 _SOURCE = "segment_fetch_rows"
 _MAGIC, _MAGIC_AT = b"DUCK", 8
+_PREPARING = Lock()
 
 
 class DuckDbSink(TableSink):
@@ -37,8 +39,11 @@ class DuckDbSink(TableSink):
     neither loaded nor downloaded. InputError where the path is empty or the name of the table is none.
     """
 
-    def __init__(self, path: str | Path, table: str = TABLE) -> None:
-        super().__init__(table)
+    latest = (2**63 - 2) // 1000  # DuckDB counts microseconds, and takes the last number for infinity
+    earliest = -9_223_372_022_400_000  # in 290309 BC
+
+    def __init__(self, path: str | Path, table: str = TABLE, *, account_id: str | None = None) -> None:
+        super().__init__(table, account_id)
         if not str(path).strip() or str(path).startswith(":memory:"):
             raise InputError("DuckDbSink needs the path of a file; what is in memory would be gone at the end")
         self.path = Path(path)
@@ -60,7 +65,8 @@ class DuckDbSink(TableSink):
 
     def _locked(self) -> int | None:
         try:
-            return take_lock(self.path.with_name(f".{self.path.name}.lock"), self.path)
+            own = "" if self.account_id is None else f".{self.account_id}"
+            return take_lock(self.path.with_name(f".{self.path.name}{own}.lock"), self.path)
         except FileNotFoundError:
             raise DestinationError(f"{self.path}: there is no folder {self.path.parent}; make it first") from None
         except OSError as error:
@@ -104,6 +110,19 @@ class _DuckDb(Database):
             table,
         )
         return {str(name): str(kind) for name, kind in found}
+
+    def needless(self, table: str) -> set[str]:
+        found = self.rows(
+            "SELECT column_name FROM duckdb_columns() WHERE table_name = $1 AND database_name = current_database() "
+            "AND schema_name = current_schema() AND (is_nullable OR column_default IS NOT NULL)",
+            table,
+        )
+        return {str(name) for (name,) in found}
+
+    @contextmanager
+    def preparing(self, table: str) -> Iterator[None]:
+        with _PREPARING:  # another process cannot have the file open
+            yield
 
     def primary_key(self, table: str) -> tuple[str, ...]:
         found = self.rows(

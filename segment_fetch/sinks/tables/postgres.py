@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 from segment_fetch.errors import (
     DestinationBusyError,
@@ -12,13 +12,11 @@ from segment_fetch.errors import (
     DestinationUnavailableError,
     MissingExtraError,
 )
-from segment_fetch.wire.models import Segment
 
 try:
     import adbc_driver_manager
     import adbc_driver_postgresql.dbapi
     import pyarrow as pa
-    import pyarrow.compute as pc
 except ImportError:
     raise MissingExtraError("PostgreSQL needs an extra: pip install 'segment-fetch[postgres]'") from None
 
@@ -31,8 +29,6 @@ _MAY_PASS = ("08", "40", "53", "55", "57", "58", "XX")
 """Classes of SQLSTATE that are about the server's state, not about what it was asked."""
 
 _AGAIN = "run again; what is committed stays"
-_LATEST = (2**63 - 1) // 1000  # ms: the last of which Arrow can count the microseconds, in the year 294247
-_EARLIEST = -210_866_803_200_000  # ms: the first one, in 4714 BC
 _UNANSWERED = "no password supplied"
 _AWAY = ("connection to server", "could not translate host name")
 _SESSION = (
@@ -50,11 +46,17 @@ class PostgresSink(TableSink):
     keeps a second run out.
     """
 
-    def __init__(self, dsn: str, table: str | None = None, schema: str | None = None) -> None:
+    latest = (2**63 - 1) // 1000  # the last of which Arrow can count the microseconds, in the year 294247
+    earliest = -210_866_803_200_000  # in 4714 BC
+    zero_characters = False
+
+    def __init__(
+        self, dsn: str, table: str | None = None, schema: str | None = None, *, account_id: str | None = None
+    ) -> None:
         self._dsn = Dsn(dsn)
-        self._schema = schema or self._dsn.schema
+        self._namespace = schema or self._dsn.schema
         named = self._dsn.table if table is None else table
-        super().__init__(TABLE if named is None else named)
+        super().__init__(TABLE if named is None else named, account_id or self._dsn.account_id)
 
     @property
     def place(self) -> str:
@@ -63,38 +65,13 @@ class PostgresSink(TableSink):
     def connect(self, table: str, *, reading: bool) -> Database:
         db = _Postgres(self._dsn)
         try:
-            db.prepare(self._schema, reading=reading)
+            db.prepare(self._namespace, reading=reading)
             if not reading:
-                db.lock(table)
+                db.lock(table if self.account_id is None else f"{table} {self.account_id}")
         except BaseException:
             db.close()
             raise
         return db
-
-    def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
-        batch = super().encode(segments)
-        for field, column in zip(batch.schema, batch.columns, strict=True):
-            misfits = _misfits(column)
-            if misfits is not None and pc.any(misfits).as_py():
-                segment = segments[pc.index(misfits, True).as_py()]
-                raise DestinationError(
-                    f"segment {segment.segmentId!r}: {field.name} has a value that PostgreSQL cannot hold (a zero "
-                    "character, or a time beyond the year 294246); nothing of its window was stored, and JSON Lines "
-                    "can hold it"
-                )
-        return batch
-
-
-def _misfits(column: pa.Array) -> pa.Array | None:
-    """Which values have no place in a column; None where the type has none of these."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(pa.string())
-    if pa.types.is_string(column.type):
-        return pc.match_substring(column, "\0")
-    if pa.types.is_timestamp(column.type):
-        number = column.view(pa.int64())
-        return pc.or_(pc.greater(number, _LATEST), pc.less(number, _EARLIEST))
-    return None
 
 
 class _Postgres(Database):
@@ -124,13 +101,25 @@ class _Postgres(Database):
                 f"{self._dsn}: there is no schema {schema or 'to create tables in'}; create it first"
             )
 
-    def lock(self, table: str) -> None:
-        """The right to write to a table, until the connection ends."""
+    def lock(self, name: str) -> None:
+        """Take the right to write to a table, or to an account's rows of it, until the connection ends."""
+        if self.rows("SELECT pg_try_advisory_lock($1)", self._key(name)) != [(True,)]:
+            raise DestinationBusyError(f"another run is writing to {self._dsn}, table {name}: wait for it to end")
+
+    def _key(self, name: str) -> int:
+        """Return the number of a lock in the database."""
         [(schema,)] = self.rows("SELECT current_schema()")
-        hashed = hashlib.sha256(f"segment_fetch {schema}.{table}".encode()).digest()
-        key = int.from_bytes(hashed[:8], signed=True)
-        if self.rows("SELECT pg_try_advisory_lock($1)", key) != [(True,)]:
-            raise DestinationBusyError(f"another run is writing to {self._dsn}, table {table}: wait for it to end")
+        return int.from_bytes(hashlib.sha256(f"segment_fetch {schema}.{name}".encode()).digest()[:8], signed=True)
+
+    @contextmanager
+    def preparing(self, table: str) -> Iterator[None]:
+        key = self._key(f"{table} is prepared")
+        self.rows("SELECT pg_advisory_lock($1)::text", key)
+        try:
+            yield
+        finally:
+            with suppress(DestinationError):  # it ends with the connection, too
+                self.rows("SELECT pg_advisory_unlock($1)", key)
 
     def run(self, sql: str, *values: str | int) -> None:
         with self._translated():
@@ -169,6 +158,14 @@ class _Postgres(Database):
             table,
         )
         return {str(name): str(kind) for name, kind in found}
+
+    def needless(self, table: str) -> set[str]:
+        found = self.rows(
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = to_regclass(quote_ident($1)) AND attnum > 0 "
+            "AND NOT attisdropped AND (NOT attnotnull OR atthasdef OR attidentity <> '')",
+            table,
+        )
+        return {str(name) for (name,) in found}
 
     def primary_key(self, table: str) -> tuple[str, ...]:
         found = self.rows(

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zstandard
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
+from segment_fetch.manifest.reader import read_committed
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.sinks.files.names import MANIFEST
+from segment_fetch.sinks.registry import file_sink
 
 NOW = 1_794_000_000.0
 """The moment at which every run takes place, epoch seconds; no test looks at the real clock."""
@@ -65,6 +67,13 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names(folder)}
 
 
+def without_count(found: dict[str, bytes]) -> dict[str, bytes]:
+    """A folder's contents without the number of commits: an interrupted run makes more of them."""
+    manifest = json.loads(found["manifest.json"])
+    del manifest["commits"]
+    return found | {"manifest.json": json.dumps(manifest).encode()}
+
+
 def unpacked(name: str, data: bytes) -> bytes:
     """A file's bytes without the compression that its name tells of."""
     if name.endswith(".gz"):
@@ -75,8 +84,11 @@ def unpacked(name: str, data: bytes) -> bytes:
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """The manifest as JSON."""
-    value: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
+    """The manifest as JSON, with what has been appended to it."""
+    sink = file_sink(folder)
+    value: dict[str, Any] = json.loads(sink.look() or b"")
+    entries = read_committed(json.dumps(value).encode(), sink.appended()).entries
+    value["windows"] = json.loads(msgspec.json.encode(list(entries)))
     return value
 
 

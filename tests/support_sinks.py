@@ -49,7 +49,9 @@ def window_read(
 class MemorySink(Sink[str]):
     """A sink in memory. `files` and `manifest` outlive a run; `log` is what was done."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, appends: bool = False) -> None:
+        self.appends = appends
+        self.records: list[bytes] = []
         self.files: dict[str, str] = {}
         self.manifest: bytes | None = None
         self.log: list[str] = []
@@ -74,7 +76,19 @@ class MemorySink(Sink[str]):
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         self.log.append("publish")
         self.manifest = manifest
-        for name in obsolete:
+        self.records.clear()
+        self._remove(obsolete)
+
+    def append(self, record: bytes, obsolete: Sequence[str]) -> None:
+        self.log.append("append")
+        self.records.append(record)
+        self._remove(obsolete)
+
+    def appended(self) -> Sequence[bytes]:
+        return self.records
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
             self.files.pop(name, None)
 
     def holds(self, written: Written) -> bool:

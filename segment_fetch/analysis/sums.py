@@ -139,9 +139,7 @@ def destination(place: str | os.PathLike[str]) -> tuple[Sink[Any], Manifest]:
     """Return the sink that wrote what is at a place, not open, and its manifest."""
     text = os.fspath(place)
     if (table := table_sink(text)) is not None:
-        from segment_fetch.manifest import verify_tables  # noqa: PLC0415
-
-        return table, verify_tables.manifest_of(table)
+        return table, verify.manifest_of(table)
     manifest = verify.manifest_of(text)
     return file_sink(text, manifest.query), manifest
 

@@ -84,21 +84,13 @@ def audit(out: str, console: Console) -> Audit:
     """Hold what is there against its manifest."""
     from segment_fetch.manifest import verify  # noqa: PLC0415 - the command that needs it is the only one
 
-    sink = table(out, console)
-    if sink is None:
-        return verify.audit(out)
-    from segment_fetch.manifest import verify_tables  # noqa: PLC0415 - brings pyarrow
-
-    return verify_tables.audit(sink)
+    check(out, console)
+    return verify.audit(out)
 
 
 def manifest(out: str, console: Console) -> Manifest:
     """Return the manifest that is there."""
     from segment_fetch.manifest import verify  # noqa: PLC0415
 
-    sink = table(out, console)
-    if sink is None:
-        return verify.manifest_of(out)
-    from segment_fetch.manifest import verify_tables  # noqa: PLC0415 - brings pyarrow
-
-    return verify_tables.manifest_of(sink)
+    check(out, console)
+    return verify.manifest_of(out)

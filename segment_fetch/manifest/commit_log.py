@@ -1,4 +1,4 @@
-"""What has been committed: the manifest, and what a further run still has to do.
+"""The commit log of a destination: which windows count, and what a further run still has to do.
 
 The manifest is written after the data that it names, so what it names is there. A window that is read again
 replaces the ones before it as a whole: while an older one is covered only in part, the new ones wait, unpublished.
@@ -16,15 +16,18 @@ import msgspec
 from msgspec import Struct, structs
 
 from segment_fetch.errors import ManifestError
+from segment_fetch.manifest.entries import Entries
 from segment_fetch.manifest.format import (
     FORMAT_VERSION,
     Manifest,
+    Record,
     WindowEntry,
     check_names,
+    encode_manifest,
     entry_of,
     identity,
-    parse_manifest,
 )
+from segment_fetch.manifest.reader import read_committed
 from segment_fetch.manifest.staging import Staging
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Key, Sink, Written
@@ -34,6 +37,8 @@ from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part
 
 _HALF_REPLACED = "proven, but not all of the older window that it would replace; that one stays"
+_FOLDED_AT = 1_000
+"""Records that are appended at least before they are folded into the manifest in the middle of a run."""
 _LOST = "its file is missing or was changed, and this part was not asked for again"
 
 
@@ -56,22 +61,33 @@ class Change(Struct, frozen=True):
 
 
 class CommitLog:
-    """The manifest of an open sink."""
+    """The manifest of an open sink, and the windows that are on their way into it.
+
+    A commit appends one record where the sink can do that, so that it costs the same however many windows there are;
+    the records are folded into the manifest when they are as many as its windows, and at the end of the run.
+    """
 
     def __init__(self, sink: Sink[Any], query: Query, stored: bytes | None) -> None:
+        """`stored` is the manifest that the sink returned when it was opened; None for a new destination."""
         self._sink = sink
         self._identity = identity(query, sink.settings())
-        self._entries: dict[Window, WindowEntry] = {}
         self._staged: dict[Window, WindowEntry] = {}
-        self._begun = stored is not None
         self._before: dict[Window, list[Key]] = {}
         self._staging = Staging(sink, self._begin)
+        self._entries = Entries({})
+        self._begun = stored is not None
+        self._commits = self._appended = 0
+        self._appendable = False  # True when the stored manifest is of this version and query, without older records
+        self._broken: Exception | None = None
         self.change = Change()
         if stored is not None:
-            manifest = parse_manifest(stored)
-            self._refuse_other_query(manifest.query)
-            self._entries = {entry.window: entry for entry in manifest.windows}
-            check_names(manifest.windows, sink.may_be_called)
+            found = read_committed(stored, sink.appended())
+            self._refuse_other_query(found.query)
+            check_names(found.entries, sink.may_be_called)
+            self._entries, self._commits = found.entries, found.commits
+            self._appended = found.appended
+            same = found.version == FORMAT_VERSION and found.query == self._identity
+            self._appendable = same and not found.appended
 
     def _refuse_other_query(self, there: dict[str, Any]) -> None:
         here = self._identity
@@ -88,44 +104,43 @@ class CommitLog:
     def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
     ) -> tuple[list[Window], int]:
-        """What is still to be read of a range, oldest first, and how many windows are complete. Leftovers go.
+        """Return what is still to be read of a range, oldest first, and how many windows are complete.
 
-        `oldest` is the first moment that the API surely still serves.
+        Also deletes what an interrupted run left there. `oldest` is the first moment that the API surely still serves.
         """
         windows = self.to_read(start, end, oldest, keep)
         self.clean([Window(start, end), *windows])
         return windows, len(self.complete(start, end))
 
     def complete(self, start: int, end: int) -> list[WindowEntry]:
-        """The windows of a range that need not be read again."""
-        asked = Window(start, end)
-        return [
-            entry
-            for window, entry in self._entries.items()
-            if entry.status == "complete" and _overlap(window, asked) and self._sink.holds(entry.written)
-        ]
+        """Return the windows of a range that need not be read again."""
+        found = self._entries.within(Window(start, end))
+        return [entry for _, entry in found if entry.status == "complete" and self._sink.holds(entry.written)]
 
     @property
     def entries(self) -> list[WindowEntry]:
         """All windows that the manifest names, oldest first."""
-        return [self._entries[window] for window in sorted(self._entries)]
+        return list(self._entries)
+
+    @property
+    def complete_before(self) -> str | None:
+        """The watermark: all that closed before it, from the destination's first window on, is there and final."""
+        return self._entries.complete_before()
 
     def settle(self, windows: Iterable[Window]) -> None:
-        """Notes that provisional windows are complete as they are."""
+        """Note that provisional windows are complete as they are."""
         settled = {window: structs.replace(self._entries[window], status="complete") for window in windows}
         if settled:
-            self._publish(settled)
+            self._store(settled)
 
     def to_read(self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()) -> list[Window]:
-        """The parts of a range still to be read, oldest first; windows of `keep` are left as they are.
+        """Return the parts of a range still to be read, oldest first; windows of `keep` are left as they are.
 
         A window that reaches out of the range and is not complete is read again as a whole, as it is replaced as a
         whole. One that begins before `oldest` cannot be had as a whole any more: what is there of it stays.
         """
-        asked, kept, low, high = Window(start, end), list[Window](), start, end
-        for window, entry in self._entries.items():
-            if not _overlap(window, asked):
-                continue
+        kept, low, high = list[Window](), start, end
+        for window, entry in self._entries.within(Window(start, end)):
             if self._holds(entry) and (entry.status == "complete" or window in keep or window.start < oldest):
                 kept.append(window)
             elif window.start >= oldest:
@@ -133,52 +148,52 @@ class CommitLog:
         return planning.missing(low, high, kept)
 
     def out_of_reach(self, start: int, end: int, oldest: int) -> list[WindowEntry]:
-        """Windows of a range that are not complete, and that the API no longer serves as a whole."""
-        asked = Window(start, end)
-        return [
-            entry
-            for window, entry in self._entries.items()
-            if window.start < oldest and _overlap(window, asked) and entry.status != "complete"
-        ]
+        """Return the windows of a range that are not complete, and that the API no longer serves as a whole."""
+        found = self._entries.within(Window(start, end))
+        return [entry for window, entry in found if window.start < oldest and entry.status != "complete"]
 
     def clean(self, windows: Sequence[Window]) -> None:
-        """Removes what an interrupted run left within these windows."""
-        keep = {entry.file for entry in self._entries.values() if entry.file}
-        for window in windows:
-            self._sink.clean(keep, window)
+        """Delete what an interrupted run left between the first and the last of these windows."""
+        if windows:
+            whole = Window(min(each.start for each in windows), max(each.end for each in windows))
+            self._sink.clean({entry.file for _, entry in self._entries.within(whole) if entry.file}, whole)
 
     def add(self, window: Window, parts: Iterable[Any]) -> None:
-        """Writes what is ready of a window that is still being read. Its errors are those of the next `commit`."""
+        """Write what is ready of a window that is still being read. Its errors are those of the next `commit`."""
         self._staging.add(window, parts)
 
     def withdraw(self, windows: Iterable[Window] | None = None) -> None:
-        """Drops what was written of windows that are not committed; of all of them if none are named."""
+        """Drop what was written of windows that are not committed; of all of them if none are named."""
         self._staging.withdraw(windows)
+
+    def close(self) -> None:
+        """Drop what is not committed, and leave one whole manifest. The sink stays open."""
+        self.withdraw()
+        if (self._appended or self._sink.appended()) and self._broken is None:
+            self._publish([])
 
     def _begin(self) -> None:
         """A run that is killed after its first file can then be told from a folder of strangers."""
         if not self._begun:
-            self._publish({})
+            self._store({})
 
     def commit(self, read: WindowRead[Part]) -> WindowEntry:
-        """Writes a window, or the rest of it, and makes it count; an unproven one is only noted."""
+        """Write a window, or the rest of it, and make it count; an unproven one is only noted."""
         self._staging.check()
         if read.status == "unproven":
             entry = entry_of(read, Written())
-            if not any(
-                old.status != "unproven" and _overlap(window, read.window) for window, old in self._entries.items()
-            ):
-                self._publish({read.window: entry})
+            if all(old.status == "unproven" for _, old in self._entries.within(read.window)):
+                self._store({read.window: entry})
             return entry
         self._begin()
         self._remember(read.window)
         entry = entry_of(read, self._staging.written(read))
         self._staged[read.window] = entry
-        self._publish_ready(read.window)
+        self._store_ready(read.window)
         return entry
 
     def abandon(self) -> list[WindowEntry]:
-        """At the end of a run, the windows that could not replace an older one; their files go."""
+        """Return, at the end of a run, the windows that could not replace an older one, and delete their files."""
         left, self._staged = self._staged, {}
         self.clean(list(left))
         return [_unproven(entry, window, _HALF_REPLACED) for window, entry in left.items()]
@@ -186,26 +201,23 @@ class CommitLog:
     def _holds(self, entry: WindowEntry) -> bool:
         return entry.status != "unproven" and self._sink.holds(entry.written)
 
-    def _publish_ready(self, window: Window) -> None:
-        """Publishes a staged window, and those that go with it, unless an older one would be replaced only in part."""
+    def _store_ready(self, window: Window) -> None:
+        """Make a staged window count, and those that go with it, unless an older one would be replaced only in part."""
         ready, old = {window}, set[Window]()
         grown = True
         while grown:
-            more_old = {
-                w
-                for w, e in self._entries.items()
-                if w not in old and _touches(w, ready) and (w in self._before or self._holds(e))
-            }
+            touched = {w: e for each in ready for w, e in self._entries.within(each)}
+            more_old = {w for w, e in touched.items() if w not in old and (w in self._before or self._holds(e))}
             old |= more_old
             more = {w for w in self._staged if w not in ready and _touches(w, old)}
             ready |= more
             grown = bool(more_old or more)
         if not any(planning.missing(w.start, w.end, ready) for w in old):
             self._compare(old, ready)
-            self._publish({w: self._staged.pop(w) for w in ready})
+            self._store({w: self._staged.pop(w) for w in ready})
 
     def _compare(self, old: Iterable[Window], new: Iterable[Window]) -> None:
-        """Adds up which segments of the older windows came and went since they were read."""
+        """Add up which segments of the older windows came and went since they were read."""
         within = sorted(old)
         if not within:
             return  # a first reading: nothing is read back from what was just written
@@ -225,29 +237,53 @@ class CommitLog:
         return self._sink.keys(self._entries[window].written) if remembered is None else remembered
 
     def intact(self, windows: Iterable[Window]) -> list[Window]:
-        """Those of the windows whose data is, byte for byte, what the manifest says."""
+        """Return those of the windows whose data is, byte for byte, what the manifest says."""
         return [window for window in windows if self._sink.intact(self._entries[window].written)]
 
-    def _publish(self, entries: dict[Window, WindowEntry]) -> None:
-        """Stores the manifest with these windows in it. What they cover of others goes, the rest is noted."""
-        gone = {window: old for window, old in self._entries.items() if _touches(window, entries)}
-        kept = {window: old for window, old in self._entries.items() if window not in gone}
+    def _store(self, entries: dict[Window, WindowEntry]) -> None:
+        """Make these windows count. What they cover of others goes; what they leave of others is noted as unproven."""
+        if self._broken is not None:
+            raise self._broken  # what is stored now is not known: nothing may be added to it
+        gone = {window: old for new in entries for window, old in self._entries.within(new)}
         rest = {
             part: _unproven(old, part, old.reason or _LOST)
             for window, old in gone.items()
             for part in planning.missing(window.start, window.end, entries)
         }
-        after = kept | rest | entries
         new_files = {entry.file for entry in entries.values()}
         obsolete = [old.file for old in gone.values() if old.file and old.file not in new_files]
-        manifest = Manifest(FORMAT_VERSION, self._identity, tuple(after[window] for window in sorted(after)))
-        self._sink.publish(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n", obsolete)
-        self._entries = after
-        self._begun = True
+        stored = sorted((rest | entries).items())
+        self._entries.replace(stored)
+        self._commits += 1
+        try:
+            if self._appendable and self._sink.appends and self._appended < max(_FOLDED_AT, len(self._entries)):
+                self._append([entry for _, entry in stored], obsolete)
+            else:
+                self._publish(obsolete)
+        except Exception as error:
+            self._broken = error
+            raise
+
+    def _append(self, entries: Sequence[WindowEntry], obsolete: Sequence[str]) -> None:
+        record = Record(self._commits, self.complete_before, tuple(entries))
+        self._sink.append(msgspec.json.encode(record), obsolete)
+        self._appended += 1
+
+    def _publish(self, obsolete: Sequence[str]) -> None:
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            complete_before=self.complete_before,
+            commits=self._commits,
+            query=self._identity,
+            windows=tuple(self._entries),
+        )
+        self._sink.publish(encode_manifest(manifest), obsolete)
+        self._begun = self._appendable = True
+        self._appended = 0
 
 
 def changed(before: Iterable[Key], after: Iterable[Key]) -> Change:
-    """What two readings of the same time, both in the written order, do not share."""
+    """Compare two readings of the same time, both in the written order."""
     added = removed = 0
     olds, news = iter(before), iter(after)
     old, new = next(olds, None), next(news, None)

@@ -43,7 +43,7 @@ class Committer:
 
     def _close(self) -> None:
         try:
-            self.log.withdraw()
+            self.log.close()
         finally:
             self.sink.close()
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from functools import cache
-from typing import Generic, Protocol, TypeAlias, TypeVar
+from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -15,6 +15,37 @@ from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.raw_rows import RawRows, decode_lines
 
 Part_co = TypeVar("Part_co", covariant=True)
+
+Damage: TypeAlias = Literal[
+    "no manifest",
+    "bad manifest",
+    "missing file",
+    "extra file",
+    "extra rows",
+    "left over",
+    "wrong size",
+    "changed",
+    "unreadable",
+    "wrong row count",
+    "doubled id",
+    "outside its window",
+    "out of order",
+    "unproven",
+    "gap",
+    "differs",
+]
+
+
+class Finding(Struct, frozen=True):
+    """One thing that is wrong: what kind, where (a file or a window), and in a sentence what to do about it."""
+
+    kind: Damage
+    where: str
+    message: str
+
+
+AGAIN = "run the extraction again: it reads the window anew"
+"""The mend of most findings."""
 
 
 class Written(Struct, frozen=True):
@@ -75,8 +106,29 @@ class Sink(ABC, Generic[Part]):
     ordered: bool = False
     """True if windows must come oldest first."""
 
+    appends: bool = False
+    """True if single commits can be appended to the manifest. Where not, it is stored whole with each of them."""
+
     utc_days: bool = False
     """True if no window may reach over a midnight of UTC."""
+
+    mend: str = "delete what is stored of the window"
+    """What a user has to do before a damaged window is read again."""
+
+    @property
+    def place(self) -> object:
+        """The destination as messages name it, without secrets."""
+        return type(self).__name__
+
+    @property
+    def manifest_name(self) -> str:
+        """The manifest as findings name it."""
+        return str(self.place)
+
+    @property
+    def in_use(self) -> bool:
+        """True if a run is known to be writing there now, this one or another."""
+        return False
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
@@ -95,6 +147,13 @@ class Sink(ABC, Generic[Part]):
 
         Raises DestinationBusyError where another run has it.
         """
+
+    def look(self) -> bytes | None:
+        """Open the destination for reading alone and return the manifest that is there, also while a run writes there.
+
+        Ends with `close`. Unless overridden, the destination is taken as for a run.
+        """
+        return self.open()
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> Part:
@@ -141,7 +200,26 @@ class Sink(ABC, Generic[Part]):
 
     @abstractmethod
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
-        """Stores the manifest atomically, which makes what was written count; then deletes the files it replaced."""
+        """Store the whole manifest atomically, which makes what was written count; then delete the obsolete files.
+
+        It takes the place of the manifest that is there and of all records appended to that.
+        """
+
+    def append(self, record: bytes, obsolete: Sequence[str]) -> None:
+        """Append one commit to the manifest atomically, which makes what was written count; then delete as `publish`.
+
+        Called only where `appends` is True, and after the first `publish` of a destination. It should cost the same
+        however many went before it. `record` is JSON without line breaks; its number, `commit`, rises by one each time.
+        """
+        raise NotImplementedError
+
+    def appended(self) -> Sequence[bytes]:
+        """Return the records that were there when the sink was opened, oldest first.
+
+        Those that the manifest already holds may be among them. A last one that was not written to its end is left
+        out; ManifestError where another is damaged.
+        """
+        return ()
 
     def holds(self, written: Written) -> bool:
         """Return True if what the manifest names is still there; if not, its window is read again."""
@@ -150,6 +228,19 @@ class Sink(ABC, Generic[Part]):
     def intact(self, written: Written) -> bool:
         """Return True if it is there and, byte for byte, as the manifest says."""
         return self.holds(written)
+
+    def fault(self, window: Window, segments: int, written: Written) -> Finding | None:
+        """Check the bytes of a window that the manifest names. Return the first thing that is wrong, None if nothing.
+
+        `segments` is their number as the manifest has it.
+        """
+        if self.intact(written):
+            return None
+        return Finding("changed", str(window), f"it is not what was written; {self.mend}, and {AGAIN}")
+
+    def strangers(self, known: AbstractSet[str]) -> Iterator[Finding]:
+        """Yield what is there that no window accounts for; `known` are the files that the manifest names."""
+        return iter(())
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         """Delete what an interrupted run left behind within the window, except the files of these names."""

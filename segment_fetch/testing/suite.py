@@ -14,7 +14,8 @@ from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.events import Status
 from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.committer import committing
-from segment_fetch.manifest.format import WindowEntry, parse_manifest
+from segment_fetch.manifest.format import WindowEntry
+from segment_fetch.manifest.reader import read_committed
 from segment_fetch.query import Filters, Query, Window
 from segment_fetch.sinks.base import Sink, encoded_lines
 from segment_fetch.sinks.files.formats import JsonLines
@@ -267,7 +268,7 @@ def run(medium: Medium, sink: Sink[Any] | None = None) -> Iterator[CommitLog]:
         yield log
     finally:
         try:
-            log.withdraw()
+            log.close()
         finally:
             opened.close()
 
@@ -344,8 +345,9 @@ def published(medium: Medium) -> list[WindowEntry]:
     """Return the windows in the manifest."""
     sink = medium.sink()
     stored = sink.open()
+    found = read_committed(stored, sink.appended()).entries if stored else ()
     sink.close()
-    return list(parse_manifest(stored).windows) if stored else []
+    return list(found)
 
 
 def told(medium: Medium) -> list[dict[str, Any]]:

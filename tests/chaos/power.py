@@ -62,6 +62,18 @@ class QuickDisk(Disk):
         """Nothing."""
 
 
+class FrailFile:
+    """A file's data, whatever its name is: `safe` is on the medium, of what was written behind it any part may be."""
+
+    def __init__(self, safe: bytes = b"") -> None:
+        self.safe = safe
+        self.written = safe
+
+    def torn(self, chance: random.Random) -> bytes:
+        """Return what is left of it after a loss of power."""
+        return self.written[: chance.randint(len(self.safe), len(self.written))]
+
+
 class FrailDisk(QuickDisk):
     """Loses power at its `at`-th call, and then all that was not yet safe, as far as `chance` has it."""
 
@@ -69,14 +81,11 @@ class FrailDisk(QuickDisk):
         self._folder = folder
         self._at = at
         self._chance = random.Random(seed)
-        self._names: list[tuple[str, str, str]] = []
-        self._safe: dict[str, bytes] = {}
-        self._before = self._contents()
+        self._open: dict[int, FrailFile] = {}
+        self._names: list[tuple[str, str, FrailFile | str]] = []
+        self._before = {self._name(path): FrailFile(path.read_bytes()) for path in files(self._folder)}
         self.calls = 0
         self.dead = False
-
-    def _contents(self) -> dict[str, bytes]:
-        return {self._name(path): path.read_bytes() for path in files(self._folder)}
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
@@ -95,18 +104,20 @@ class FrailDisk(QuickDisk):
 
     def create(self, path: Path) -> BinaryIO:
         self._tick()
-        self._names.append(("put", self._name(path), ""))
-        self._safe[self._name(path)] = b""
-        return super().create(path)
+        file = super().create(path)
+        self._open[file.fileno()] = made = FrailFile()
+        self._names.append(("put", self._name(path), made))
+        return file
 
     def write(self, file: BinaryIO, data: bytes) -> None:
         self._tick()
         super().write(file, data)
+        self._open[file.fileno()].written += data
 
     def sync(self, file: BinaryIO) -> None:
         self._tick()
-        path = Path(str(file.name))
-        self._safe[self._name(path)] = path.read_bytes()
+        synced = self._open[file.fileno()]
+        synced.safe = synced.written
 
     def replace(self, source: Path, target: Path) -> None:
         self._tick()
@@ -115,7 +126,7 @@ class FrailDisk(QuickDisk):
 
     def sync_folder(self, folder: Path) -> None:
         self._tick()
-        self._before = self._apply(len(self._names), torn=False)
+        self._before = self._apply(len(self._names))
         self._names.clear()
 
     def remove(self, path: Path) -> None:
@@ -123,34 +134,26 @@ class FrailDisk(QuickDisk):
         super().remove(path)
         self._names.append(("drop", self._name(path), ""))
 
-    def _apply(self, count: int, *, torn: bool) -> dict[str, bytes]:
-        """What the folder holds after the first `count` changes of names since it was last synced."""
+    def _apply(self, count: int) -> dict[str, FrailFile]:
+        """Return the names after the first `count` changes since the folder was last synced."""
         state = dict(self._before)
-        for what, name, target in self._names[:count]:
-            if what == "put":
-                state[name] = self._data(name, torn=torn)
+        for what, name, with_ in self._names[:count]:
+            if isinstance(with_, FrailFile):
+                state[name] = with_
             elif what == "drop":
                 state.pop(name, None)
             elif name in state:
-                state[target] = state.pop(name)
+                state[with_] = state.pop(name)
         return state
 
-    def _data(self, name: str, *, torn: bool) -> bytes:
-        safe = self._safe.get(name, b"")
-        path = self._folder / name
-        written = path.read_bytes() if path.exists() else safe
-        if not torn or len(written) <= len(safe):
-            return safe
-        return written[: self._chance.randrange(len(safe), len(written) + 1)]
-
     def lose(self) -> None:
-        """Leaves the folder as a restarted machine would find it."""
-        state = self._apply(self._chance.randrange(len(self._names) + 1), torn=True)
+        """Leave the folder as a restarted machine would find it."""
+        state = self._apply(self._chance.randrange(len(self._names) + 1))
         for path in files(self._folder):
             path.unlink()
-        for name, data in state.items():
+        for name, file in state.items():
             (self._folder / name).parent.mkdir(exist_ok=True)
-            (self._folder / name).write_bytes(data)
+            (self._folder / name).write_bytes(file.torn(self._chance))
 
 
 class World:
@@ -190,13 +193,15 @@ class World:
 
 
 def digest(folder: Path) -> dict[str, str]:
-    """Every file's contents; of the manifest all but when it was read and by how many requests."""
+    """Every file's contents; of the manifest all but when it was read, and by how many requests and commits."""
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files(folder) if path.name != ".lock"}
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+    stored = next(name for name in found if name.endswith("manifest.json"))
+    manifest = json.loads(found[stored])
+    del manifest["commits"]
     for window in manifest["windows"]:
         for name in ("read_at", "requests", "pages", "duplicates"):
             del window[name]
-    found["manifest.json"] = json.dumps(manifest, sort_keys=True).encode()
+    found[stored] = json.dumps(manifest, sort_keys=True).encode()
     return {name: hashlib.sha256(data).hexdigest() for name, data in sorted(found.items())}
 
 

@@ -17,6 +17,7 @@ from segment_fetch import Segment
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import CsvSink, JsonlSink, Sink
 from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.sinks.files.names import MANIFESTS
 from segment_fetch.testing import Medium, Record, SinkConformance, as_json
 from segment_fetch.wire.models import SEGMENT_FIELDS
 from tests.support_runs import manifest, names, unpacked
@@ -56,7 +57,7 @@ class Folder(Medium):
 
     def litter(self) -> list[str]:
         named = {entry.get("file") for entry in manifest(self.folder)["windows"]}
-        return [name for name in names(self.folder) if name not in named and name != "manifest.json"]
+        return [name for name in names(self.folder) if name not in named and name not in MANIFESTS]
 
     def bytes(self, entry: WindowEntry) -> bytes:
         assert entry.file is not None

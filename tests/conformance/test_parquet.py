@@ -48,7 +48,7 @@ class Days(ParquetFolder):
     partition = "day"
 
     def litter(self) -> list[str]:
-        named = {entry.get("file") for entry in manifest(self.folder)["windows"]} | {".lock", "manifest.json"}
+        named = {entry.get("file") for entry in manifest(self.folder)["windows"]} | {".lock", "_manifest.json"}
         found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
         return sorted(found - named)
 

@@ -16,6 +16,7 @@ from segment_fetch import Filters, ManifestError, Window
 from segment_fetch.events import Status
 from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.format import WindowEntry, parse_manifest
+from segment_fetch.manifest.reader import read_committed
 from segment_fetch.query import Query
 from segment_fetch.windows.planning import missing
 from tests.support_sinks import EPOCH, QUERY, MemorySink, hours, window_read
@@ -37,7 +38,7 @@ def filled(*committed: tuple[Window, Status]) -> MemorySink:
 
 
 def statuses(sink: MemorySink) -> dict[Window, str]:
-    return {entry.window: entry.status for entry in parse_manifest(sink.manifest or b"").windows}
+    return {entry.window: entry.status for entry in read_committed(sink.manifest or b"", sink.records).entries}
 
 
 def test_manifest_has_the_documented_fields() -> None:
@@ -46,7 +47,9 @@ def test_manifest_has_the_documented_fields() -> None:
     log.commit(window_read(hours(0, 1), ["abc"], count=4, segments=3, duplicates=1, unknown_fields=("new",)))
     log.commit(window_read(hours(1, 2), status="unproven"))
     assert json.loads(sink.manifest or b"") == {
-        "format_version": 1,
+        "format_version": 2,
+        "complete_before": "2026-11-01T01:00:00Z",
+        "commits": 3,
         "query": {"account": "111111", "source": "tests", "filters": {"SkillId": "7"}, "format": "memory"},
         "windows": [
             {
@@ -102,7 +105,8 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "no version": (lambda m: m.pop("format_version"), "format_version"),
     "version as text": (lambda m: m.update(format_version="1"), "format_version"),
     "version as a flag": (lambda m: m.update(format_version=True), "format_version"),
-    "other version": (lambda m: m.update(format_version=2), "version 2; this release reads 1"),
+    "a later version": (lambda m: m.update(format_version=3), "version 3; this release reads 2 and older ones"),
+    "commits as text": (lambda m: m.update(commits="1"), "commits"),
     "no query": (lambda m: m.pop("query"), "query"),
     "query as a list": (lambda m: m.update(query=[]), "query"),
     "windows as an object": (lambda m: m.update(windows={}), "windows"),
@@ -304,8 +308,8 @@ def test_chain_of_windows_is_replaced_together() -> None:
 class History:
     """Runs over one sink, and what they must have left."""
 
-    def __init__(self) -> None:
-        self.sink = MemorySink()
+    def __init__(self, *, appends: bool) -> None:
+        self.sink = MemorySink(appends=appends)
         self.runs = 0
         self.complete: dict[int, str] = {}
         self.proven: set[int] = set()
@@ -325,6 +329,9 @@ class History:
             self.lost -= self.sink.files.keys()
             self.check()
         log.abandon()
+        if draw(st.booleans()):  # else killed at the very end: its records stay beside the manifest
+            log.close()
+            assert self.sink.records == []
         named = {entry.file for entry in self.entries()}
         overlapping = {name for name in self.sink.files if self._within(name, asked)}
         assert overlapping <= named, "a leftover stays"
@@ -357,7 +364,7 @@ class History:
                 self.proven.discard(hour)
 
     def entries(self) -> list[WindowEntry]:
-        return list(parse_manifest(self.sink.manifest).windows) if self.sink.manifest else []
+        return list(read_committed(self.sink.manifest, self.sink.records).entries) if self.sink.manifest else []
 
     def _cut(self, whole: Window, draw: Callable[[Any], Any]) -> list[Window]:
         inner = list(self._hours(whole))[1:]
@@ -376,7 +383,7 @@ class History:
 @settings(max_examples=250, deadline=None)
 @given(st.data())
 def test_any_history_of_runs_keeps_what_was_published(data: st.DataObject) -> None:
-    history, oldest, holes = History(), 0, False
+    history, oldest, holes = History(appends=data.draw(st.booleans())), 0, False
     for _ in range(data.draw(st.integers(1, 6))):
         start = data.draw(st.integers(oldest, 10))
         asked = hours(start, data.draw(st.integers(start + 1, 12)))

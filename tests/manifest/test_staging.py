@@ -26,8 +26,9 @@ def test_however_many_windows_are_begun_only_so_many_files_are_open(tmp_path: Pa
     assert open_files() == before + MOST_BEGUN
     for window in reversed(windows):
         log.commit(window_read(window))
+    assert open_files() == before + 1, "the log of commits"
+    log.close()
     assert open_files() == before
-    log.withdraw()
     sink.close()
     files = [name for name in names(tmp_path) if name.endswith(".jsonl")]
     assert len(files) == len(windows)

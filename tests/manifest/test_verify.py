@@ -146,7 +146,7 @@ def test_csv_that_is_not_the_same_table(folder: Callable[[str], Folder]) -> None
 
 
 MANIFESTS: list[tuple[str, str, Callable[[dict[str, Any]], None]]] = [
-    ("another version", "bad manifest", lambda content: content.update(format_version=2)),
+    ("another version", "bad manifest", lambda content: content.update(format_version=3)),
     ("no windows", "bad manifest", lambda content: content.pop("windows")),
     ("a wrong type", "bad manifest", lambda content: content["windows"][0].update(segments="many")),
     ("overlapping windows", "bad manifest", lambda content: content["windows"].append(content["windows"][0])),

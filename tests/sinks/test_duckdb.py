@@ -17,7 +17,7 @@ import pytest
 
 from segment_fetch import DestinationBusyError, DestinationError, InputError, ManifestError, MissingExtraError
 from segment_fetch.manifest.commit_log import CommitLog
-from segment_fetch.manifest.verify_tables import audit
+from segment_fetch.manifest.verify import audit
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
 from tests.support_sinks import QUERY, hours
 from tests.support_tables import ONE, TWO, commit, keys, put, rows, to_read

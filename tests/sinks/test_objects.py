@@ -45,6 +45,7 @@ def commit(sink: Any, *windows: Window, status: Any = "complete") -> None:
         for window in windows:
             log.commit(window_read(window, [sink.encode([row(window)])], status))
         log.abandon()
+        log.close()
     finally:
         sink.close()
 

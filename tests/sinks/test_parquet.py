@@ -152,9 +152,9 @@ def test_a_stranger_among_the_days_is_found(tmp_path: Path) -> None:
     assert [(finding.kind, finding.where[:16]) for finding in audit(tmp_path).findings] == [
         ("extra file", "date=2026-11-01/")
     ]
-    (tmp_path / "manifest.json").unlink()
+    (tmp_path / "_manifest.json").unlink()
     assert "restore it" in audit(tmp_path).findings[0].message
-    with pytest.raises(DestinationError, match=r"holds date=2026-11-01/segments-.* but no manifest"):
+    with pytest.raises(DestinationError, match=r"holds date=2026-11-01/segments-.* but no _manifest"):
         ParquetSink(tmp_path, partition="day").open()
 
 
@@ -178,7 +178,7 @@ def test_a_folder_made_otherwise_is_refused(changed: dict[str, Any], named: str,
 
 def test_a_folder_of_another_schema_version_is_refused(tmp_path: Path) -> None:
     written(ParquetSink(tmp_path))
-    path = tmp_path / "manifest.json"
+    path = tmp_path / "_manifest.json"
     told = json.loads(path.read_bytes())
     told["query"]["schema_version"] = "0"
     path.write_text(json.dumps(told))

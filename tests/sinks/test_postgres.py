@@ -19,7 +19,7 @@ from segment_fetch import (
     Segment,
 )
 from segment_fetch.manifest.commit_log import CommitLog
-from segment_fetch.manifest.verify_tables import audit
+from segment_fetch.manifest.verify import audit
 from segment_fetch.sinks.tables.dsn import Dsn
 from segment_fetch.sinks.tables.postgres import PostgresSink
 from tests.support_postgres import PASSWORD, Postgres

@@ -23,7 +23,7 @@ from segment_fetch import (
     arrow,
 )
 from segment_fetch.manifest.commit_log import CommitLog
-from segment_fetch.manifest.verify_tables import audit
+from segment_fetch.manifest.verify import audit
 from segment_fetch.query import Query
 from segment_fetch.sinks import DuckDbSink, PostgresSink, open_sink
 from segment_fetch.sinks.tables.base import TableSink

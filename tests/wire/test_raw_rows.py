@@ -356,6 +356,6 @@ async def test_a_run_makes_the_same_files_with_the_scanner_and_without(
             monkeypatch.setattr(raw_rows, "_scanner", Uncompiled())
     ways = [contents(tmp_path / name) for name in ("with", "without")]
     for way in ways:
-        del way["manifest.json"]
+        del way[next(name for name in way if name.endswith("manifest.json"))]
     assert ways[0] == ways[1]
     assert ways[0]

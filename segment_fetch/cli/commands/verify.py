@@ -12,8 +12,9 @@ from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.manifest.format import Manifest, WindowEntry
-from segment_fetch.manifest.verify import Audit, Finding
+from segment_fetch.manifest.verify import Audit
 from segment_fetch.query import Window
+from segment_fetch.sinks.base import Finding
 from segment_fetch.timerange import oldest_start
 
 USAGE = "--out DIR [options]"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 
 from segment_fetch.errors import DestinationError, InputError
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Draft, Sink, Written, encoded_lines, write_all
+from segment_fetch.sinks.base import AGAIN, Draft, Finding, Sink, Written, encoded_lines, write_all
 from segment_fetch.sinks.files.formats import FileFormat, Packer
-from segment_fetch.sinks.files.names import DAY, day, is_name, stem, window_in
+from segment_fetch.sinks.files.names import DAY, day, is_leftover, is_name, is_segments, stem, window_in
 from segment_fetch.wire.models import Part, Segment
 
 
@@ -69,6 +69,9 @@ class FileSink(Sink[Part]):
     `partition="day"` puts them into a folder a day, as Hive does: `date=2026-11-01/`, days of UTC.
     """
 
+    appends = True
+    mend = "delete the file"
+
     def __init__(self, form: FileFormat[Part], compress: str, partition: str) -> None:
         self.utc_days = _daily(partition)
         self._format = form
@@ -105,6 +108,29 @@ class FileSink(Sink[Part]):
 
     def holds(self, written: Written) -> bool:
         return written.file is not None and self.size(written.file) == written.bytes
+
+    def fault(self, window: Window, segments: int, written: Written) -> Finding | None:
+        name = str(written.file)
+        size = self.size(name)
+        if size is None:
+            return Finding("missing file", name, f"it is not there; {AGAIN}")
+        if written.sha256 is None or written.bytes is None:
+            told = "its size or checksum is not in the manifest: restore that from a copy"
+            return Finding("bad manifest", name, told)
+        if size != written.bytes:
+            return Finding("wrong size", name, f"it has {size} bytes and should have {written.bytes}; {AGAIN}")
+        if not self.intact(written):
+            told = f"its size is right but its contents have changed; {self.mend}, and {AGAIN}"
+            return Finding("changed", name, told)
+        return None
+
+    def strangers(self, known: AbstractSet[str]) -> Iterator[Finding]:
+        for name in self.names():
+            if is_leftover(name):
+                yield Finding("left over", name, "an interrupted run left it; the next run removes it")
+            elif is_segments(name) and name not in known:
+                told = "the manifest does not name it, but a reader of the folder would count it: move or delete it"
+                yield Finding("extra file", name, told)
 
     def encode(self, segments: Sequence[Segment]) -> Part:
         return self._format.encode(segments)

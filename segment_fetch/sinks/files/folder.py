@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import re
+import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from segment_fetch.errors import DestinationBusyError, DestinationError
+from segment_fetch.errors import DestinationError
 from segment_fetch.query import Window
-from segment_fetch.regular_files import open_regular, read_regular
+from segment_fetch.regular_files import open_regular
 from segment_fetch.sinks.base import Key, Written, write_all
 from segment_fetch.sinks.files.base import FileDraft, FileSink
 from segment_fetch.sinks.files.compression import compressor
 from segment_fetch.sinks.files.disk import Disk, is_locked, make_folders, release, take_lock
+from segment_fetch.sinks.files.folder_manifest import FolderManifest
 from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines, Packer
-from segment_fetch.sinks.files.names import MANIFEST, PATTERN, TOKEN, TOKEN_BYTES, is_segments, stem
+from segment_fetch.sinks.files.names import DAY, PARTIAL, TOKEN_BYTES, day, is_leftover, is_segments, stem
 from segment_fetch.wire.models import Part
 
 T = TypeVar("T")
 _LOCK = ".lock"
-_PARTIAL = ".partial"
 _ABANDONED_S = 86_400.0  # after which a file that is not committed is taken for left over, where no lock tells
 _WRITE_BACK = 4 * 2**20  # bytes that are written before the disk is to begin with them
-_OWN = rf"\.(?:{re.escape(MANIFEST)}|{PATTERN}(?:-{TOKEN})?\.[a-z.]+?)"
-_OWN_PARTIAL = re.compile(rf"{_OWN}(?:\.{TOKEN})?{re.escape(_PARTIAL)}", re.ASCII)
-
-
-def is_leftover(name: str) -> bool:
-    """Return True if a file is named like one that was being written when its run ended."""
-    return _OWN_PARTIAL.fullmatch(name) is not None
 
 
 class FolderSink(FileSink[Part]):
@@ -57,21 +50,27 @@ class FolderSink(FileSink[Part]):
         self.folder = Path(folder)
         self._disk = disk or Disk()
         self._lock: int | None = None
-        self._known: tuple[int, int, int] | None = None
-        self._digest: bytes | None = None
+        self._manifest = FolderManifest(self.folder, self._disk, form.manifest, self._write_whole)
         self._unlocked = False
         """True while the destination is open on a file system that does not lock files."""
 
     def names(self) -> list[str]:
-        days = [path for path in self.folder.glob("date=*") if path.is_dir()]
-        found = [*self.folder.iterdir(), *(path for each in days for path in each.iterdir())]
-        return sorted(path.relative_to(self.folder).as_posix() for path in found)
+        return self._listed(None)
+
+    def _listed(self, window: Window | None) -> list[str]:
+        """Return the names of all files; of the folders of days only those of this window's days, if one is named."""
+        found = _names(self.folder)
+        for each in [name for name in found if name.startswith(DAY) and _overlaps(name, window)]:
+            if (self.folder / each).is_dir():
+                found += [f"{each}/{name}" for name in _names(self.folder / each)]
+        return sorted(found)
 
     def open(self) -> bytes | None:
         with self._translated():
             make_folders(self._disk, self.folder)
             self._lock = take_lock(self.folder / _LOCK, self.folder)
             self._unlocked = self._lock is None
+            self.appends = not self._unlocked  # without a lock two runs could append to one log
             try:
                 return self._opened()
             except BaseException:
@@ -80,50 +79,32 @@ class FolderSink(FileSink[Part]):
 
     def _opened(self) -> bytes | None:
         self._remove_partial()
-        manifest = self._read_manifest()
+        manifest = self._manifest.read()
         if manifest is None:
             self._refuse_strangers()
             self._sync_parent()
+        if not self._unlocked:
+            self._manifest.tidy()
         return manifest
+
+    def look(self) -> bytes | None:
+        with self._translated():
+            if not self.folder.is_dir():
+                raise DestinationError(f"{self.folder} is not a folder")
+            return self._manifest.read()
+
+    def appended(self) -> Sequence[bytes]:
+        return self._manifest.records
 
     def _sync_parent(self) -> None:
         """Make a new destination survive a loss of power, also where an earlier run made it and was killed."""
         with suppress(PermissionError):  # a parent that may not be listed cannot be synced, either
             self._disk.sync_folder(self.folder.absolute().parent)
 
-    def _read_manifest(self) -> bytes | None:
-        try:
-            found = self._signature()  # first: what is replaced while it is read is then found to have changed
-            manifest = read_regular(self.folder / MANIFEST)
-        except FileNotFoundError:
-            found = manifest = None
-        self._known = found
-        self._digest = _digest(manifest)
-        return manifest
-
-    def _signature(self) -> tuple[int, int, int] | None:
-        """Return a mark of the manifest that is there, which another one has not: inode, size and time of change."""
-        try:
-            found = (self.folder / MANIFEST).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    def _refuse_overtaken(self) -> None:
-        """Raise DestinationBusyError if the manifest is not the one that this run knows: the lock does not hold."""
-        if self._signature() == self._known:
-            return
-        known = self._digest
-        if _digest(self._read_manifest()) != known:  # else the file system merely changed the mark
-            raise DestinationBusyError(
-                f"another run has written to {self.folder} since this one began, as its file system does not lock "
-                "files: what that one committed stays; wait for it to end, and run again"
-            )
-
     def _remove_partial(self) -> None:
-        for path in sorted(self.folder.iterdir()):
-            if _OWN_PARTIAL.fullmatch(path.name) and self._is_nobodys(path):
-                self._disk.remove(path)
+        for name in sorted(_names(self.folder)):
+            if is_leftover(name) and self._is_nobodys(self.folder / name):
+                self._disk.remove(self.folder / name)
 
     def _is_nobodys(self, path: Path) -> bool:
         """Return True if a file that no manifest names cannot be another run's, which is to commit it yet.
@@ -137,7 +118,8 @@ class FolderSink(FileSink[Part]):
         found = next((name for name in self.names() if is_segments(name)), None)
         if found is not None:
             raise DestinationError(
-                f"{self.folder} holds {found} but no {MANIFEST}: restore the manifest, or move the files elsewhere"
+                f"{self.folder} holds {found} but no {self._manifest.name}: restore the manifest, or move the files "
+                "elsewhere"
             )
 
     def _new_file(self, window: Window, packer: Packer[Part]) -> FolderDraft[Part]:
@@ -149,8 +131,11 @@ class FolderSink(FileSink[Part]):
 
     def _draft(self, name: str, packer: Packer[T]) -> FolderDraft[T]:
         return FolderDraft(
-            name, packer, self._translated, disk=self._disk, folder=self.folder, check=self._refuse_overtaken
+            name, packer, self._translated, disk=self._disk, folder=self.folder, check=self._manifest.refuse_overtaken
         )
+
+    def _write_whole(self, name: str, data: bytes) -> None:
+        write_all(self._draft(name, compressor("none")), [data])
 
     def _make_day(self, name: str) -> None:
         place = (self.folder / name).parent
@@ -158,8 +143,15 @@ class FolderSink(FileSink[Part]):
             make_folders(self._disk, place)
 
     @property
+    def place(self) -> Path:
+        return self.folder
+
+    @property
+    def manifest_name(self) -> str:
+        return self._manifest.name
+
+    @property
     def in_use(self) -> bool:
-        """True if a run is writing here, this one or another."""
         return is_locked(self.folder / _LOCK)
 
     def intact(self, written: Written) -> bool:
@@ -178,16 +170,22 @@ class FolderSink(FileSink[Part]):
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         with self._translated():
-            write_all(self._draft(MANIFEST, compressor("none")), [manifest])
-            self._known, self._digest = self._signature(), _digest(manifest)
-            for name in obsolete:
-                self._disk.remove(self.folder / name)
+            self._manifest.publish(manifest)
+            self._remove(obsolete)
+
+    def append(self, record: bytes, obsolete: Sequence[str]) -> None:
+        with self._translated():
+            self._manifest.append(record)
+            self._remove(obsolete)
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         with self._translated():
-            for name in self._left_over(self.names(), keep, window):
-                if self._is_nobodys(self.folder / name):
-                    self._disk.remove(self.folder / name)
+            left = self._left_over(self._listed(window), keep, window)
+            self._remove(name for name in left if self._is_nobodys(self.folder / name))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._disk.remove(self.folder / name)
 
     def size(self, name: str) -> int | None:
         path = self.folder / name
@@ -197,6 +195,7 @@ class FolderSink(FileSink[Part]):
             return None
 
     def close(self) -> None:
+        self._manifest.close()
         if self._lock is None:
             return
         release(self._lock)
@@ -229,7 +228,7 @@ class FolderDraft(FileDraft[Part]):
         self._check = check
         self._target = folder / name
         # A name that nobody can guess: no link waits there, and no second run writes into the same file.
-        self._partial = folder / f".{self._target.name}.{secrets.token_hex(TOKEN_BYTES)}{_PARTIAL}"
+        self._partial = folder / f".{self._target.name}.{secrets.token_hex(TOKEN_BYTES)}{PARTIAL}"
         self._file = disk.create(self._partial)
         self._on_its_way = 0
 
@@ -251,8 +250,14 @@ class FolderDraft(FileDraft[Part]):
         self._disk.remove(self._partial)
 
 
-def _digest(manifest: bytes | None) -> bytes | None:
-    return None if manifest is None else hashlib.sha256(manifest).digest()
+def _overlaps(day_folder: str, window: Window | None) -> bool:
+    """Return True if a day's folder can hold files of a window, which ends on the day on which it begins."""
+    return window is None or day(window.start) <= day_folder.removeprefix(DAY) <= day(window.end - 1)
+
+
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as found:  # a path object for each of 50,000 files takes longer than to read their names
+        return [each.name for each in found]
 
 
 def _advice(error: OSError, folder: Path) -> str:

@@ -19,6 +19,7 @@ from segment_fetch.sinks.files.compression import (
     damage,
     unpacked,
 )
+from segment_fetch.sinks.files.names import MANIFEST
 from segment_fetch.wire.models import SEGMENT_FIELDS, ExtendedSegment, Part, Segment
 from segment_fetch.wire.raw_rows import decode_lines
 
@@ -43,6 +44,8 @@ class FileFormat(ABC, Generic[Part]):
     """What the file of a window holds, and how it is compressed. `header` opens every file, an empty window's too."""
 
     name: str
+    manifest: str = MANIFEST
+    """The manifest's name in new destinations."""
     usual: Compression = "none"
     """The compression unless told otherwise."""
     header: Part | None = None

@@ -8,17 +8,35 @@ from datetime import UTC, datetime
 from segment_fetch.query import Window
 
 MANIFEST = "manifest.json"
+HIDDEN_MANIFEST = "_manifest.json"
+"""Its name among files whose readers take a whole folder: they pass over what begins with an underscore."""
+MANIFESTS = (MANIFEST, HIDDEN_MANIFEST)
 DAY = "date="
 """How the name of a day's folder begins."""
 _STAMP = "%Y%m%dT%H%M%S"
 PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
 """How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""
+PARTIAL = ".partial"
+"""How the name of a file ends while it is written."""
 TOKEN_BYTES = 6
 """What tells one writing of a window from another where files are never overwritten: so many random bytes, in hex."""
 TOKEN = rf"[0-9a-f]{{{2 * TOKEN_BYTES}}}"
 """Those bytes in a name, as a regular expression."""
 _TOKEN = re.compile(f"-{TOKEN}", re.ASCII)
+_OWN = rf"\.(?:{'|'.join(map(re.escape, MANIFESTS))}|{PATTERN}(?:-{TOKEN})?\.[a-z.]+?)"
+_OWN_PARTIAL = re.compile(rf"{_OWN}(?:\.{TOKEN})?{re.escape(PARTIAL)}", re.ASCII)
 _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
+
+
+def log_name(manifest: str, number: int | None = None) -> str:
+    """Return the name of the log beside a manifest, or of the object with one of its records."""
+    stem = manifest.removesuffix(".json")
+    return f"{stem}.log" if number is None else f"{stem}-{number:012}.log"
+
+
+def is_leftover(name: str) -> bool:
+    """Return True if a file is named like one that was being written when its run ended."""
+    return _OWN_PARTIAL.fullmatch(name) is not None
 
 
 def is_segments(name: str) -> bool:

@@ -11,6 +11,7 @@ from segment_fetch.sinks.files.compression import Compression
 from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.sinks.files.folder import FolderSink
 from segment_fetch.sinks.files.formats import FileFormat
+from segment_fetch.sinks.files.names import HIDDEN_MANIFEST
 from segment_fetch.wire.models import Segment
 
 try:
@@ -39,6 +40,7 @@ class Parquet(FileFormat[pa.RecordBatch]):
     """Parquet, compressed inside: each column for itself. Sorted by close time, then segmentId, and says so."""
 
     name = "parquet"
+    manifest = HIDDEN_MANIFEST
     usual: Compression = "zstd"
 
     def __init__(self, *, account_id: str | None = None) -> None:

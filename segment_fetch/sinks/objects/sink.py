@@ -24,7 +24,7 @@ from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.files.formats import FileFormat, Packer
 from segment_fetch.sinks.files.names import DAY, MANIFEST, TOKEN_BYTES, stem, window_in
 from segment_fetch.sinks.objects.errors import translated, unsafe
-from segment_fetch.sinks.objects.stores import exceptions, place_of, store_of
+from segment_fetch.sinks.objects.stores import Place, exceptions, place_of, store_of
 from segment_fetch.sinks.objects.transfers import READ_AT_ONCE, Download, ObjectDraft
 from segment_fetch.wire.models import Part
 
@@ -41,6 +41,8 @@ class ObjectSink(FileSink[Part]):
     `store`, an obstore store for that very bucket and prefix, takes the place of the one that the environment says.
     """
 
+    appends = False
+
     def __init__(
         self,
         url: str,
@@ -51,9 +53,17 @@ class ObjectSink(FileSink[Part]):
         store: ObjectStore | None = None,
     ) -> None:
         super().__init__(form, compress, partition)
-        self.place = place_of(url)
-        self._store: Any = store_of(self.place) if store is None else store
+        self._place = place_of(url)
+        self._store: Any = store_of(self._place) if store is None else store
         self._forget()
+
+    @property
+    def place(self) -> Place:
+        return self._place
+
+    @property
+    def manifest_name(self) -> str:
+        return MANIFEST
 
     def _forget(self) -> None:
         self._sizes: dict[str, int] = {}
@@ -74,8 +84,8 @@ class ObjectSink(FileSink[Part]):
             )
         return self._manifest
 
-    def stored(self) -> bytes | None:
-        """The manifest that is there."""
+    def look(self) -> bytes | None:
+        self._forget()
         with self._translated():
             self._read_manifest()
         return self._manifest

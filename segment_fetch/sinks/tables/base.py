@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from segment_fetch import arrow
 from segment_fetch.errors import DestinationError, InputError, ManifestError
 from segment_fetch.query import Window
-from segment_fetch.sinks.base import Key, Sink, Written, write_all
+from segment_fetch.sinks.base import AGAIN, Finding, Key, Sink, Written, write_all
 from segment_fetch.sinks.files.names import stem, window_in
 from segment_fetch.sinks.tables.database import (
     ConflictError,
@@ -63,6 +63,7 @@ class TableSink(Sink["pa.RecordBatch"]):
     zero_characters = True
     """True if a text in the database can hold the character U+0000."""
 
+    mend = "delete its rows from the table"
     held = 250_000
     """Rows in memory, of all windows, until they are published; where there are more, those of the largest window go
     into a temporary table."""
@@ -262,6 +263,23 @@ class TableSink(Sink["pa.RecordBatch"]):
         """Return True if the table has as many rows of the window as the manifest says."""
         entry = self._entries.get(written.file or "")
         return entry is not None and self.found(entry.file) == entry.segments
+
+    def fault(self, window: Window, segments: int, written: Written) -> Finding | None:
+        found = self.found(written.file)
+        if found != segments:
+            due = f"the table has {found} rows of it and should have {segments}"
+            return Finding("wrong row count", str(window), f"{due}; {AGAIN}")
+        if not self.intact(written):
+            told = "the number of its segments is right, but their values have changed"
+            return Finding("changed", str(window), f"{told}; {self.mend}, and {AGAIN}")
+        return None
+
+    def strangers(self, known: AbstractSet[str]) -> Iterator[Finding]:
+        if not self._db.columns(self._table):
+            return
+        if strangers := self.found() - sum(map(self.found, known)):
+            told = "closed at a time that is in no window of the manifest; delete them, or keep them in another table"
+            yield Finding("extra rows", self.place, f"{strangers} rows {told}")
 
     def found(self, name: str | None = None) -> int:
         """Return how many rows the table has, in a window or in all."""

@@ -1,0 +1,59 @@
+"""Reading back what has been committed: the manifest and the records that were appended to it since.
+
+Runs, `verify` and everything else that looks into a destination read it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from segment_fetch.manifest.entries import Entries
+from segment_fetch.manifest.format import (
+    FORMAT_VERSION,
+    Manifest,
+    damaged_sequence,
+    parse_manifest,
+    parse_record,
+)
+
+
+class Committed(Struct):
+    """The state of a destination: `commits` counts all commits, `appended` those whose records are not folded in."""
+
+    version: int
+    query: dict[str, Any]
+    entries: Entries
+    commits: int
+    appended: int
+
+    def manifest(self) -> Manifest:
+        """Return the state as one manifest, of the version that this release writes."""
+        return Manifest(
+            format_version=FORMAT_VERSION,
+            complete_before=self.entries.complete_before(),
+            commits=self.commits,
+            query=self.query,
+            windows=tuple(self.entries),
+        )
+
+
+def read_committed(stored: bytes, records: Iterable[bytes] = ()) -> Committed:
+    """Return the state that a stored manifest and the records beside it add up to. ManifestError where damaged.
+
+    Records that the manifest already has in it are passed over: a run that was killed after it stored the manifest
+    left them behind.
+    """
+    manifest = parse_manifest(stored)
+    entries = Entries({entry.window: entry for entry in manifest.windows})
+    commits = manifest.commits
+    for record in map(parse_record, records):
+        if record.commit <= commits:
+            continue
+        if record.commit != commits + 1:
+            raise damaged_sequence(record.commit, commits + 1)
+        entries.replace((entry.window, entry) for entry in record.windows)
+        commits = record.commit
+    return Committed(manifest.format_version, manifest.query, entries, commits, commits - manifest.commits)

@@ -12,7 +12,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install demo test check bench bench-peers bench-all lint types contracts format clean
+.PHONY: install browser demo test check bench bench-peers bench-all lint types contracts format clean
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -40,7 +40,15 @@ demo: $(BIN)/segment-fetch
 
 test: check
 
-check: lint types contracts
+# The tests of the report's page need a Chromium. As root on Debian it is installed; elsewhere they are skipped, unless
+# CI is set.
+browser:
+	@command -v chromium-headless-shell chromium google-chrome >/dev/null 2>&1 \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq \
+	     && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium-headless-shell >/dev/null; } \
+	|| echo "no Chromium here: the tests of the report's page will be skipped"
+
+check: lint types contracts browser
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
 
 bench: install

@@ -301,7 +301,9 @@ def mentions(page: str, name: str) -> bool:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_documented(command: str) -> None:
-    page = {"simulate": "docs/simulator.md", "handle-time": "docs/handle-time.md"}.get(command, "docs/commands.md")
+    page = {"simulate": "docs/simulator.md", "report": "docs/report.md", "handle-time": "docs/handle-time.md"}.get(
+        command, "docs/commands.md"
+    )
     assert mentions("docs/commands.md", f"`{command}`")
     names = set(COMMANDS[command].names()) - {"--help"}
     common = {"--json", "--quiet", "--log-level", "--log-format"}

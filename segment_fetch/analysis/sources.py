@@ -1,8 +1,8 @@
 """A destination's segments as one SQL relation, whatever the destination is made of.
 
-Every relation has the columns `close_ms`, `handle_ms`, `conversation_id`, `skill_id`, `agent_id`, `group_id`,
-`employee_id` and `end_reason`, for DuckDB or, where `database` is set, for PostgreSQL. Only files that the manifest
-names are read, so what an interrupted run left behind never counts.
+Every relation has the columns `segment_id`, `start_ms`, `close_ms`, `handle_ms`, `conversation_id`, `skill_id`,
+`agent_id`, `group_id`, `employee_id` and `end_reason`, for DuckDB or, where `database` is set, for PostgreSQL. Only
+files that the manifest names are read, so what an interrupted run left behind never counts.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from segment_fetch.sinks.objects.sink import ObjectSink
 from segment_fetch.sinks.tables.base import TableSink
 
 _WIRE = {
+    "segment_id": ("segmentId", "VARCHAR"),
+    "start_ms": ("startTimeL", "BIGINT"),
     "close_ms": ("endTimeL", "BIGINT"),
     "handle_ms": ("totalHandleTimeMillis", "BIGINT"),
     "conversation_id": ("conversationId", "VARCHAR"),
@@ -37,11 +39,13 @@ _WIRE = {
 }
 _EMPTY = "(SELECT " + ", ".join(f"NULL::{kind} AS {name}" for name, (_, kind) in _WIRE.items()) + " WHERE false)"
 _PARQUET = (
-    "(SELECT epoch_ms(end_time) AS close_ms, total_handle_time_millis AS handle_ms, conversation_id, skill_id, "
-    "agent_id, group_id, employee_id, end_reason FROM {source})"
+    "(SELECT segment_id, epoch_ms(start_time) AS start_ms, epoch_ms(end_time) AS close_ms, "
+    "total_handle_time_millis AS handle_ms, conversation_id, skill_id, agent_id, group_id, employee_id, "
+    "end_reason FROM {source})"
 )
 _POSTGRES = (
-    "(SELECT (extract(epoch FROM end_time) * 1000)::bigint AS close_ms, total_handle_time_millis AS handle_ms, "
+    "(SELECT segment_id, (extract(epoch FROM start_time) * 1000)::bigint AS start_ms, "
+    "(extract(epoch FROM end_time) * 1000)::bigint AS close_ms, total_handle_time_millis AS handle_ms, "
     "conversation_id, skill_id, agent_id, group_id, employee_id, end_reason FROM {source}) AS segments"
 )
 _FORMULA_STARTS = "=+-@\t\r"

@@ -123,13 +123,12 @@ def handle_time(
     """
     groups, length, zone = _checked_groups(by), check_every(every), zone_of(timezone)
     sink, manifest = destination(place)
-    asked = _asked_range(manifest, start, end, zone, now_ms)
+    asked = asked_range(manifest, start, end, zone, now_ms)
     intervals = Intervals(asked.start, asked.end, length, zone)
     names = [GROUPS[group] for group in groups]
     provisional, missing, complete_before = coverage_of(manifest, asked)
-    with source_of(sink, manifest, asked) as source, _duckdb(source) as connection:
-        _sums(connection, source, _query(source, intervals, names), names)
-        table = _finished(connection, intervals, names, [*provisional, *missing], fill=fill)
+    with source_of(sink, manifest, asked) as source, duckdb_of(source) as connection:
+        table = summed(connection, source, intervals, names, [*provisional, *missing], fill=fill)
     return HandleTime(
         table, asked.start, asked.end, length, groups, timezone, tuple(provisional), tuple(missing), complete_before
     )
@@ -194,9 +193,10 @@ def _checked_groups(by: Sequence[str]) -> tuple[Group, ...]:
     return tuple(found)
 
 
-def _asked_range(
+def asked_range(
     manifest: Manifest, start: TimeLike | None, end: TimeLike | None, zone: tzinfo, now_ms: int | None
 ) -> Window:
+    """Return the range, by default all that the manifest holds. InputError for one that is empty."""
     windows = sorted(entry.window for entry in manifest.windows)
     if not windows:
         raise InputError("the destination holds no window yet: run an extraction first")
@@ -208,6 +208,20 @@ def _asked_range(
     if first < 0:
         raise InputError("the range starts before 1970, when no segment can have closed")
     return Window(first, last)
+
+
+def summed(
+    connection: duckdb.DuckDBPyConnection,
+    source: Source,
+    intervals: Intervals,
+    names: Sequence[str],
+    open_parts: Sequence[Window],
+    *,
+    fill: bool = False,
+) -> pa.Table:
+    """Return the table of a `HandleTime`, grouped by the columns `names`; `open_parts` are not final."""
+    _sums(connection, source, _query(source, intervals, names), names)
+    return _finished(connection, intervals, names, open_parts, fill=fill)
 
 
 def _query(source: Source, intervals: Intervals, names: Sequence[str]) -> str:
@@ -234,18 +248,18 @@ def _sums(connection: duckdb.DuckDBPyConnection, source: Source, rows: str, name
         answer = source.database.ask(sql)
         arrays = [_array(name, [row[at] for row in answer]) for at, name in enumerate(columns)]
         connection.register("found", pa.table(arrays, columns))
-        connection.execute("CREATE TEMP TABLE sums AS SELECT * FROM found")
+        connection.execute("CREATE OR REPLACE TEMP TABLE sums AS SELECT * FROM found")
         return
     quantiles = ", ".join(f"{sql} AS {name}" for name, sql in _QUANTILES)
     same = " AND ".join(f"s.{name} IS NOT DISTINCT FROM c.{name}" for name in ["key", *names])
     distinct = f"SELECT DISTINCT {by}, conversation_id FROM keyed WHERE conversation_id IS NOT NULL"  # noqa: S608
-    connection.execute(f"CREATE TEMP TABLE keyed AS {rows}")
+    counted = f"SELECT {by}, count(*) AS conversations FROM ({distinct}) GROUP BY {by}"  # noqa: S608
+    summed_up = f"SELECT {by}, {measures}, {quantiles} FROM keyed GROUP BY {by}"  # noqa: S608
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE keyed AS {rows}")
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE counted AS {counted}")
     connection.execute(
-        f"CREATE TEMP TABLE counted AS SELECT {by}, count(*) AS conversations FROM ({distinct}) GROUP BY {by}"  # noqa: S608
-    )
-    connection.execute(
-        f"CREATE TEMP TABLE sums AS SELECT s.*, coalesce(c.conversations, 0) AS conversations FROM "  # noqa: S608
-        f"(SELECT {by}, {measures}, {quantiles} FROM keyed GROUP BY {by}) s LEFT JOIN counted c ON {same}"
+        "CREATE OR REPLACE TEMP TABLE sums AS SELECT s.*, coalesce(c.conversations, 0) AS conversations "  # noqa: S608
+        f"FROM ({summed_up}) s LEFT JOIN counted c ON {same}"
     )
 
 
@@ -298,7 +312,7 @@ def _finished(
 
 
 @contextmanager
-def _duckdb(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
+def duckdb_of(source: Source) -> Iterator[duckdb.DuckDBPyConnection]:
     """Yield a DuckDB in memory, bounded, that loads no extension, with the source's file attached if it is one."""
     with TemporaryDirectory(prefix="segment_fetch-") as spill:
         config: dict[str, str | bool | int | float | list[str]] = {

@@ -13,6 +13,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "extract": "extract a range of segments into a destination",
         "sync": "extract what has closed since the last run",
         "verify": "check a destination against its manifest",
+        "report": "write a page about what a destination holds",
         "handle-time": "sum handle time by interval, skill, agent or group",
         "plan": "show windows, counts, pages and time; extract nothing",
         "doctor": "check whether the account can be read",

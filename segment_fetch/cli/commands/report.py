@@ -1,0 +1,68 @@
+"""`report`: what a destination holds, as one HTML page."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from segment_fetch.cli import arguments, destinations, exit_codes
+from segment_fetch.cli.console import Console
+from segment_fetch.errors import InputError
+
+USAGE = "--out DESTINATION --html FILE [options]"
+REQUIRED = ("--out", "--html")
+DESCRIPTION = """\
+Write a page about what a destination holds: what is proven and how, the days held and their gaps, handle time by \
+hour, weekday, skill, agent and group, and what looks odd. The page needs nothing else: \
+it can be sent by mail and printed."""
+EXAMPLES = """\
+  segment-fetch report --out segments --html segments.html
+  segment-fetch report --out segments --html week.html \\
+    --from 2026-11-02 --to 2026-11-09 --timezone Europe/Berlin"""
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    group = parser.add_argument_group("source")
+    group.add_argument("--out", metavar="DESTINATION", help="the folder, object store or database that holds segments")
+    group.add_argument(
+        "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time (default: the first held)"
+    )
+    group.add_argument(
+        "--to", dest="end", type=arguments.moment, metavar="TIME", help="exclusive end (default: the last held)"
+    )
+    group.add_argument(
+        "--timezone", metavar="ZONE", default="UTC", help="time zone of the page: an IANA name (default: UTC)"
+    )
+    group.add_argument(
+        "--run-log",
+        metavar="FILE",
+        help="the log of a run (--log-format json --log-level debug), for a chart of its requests and pauses",
+    )
+    group = parser.add_argument_group("result")
+    group.add_argument("--html", metavar="FILE", help="the page to write")
+    arguments.add_output(parser)
+
+
+def run(args: Namespace, console: Console) -> int:
+    """Run the command. Return its exit code; errors of the library pass through."""
+    destinations.check(args.out, console)
+    from segment_fetch.analysis import report  # noqa: PLC0415 - brings DuckDB
+
+    asked = {"start": args.start, "end": args.end, "timezone": args.timezone}
+    if args.run_log is None:
+        page = report(args.out, **asked)
+    else:
+        try:
+            with Path(args.run_log).expanduser().open("rb") as lines:
+                page = report(args.out, **asked, run_log=lines)
+        except OSError as error:
+            raise InputError(f"--run-log {args.run_log}: cannot be read: {error.strerror}") from None
+    path, data = Path(args.html).expanduser(), page.encode()
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"--html {path}: cannot be written: {error.strerror}") from None
+    value = {"command": "report", "destination": args.out, "html": str(path), "bytes": len(data), "exit_code": 0}
+    console.report(f"{path}: a page of {len(data) / 1000:,.0f} kB about {args.out}", value)
+    return exit_codes.OK

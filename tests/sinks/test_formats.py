@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from segment_fetch import ExtendedSegment, MissingExtraError, Segment
 from segment_fetch.sinks import Csv, JsonLines
 from segment_fetch.sinks.files.compression import SUFFIXES, check_compression, compressor
+from segment_fetch.sinks.files.formats import _csv_rows
 from segment_fetch.wire.models import SEGMENT_FIELDS
 from segment_fetch.wire.pages import decode_page
 from tests.support_runs import unpacked
@@ -156,6 +157,41 @@ def test_any_segments_come_back_from_csv(rows: list[Segment]) -> None:
     text = Csv().encode(rows).decode()
     found = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     assert found == [[cell(getattr(row, name)) for name in SEGMENT_FIELDS] for row in rows]
+
+
+@pytest.mark.parametrize("text", ["x" * 131_073, 'a"' * 70_000, "a\n" * 70_000, "," * 131_073, "\r\n" * 70_000])
+@pytest.mark.parametrize("field", ["segmentId", "employeeId"])
+def test_csv_reads_back_the_longest_fields_that_it_writes(text: str, field: str) -> None:
+    """The csv module's own reader refuses them."""
+    long = msgspec.convert({"segmentId": "long", "endTimeL": 2, field: text}, Segment)
+    form, short = Csv(), Segment(segmentId='sh"ort\n', endTimeL=1)
+    stored = form.header + form.encode([short, long, short])
+    with pytest.raises(csv.Error, match="field larger than field limit"):
+        list(csv.reader(io.StringIO(stored.decode(), newline="")))
+    assert list(form.keys(io.BytesIO(stored))) == [(row.endTimeL, row.segmentId) for row in (short, long, short)]
+
+
+@given(st.lists(SEGMENTS, max_size=4))
+def test_rows_of_csv_are_taken_apart_as_the_csv_module_does(rows: list[Segment]) -> None:
+    stored = Csv().encode(rows).decode()
+    due = list(csv.reader(io.StringIO(stored, newline=""), strict=True))
+    assert list(_csv_rows(io.StringIO(stored, newline=""))) == due
+    before = csv.field_size_limit(0)
+    try:
+        assert list(_csv_rows(io.StringIO(stored, newline=""))) == due
+    finally:
+        csv.field_size_limit(before)
+
+
+@pytest.mark.parametrize("damage", ['a,"b\n', 'a,b"c,"\n', '"a"b,c\n', "a\rb\n"])
+@pytest.mark.parametrize("limit", [0, 1_000])
+def test_damaged_csv_is_told_with_its_line(damage: str, limit: int) -> None:
+    before = csv.field_size_limit(limit)
+    try:
+        with pytest.raises(ValueError, match=r"line \d is not CSV: ."):
+            list(_csv_rows(io.StringIO("\r\n" + damage, newline="\n")))
+    finally:
+        csv.field_size_limit(before)
 
 
 def packed(name: Any, pieces: list[bytes]) -> bytes:

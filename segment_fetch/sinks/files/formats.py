@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import msgspec
@@ -166,13 +167,51 @@ class Csv(Format):
 
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
         with io.TextIOWrapper(file, "utf-8", newline="") as text:
-            rows = csv.reader(text, strict=True)
-            try:
-                if next(rows, None) != list(SEGMENT_FIELDS):
-                    raise ValueError("line 1 is not the header of segments")
-                yield from map(_csv_key, rows)
-            except csv.Error as error:
-                raise ValueError(f"line {rows.line_num} is not CSV: {error}") from None
+            rows = _csv_rows(text)
+            if next(rows, None) != list(SEGMENT_FIELDS):
+                raise ValueError("line 1 is not the header of segments")
+            yield from map(_csv_key, rows)
+
+
+def _csv_rows(text: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the rows of a CSV file. ValueError, with the line, where it is none.
+
+    The csv module reads fields of at most 131,072 characters, and its limit is one for the whole process; a record that
+    could be beyond it, which is rare, is taken apart here.
+    """
+    limit, lines, number, given = csv.field_size_limit(), iter(text), 0, list[str]()
+    short_rows = csv.reader(iter(given.pop, None), strict=True)  # one for all: to make one takes longer than a row
+    for record in lines:
+        number += 1
+        while record.count('"') % 2:  # a line break within quotes
+            rest = next(lines, None)
+            if rest is None:
+                raise ValueError(f"line {number} is not CSV: it ends within quotes")
+            record += rest  # noqa: PLW2901 - the record goes on
+            number += 1
+        try:
+            if len(record) > limit:
+                yield _long_row(record)
+            else:
+                given.append(record)
+                yield next(short_rows)
+        except (csv.Error, IndexError) as error:
+            raise ValueError(f"line {number} is not CSV: {error}") from None
+
+
+_FIELD = re.compile(r'(?:"((?:[^"]|"")*+)"|([^",\r\n]*+))(,|\r?\n?\Z)')
+
+
+def _long_row(record: str) -> list[str]:
+    fields, at, end = [], 0, ","
+    while end == ",":
+        match = _FIELD.match(record, at)
+        if match is None:
+            raise csv.Error(f"a field cannot be read, from character {at:,} on")
+        quoted, plain, end = match.groups()
+        fields.append(plain if quoted is None else quoted.replace('""', '"'))
+        at = match.end()
+    return fields
 
 
 def _csv_key(row: Sequence[str]) -> tuple[int, str]:

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 TARGETS := .venv-targets
 PEERS := .venv-peers
+LOWEST := .venv-lowest
 SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 
 # Making an environment takes seconds longer with a pip of its own, so the pip of $(PYTHON) serves it. Some distributions
@@ -12,7 +13,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install browser demo test check bench bench-peers bench-all lint types contracts format clean
+.PHONY: install browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -48,8 +49,19 @@ browser:
 	     && DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium-headless-shell >/dev/null; } \
 	|| echo "no Chromium here: the tests of the report's page will be skipped"
 
-check: lint types contracts browser
+check: lint types contracts workflows browser
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
+
+# Proves the lower bounds in pyproject.toml: the tests with the lowest version of each dependency. The slow proofs, the
+# documentation, the benchmarks and the loaders of the Singer tap are left to `make test`.
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -p no:cacheprovider --numprocesses=auto tests --ignore=tests/chaos \
+		--ignore=tests/integrations/singer --ignore=tests/test_docs.py --ignore=tests/test_benchmarks.py
+
+$(LOWEST)/.installed: $(SOURCES) | $(VENV)/.installed
+	$(PYTHON) -m venv --without-pip --clear $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	touch $@
 
 bench: install
 	$(BIN)/python -m benchmarks.extract
@@ -80,9 +92,16 @@ types: install
 contracts: install
 	$(BIN)/lint-imports
 
+# The workflow files cannot run here; what can be checked without the host is.
+workflows: install
+	$(BIN)/zizmor --offline --no-progress --quiet .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

@@ -158,7 +158,7 @@ class Simulator:
             await runner.cleanup()
             raise
         self._runner = runner
-        self.port = site.port
+        self.port = runner.addresses[0][1]
         self._pages.url = f"{self.base_url}/api/account/{self.account}/agent-segments"
         self._service.domain = self._domain_host or f"{self.host}:{self.port}"
 

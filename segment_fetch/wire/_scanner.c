@@ -385,9 +385,14 @@ static PyMethodDef METHODS[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef MODULE = {PyModuleDef_HEAD_INIT, "segment_fetch.wire._scanner", NULL, 0, METHODS, NULL, NULL, NULL, NULL};
+/* Multi-phase initialisation: the module has no state, so every interpreter can have one of its own. */
+static PyModuleDef_Slot SLOTS[] = {{0, NULL}};
+
+static struct PyModuleDef MODULE = {
+    PyModuleDef_HEAD_INIT, "segment_fetch.wire._scanner", NULL, 0, METHODS, SLOTS, NULL, NULL, NULL,
+};
 
 PyMODINIT_FUNC PyInit__scanner(void)
 {
-    return PyModule_Create(&MODULE);
+    return PyModuleDef_Init(&MODULE);
 }

@@ -9,7 +9,7 @@ from segment_fetch.cli import arguments, destinations, exit_codes
 from segment_fetch.cli.console import Console
 from segment_fetch.errors import InputError
 
-USAGE = "--out DESTINATION --html FILE [options]"
+USAGE = "--out DIR --html FILE [options]"
 REQUIRED = ("--out", "--html")
 DESCRIPTION = """\
 Write a page about what a destination holds: what is proven and how, the days held and their gaps, handle time by \
@@ -18,13 +18,14 @@ it can be sent by mail and printed."""
 EXAMPLES = """\
   segment-fetch report --out segments --html segments.html
   segment-fetch report --out segments --html week.html \\
-    --from 2026-11-02 --to 2026-11-09 --timezone Europe/Berlin"""
+    --from 2026-11-02 --to 2026-11-09 \\
+    --timezone Europe/Berlin"""
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     group = parser.add_argument_group("source")
-    group.add_argument("--out", metavar="DESTINATION", help="the folder, object store or database that holds segments")
+    group.add_argument("--out", metavar="DIR", help="the folder, object store or database that holds segments")
     group.add_argument(
         "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time (default: the first held)"
     )

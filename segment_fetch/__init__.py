@@ -1,7 +1,8 @@
 """Extract LivePerson agent segments (Actual Handle Time API) completely, provably, restartably and fast."""
 
-from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
-from segment_fetch.client import SegmentClient
+from segment_fetch.api.auth import Auth, Authorizer, BearerToken, ClientCredentials, OAuth1Key, Token
+from segment_fetch.api.timeouts import Timeouts
+from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import (
     CredentialsError,
     DestinationBusyError,
@@ -18,14 +19,20 @@ from segment_fetch.errors import (
     UnstorableValueError,
 )
 from segment_fetch.events import Event
+from segment_fetch.extraction.report import Report
+from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Filters, Window
 from segment_fetch.throttle.pace_store import PaceStore
+from segment_fetch.throttle.rate import Learned
 from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.timerange import TimeLike
 from segment_fetch.windows.planning import Plan, PlannedWindow
+from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import ExtendedSegment, Segment
 
 __all__ = [
     "Auth",
+    "Authorizer",
     "BearerToken",
     "ClientCredentials",
     "CredentialsError",
@@ -37,12 +44,15 @@ __all__ = [
     "Filters",
     "IncompleteError",
     "InputError",
+    "Learned",
     "ManifestError",
     "MissingExtraError",
     "OAuth1Key",
     "PaceStore",
     "Plan",
     "PlannedWindow",
+    "Rate",
+    "Report",
     "RequestRefusedError",
     "RetryPolicy",
     "SchemaError",
@@ -50,6 +60,11 @@ __all__ = [
     "SegmentClient",
     "SegmentFetchError",
     "ServiceError",
+    "TimeLike",
+    "Timeouts",
+    "Token",
     "UnstorableValueError",
     "Window",
+    "WindowEntry",
+    "WindowRead",
 ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from segment_fetch.api.auth import Auth
-from segment_fetch.errors import InputError, NoStartError
+from segment_fetch.api.timeouts import Timeouts
+from segment_fetch.errors import InputError, NoStartError, check_callback, check_type
 from segment_fetch.events import Event, Warned
 from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
+from segment_fetch.sinks.base import Sink
+from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.pacing import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import TimeLike, check_range, zone_of
@@ -26,12 +30,9 @@ if TYPE_CHECKING:
     import aiohttp
     import pyarrow as pa
 
-    from segment_fetch.api.timeouts import Timeouts
     from segment_fetch.extraction.context import RunContext
     from segment_fetch.extraction.opening import Opened
     from segment_fetch.extraction.report import Report
-    from segment_fetch.sinks.base import Sink
-    from segment_fetch.throttle.pace_store import PaceStore
     from segment_fetch.windows.reader import WindowRead
 
 Rate: TypeAlias = float | Literal["auto"] | None
@@ -79,6 +80,12 @@ class SegmentClient:
         on_event: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_type("auth", auth, Auth, "OAuth1Key, ClientCredentials or BearerToken")
+        _check_optional(filters=filters, base_url=base_url, pace=pace, retry=retry, timeouts=timeouts)
+        _check_session(session)
+        if on_event is not None:
+            check_callback("on_event", on_event, "a function that takes an event")
+        check_callback("clock", clock, "a function that returns seconds since the epoch")
         self._query = Query(account, source, filters or Filters(), limit)
         self._auth = auth
         self._session = session
@@ -179,7 +186,7 @@ class SegmentClient:
         """How many segments the API reports for each window, ends included as the API has it, by small requests."""
         from segment_fetch.windows.counting import Counting  # noqa: PLC0415
 
-        counting = Counting(windows)
+        counting = Counting(_checked_windows(windows))
         await self._context().workers(counting).run()
         return counting.counts
 
@@ -242,6 +249,7 @@ class SegmentClient:
         """
         from segment_fetch.extraction.stream import stream_windows  # noqa: PLC0415
 
+        check_callback("encode", encode, "a function of a sequence of segments")
         whole = Window(*self._range(start, end, clamp))
         async with aclosing(stream_windows(self._context(), whole, self._weeks(whole), encode)) as reads:
             async for read in reads:
@@ -257,6 +265,7 @@ class SegmentClient:
         from segment_fetch.extraction.run import fill  # noqa: PLC0415
         from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
+        check_type("sink", sink, Sink, "a Sink, such as JsonlSink(folder)")
         started = time.monotonic()
         context, asked = self._context(), Window(*self._range(start, end, clamp))
         async with committing(sink, self._query) as committer:
@@ -275,6 +284,11 @@ class SegmentClient:
         from segment_fetch.extraction.sync import sync  # noqa: PLC0415
         from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
+        check_type("sink", sink, Sink, "a Sink, such as JsonlSink(folder)")
+        check_type("timezone", timezone, str, "an IANA name, such as Europe/Berlin")
+        check_type("clamp", clamp, bool, "True or False")
+        if start is not None:
+            check_type("start", start, (datetime, str, int), "a moment: a datetime, epoch milliseconds or text")
         started, now, zone = time.monotonic(), self.now_ms(), zone_of(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
@@ -315,8 +329,38 @@ class SegmentClient:
         return int(self._clock() * 1000)
 
 
+_OPTIONAL: dict[str, tuple[type, str]] = {
+    "filters": (Filters, "Filters(...) or None"),
+    "base_url": (str, "a URL as text, or None"),
+    "pace": (PaceStore, "PaceStore(folder) or None"),
+    "retry": (RetryPolicy, "RetryPolicy(...) or None"),
+    "timeouts": (Timeouts, "Timeouts(...) or None"),
+}
+
+
+def _check_optional(**settings: object) -> None:
+    """Raise InputError, which names the setting, where one is neither None nor of its type."""
+    for name, value in settings.items():
+        if value is not None:
+            check_type(name, value, *_OPTIONAL[name])
+
+
+def _check_session(session: object) -> None:
+    aiohttp = sys.modules.get("aiohttp")  # not imported for this: where nobody has, nobody can have a session
+    if session is not None and (aiohttp is None or not isinstance(session, aiohttp.ClientSession)):
+        raise InputError(f"session: must be an aiohttp.ClientSession or None, not {type(session).__name__}")
+
+
 def _nobody(event: Event) -> None:
     """The callback of a client without one."""
+
+
+def _checked_windows(windows: Iterable[Window]) -> list[Window]:
+    check_type("windows", windows, Iterable, "an iterable of Window")
+    listed = list(windows)
+    for window in listed:
+        check_type("windows", window, Window, "an iterable of Window")
+    return listed
 
 
 def _checked_count(name: str, value: int, most: int | None = None) -> int:

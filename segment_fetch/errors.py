@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+_ASYNC = 0x80 | 0x200
+"""Flags of the code of coroutine functions and async generators; the module `inspect` takes long to import."""
+
 
 class SegmentFetchError(Exception):
     """Root of all errors of this library.
@@ -145,6 +148,27 @@ class ThrottledError(TransientError):
 
 class UnauthorizedError(CredentialsError):
     """The API answered 401 to a signed request; a fresh token may mend it once."""
+
+
+def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Raise InputError, which names the argument, where its value is of another type. True and False are no numbers."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise InputError(f"{name}: must be {expected}, not {type(value).__name__}")
+
+
+def check_callback(name: str, value: object, expected: str) -> None:
+    """Raise InputError where an argument cannot be called, or is a coroutine function, which nobody would await."""
+    if not callable(value):
+        raise InputError(f"{name}: must be {expected}, not {type(value).__name__}")
+    if _is_async(value) or _is_async(getattr(value, "__call__", None)):  # noqa: B004 - an object with an async __call__
+        raise InputError(f"{name}: must be {expected}, not an async one: it is called, not awaited")
+
+
+def _is_async(value: object) -> bool:
+    function = getattr(value, "func", value)  # functools.partial
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return code is not None and bool(code.co_flags & _ASYNC)
 
 
 def lasting(seconds: float) -> str:

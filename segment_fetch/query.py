@@ -7,7 +7,7 @@ import re
 
 from msgspec import Struct
 
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, check_type
 from segment_fetch.timerange import format_time
 
 MAX_LIMIT = 500
@@ -28,6 +28,11 @@ class Filters(Struct, frozen=True, omit_defaults=True):
     group_id: str | None = None
     employee_id: str | None = None
     conversation_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if (value := getattr(self, name)) is not None:
+                check_type(f"filters: {name}", value, str, "text (the API's ids are text)")
 
     def params(self) -> dict[str, str]:
         """The request's parameters, spelled as the API's table spells them."""
@@ -51,6 +56,10 @@ class Window(Struct, frozen=True, order=True):
     start: int
     end: int
 
+    def __post_init__(self) -> None:
+        if type(self.start) is not int or type(self.end) is not int:
+            raise InputError("window: start and end must be epoch milliseconds, whole numbers")
+
     def __str__(self) -> str:
         return f"{format_time(self.start)} to {format_time(self.end)}"
 
@@ -64,6 +73,9 @@ class Query(Struct, frozen=True):
     limit: int = MAX_LIMIT
 
     def __post_init__(self) -> None:
+        check_type("account", self.account, str, "the account number as text")
+        check_type("source", self.source, str, "text")
+        check_type("limit", self.limit, int, "a whole number")
         if not _ACCOUNT.fullmatch(self.account):
             raise InputError(f"account {self.account!r}: letters, digits, '-' and '_' only, as LivePerson shows it")
         if not _SOURCE.fullmatch(self.source) or len(self.source) > 20:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, check_type
 
 CLAMP_MARGIN_MS = 60_000
 """How far inside the API's month a clamped range starts: the month moves on while the run goes on."""
@@ -105,6 +105,10 @@ def check_range(
 
     With `clamp` a start beyond the API's month is moved to the oldest one that can be had, and `warn` is told.
     """
+    for name, moment in (("start", start), ("end", end)):
+        if isinstance(moment, bool) or not isinstance(moment, (datetime, str, int)):
+            raise InputError(f"{name}: must be a datetime, epoch milliseconds or {_TIMES}, not {moment!r}")
+    check_type("clamp", clamp, bool, "True or False")
     first, last = parse_time(start, now_ms), parse_time(end, now_ms)
     if first > last:
         raise InputError(f"the range starts ({format_time(first)}) after it ends ({format_time(last)})")
@@ -125,7 +129,7 @@ def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[st
     if not clamp:
         raise InputError(
             f"the range starts at {format_time(first)}, but the API serves one month back; the oldest possible start "
-            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or let the range be cut to it (--clamp)"
+            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or let the range be cut to it (`clamp`)"
         )
     cut = oldest + CLAMP_MARGIN_MS
     if last <= cut:

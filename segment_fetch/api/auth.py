@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 
-from segment_fetch.errors import InputError, TransientError
+from segment_fetch.errors import InputError, TransientError, check_callback, check_type
 
 if TYPE_CHECKING:
     from oauthlib.oauth1 import Client
@@ -82,6 +82,7 @@ class Auth(ABC):
 
 def _checked(kind: str, **values: str) -> None:
     for name, value in values.items():
+        check_type(f"{kind}: {name}", value, str, "text")
         if not value or not value.isascii() or not value.isprintable() or value != value.strip():
             raise InputError(f"{kind}: {name} is empty, or holds spaces, line breaks or other odd characters")
 
@@ -105,6 +106,8 @@ class OAuth1Key(Auth):
             access_token=access_token,
             access_token_secret=access_token_secret,
         )
+        if signature_method not in ("HMAC-SHA1", "HMAC-SHA256"):
+            raise InputError("signature_method: must be HMAC-SHA1 or HMAC-SHA256")
         self._values = (app_key, app_secret, access_token, access_token_secret)
         self._method = signature_method
 
@@ -167,6 +170,7 @@ class ClientCredentials(Auth):
 
     def __init__(self, client_id: str, client_secret: str, *, clock: Callable[[], float] = time.time) -> None:
         _checked("OAuth 2.0 client", client_id=client_id, client_secret=client_secret)
+        check_callback("clock", clock, "a function that returns seconds since the epoch")
         self._id = client_id
         self._secret = client_secret
         self._clock = clock

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, check_type
 
 
 class Timeouts(Struct, frozen=True):
@@ -15,5 +15,8 @@ class Timeouts(Struct, frozen=True):
     total: float = 120.0
 
     def __post_init__(self) -> None:
-        if not all(seconds > 0 for seconds in (self.connect, self.read, self.total)):
-            raise InputError("timeouts: must be above zero seconds")
+        for name in self.__struct_fields__:
+            seconds = getattr(self, name)
+            check_type(f"timeouts: {name}", seconds, (int, float), "a number of seconds")
+            if not seconds > 0:
+                raise InputError(f"timeouts: {name} must be above zero seconds")

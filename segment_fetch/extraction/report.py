@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from segment_fetch.extraction.worker_pool import RequestCounts
-from segment_fetch.manifest.commit_log import Change
 from segment_fetch.manifest.format import WindowEntry
+
+if TYPE_CHECKING:
+    from segment_fetch.extraction.worker_pool import RequestCounts
+    from segment_fetch.manifest.commit_log import Change
 
 
 class Report(Struct, frozen=True):

@@ -7,24 +7,30 @@ medium alone, and knows neither the manifest's contents nor the API.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from segment_fetch.sinks.base import Draft, Sink, Written
+from segment_fetch.sinks.base import Draft, Finding, Sink, Written
+from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.sinks.files.folder import CsvSink, FolderSink, JsonlSink
 from segment_fetch.sinks.files.formats import Csv, FileFormat, Format, JsonLines
 from segment_fetch.sinks.objects.sink import ObjectSink
+from segment_fetch.sinks.objects.stores import Place
 from segment_fetch.sinks.registry import open_sink
 from segment_fetch.sinks.stream import StreamSink
 
 if TYPE_CHECKING:
     from segment_fetch.sinks.files.parquet import Parquet, ParquetSink
+    from segment_fetch.sinks.tables.database import Database
     from segment_fetch.sinks.tables.duckdb import DuckDbSink
     from segment_fetch.sinks.tables.postgres import PostgresSink
 
 __all__ = [
     "Csv",
     "CsvSink",
+    "Database",
+    "Disk",
     "Draft",
     "DuckDbSink",
     "FileFormat",
+    "Finding",
     "FolderSink",
     "Format",
     "JsonLines",
@@ -32,6 +38,7 @@ __all__ = [
     "ObjectSink",
     "Parquet",
     "ParquetSink",
+    "Place",
     "PostgresSink",
     "Sink",
     "StreamSink",
@@ -40,6 +47,7 @@ __all__ = [
 ]
 
 _WITH_EXTRAS = {
+    "Database": "tables.database",
     "DuckDbSink": "tables.duckdb",
     "Parquet": "files.parquet",
     "ParquetSink": "files.parquet",

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, check_type
 from segment_fetch.sinks.base import Sink
 from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines
 
@@ -128,6 +128,12 @@ def open_sink(
 
     Raises InputError for a URL or an option that cannot be, and MissingExtraError where an extra is not installed.
     """
+    check_type("url", url, (str, Path), "a folder or a URL")
+    check_type("partition", partition, str, "text")
+    check_type("csv_safe", csv_safe, bool, "True or False")
+    for name, value in (("format", format), ("compress", compress), ("account_id", account_id)):
+        if value is not None:
+            check_type(name, value, str, "text or None")
     text = str(url)
     if kind_of(url) == "table":
         given = {"format": format, "compress": compress, "csv_safe": csv_safe, "partition": partition != "none"}

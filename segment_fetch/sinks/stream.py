@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
-from segment_fetch.errors import DestinationError
+from segment_fetch.errors import DestinationError, check_callback, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Sink, Written, encoded_lines
 from segment_fetch.sinks.files.compression import check_compression, compressor
@@ -24,6 +24,10 @@ class StreamSink(Sink[bytes]):
     ordered = True
 
     def __init__(self, stream: BinaryIO, form: Format | None = None, compress: str = "none") -> None:
+        check_callback("stream", getattr(stream, "write", None), "a binary stream that can be written to")
+        if form is not None:
+            check_type("form", form, Format, "a format, such as JsonLines(), or None")
+        check_type("compress", compress, str, "text")
         self._stream = stream
         self._format = form or JsonLines()
         self._compress = check_compression(compress)

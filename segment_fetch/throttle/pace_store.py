@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from segment_fetch.errors import check_type
 from segment_fetch.regular_files import read_regular
 from segment_fetch.throttle.rate import Learned
 
@@ -28,6 +29,7 @@ class PaceStore:
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        check_type("folder", folder, (str, os.PathLike), "the path of a folder")
         self.folder = Path(folder)
 
     def load(self, account: str, service: str, now: float) -> Learned | None:

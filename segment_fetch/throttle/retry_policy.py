@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, check_type
 
 Kind: TypeAlias = Literal["network", "server"]
 
@@ -30,6 +30,12 @@ class RetryPolicy(Struct, frozen=True):
     patience: float = 900.0
 
     def __post_init__(self) -> None:
+        for name in ("server", "network", "parked"):
+            check_type(f"retry: {name}", getattr(self, name), (tuple, list), "a tuple of seconds")
+            for delay in getattr(self, name):
+                check_type(f"retry: {name}", delay, (int, float), "a tuple of seconds")
+        for name in ("jitter", "probe", "patience"):
+            check_type(f"retry: {name}", getattr(self, name), (int, float), "a number")
         for delay in (*self.server, *self.network, *self.parked, self.probe, self.patience):
             if not 0 <= delay < inf:
                 raise InputError(f"retry delays: {delay} is no number of seconds from 0 on")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager
 
-from segment_fetch.errors import DestinationError, InputError
+from segment_fetch.errors import DestinationError, InputError, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import AGAIN, Draft, Finding, Sink, Written, encoded_lines, write_all
 from segment_fetch.sinks.files.formats import FileFormat, Packer
@@ -73,6 +73,9 @@ class FileSink(Sink[Part]):
     mend = "delete the file"
 
     def __init__(self, form: FileFormat[Part], compress: str, partition: str) -> None:
+        check_type("form", form, FileFormat, "a format of files: JsonLines(), Csv() or Parquet()")
+        check_type("compress", compress, str, "text")
+        check_type("partition", partition, str, "text")
         self.utc_days = _daily(partition)
         self._format = form
         self._compress = form.check(compress)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from segment_fetch.errors import DestinationError
+from segment_fetch.errors import DestinationError, check_type
 from segment_fetch.query import Window
 from segment_fetch.regular_files import open_regular
 from segment_fetch.sinks.base import Key, Written, write_all
@@ -47,6 +47,9 @@ class FolderSink(FileSink[Part]):
         disk: Disk | None = None,
     ) -> None:
         super().__init__(form, compress, partition)
+        check_type("folder", folder, (str, Path), "the path of a folder")
+        if disk is not None:
+            check_type("disk", disk, Disk, "a Disk or None")
         self.folder = Path(folder)
         self._disk = disk or Disk()
         self._lock: int | None = None

@@ -12,6 +12,7 @@ from typing import BinaryIO, Generic, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, structs
 
+from segment_fetch.errors import check_type
 from segment_fetch.sinks.files.compression import (
     SUFFIXES,
     Compression,
@@ -153,6 +154,7 @@ class Csv(Format):
     name = "csv"
 
     def __init__(self, *, safe: bool = False) -> None:
+        check_type("safe", safe, bool, "True or False")
         self._safe = safe
         self.header = _csv([SEGMENT_FIELDS])
 

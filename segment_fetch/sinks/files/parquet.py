@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from segment_fetch.errors import InputError, MissingExtraError
+from segment_fetch.errors import InputError, MissingExtraError, check_type
 from segment_fetch.sinks.files.compression import Compression
 from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.sinks.files.folder import FolderSink
-from segment_fetch.sinks.files.formats import FileFormat
+from segment_fetch.sinks.files.formats import FileFormat, Packer
 from segment_fetch.sinks.files.names import HIDDEN_MANIFEST
 from segment_fetch.wire.models import Segment
 
@@ -45,6 +45,8 @@ class Parquet(FileFormat[pa.RecordBatch]):
 
     def __init__(self, *, account_id: str | None = None) -> None:
         """With an `account_id`, each row has it in a column of that name."""
+        if account_id is not None:
+            check_type("account_id", account_id, str, "the account number as text, or None")
         self._account = account_id
 
     def settings(self) -> dict[str, str]:
@@ -67,7 +69,7 @@ class Parquet(FileFormat[pa.RecordBatch]):
         batch = record_batch(segments)
         return batch if self._account is None else with_account(batch, self._account)
 
-    def packer(self, compress: Compression) -> ParquetPacker:
+    def packer(self, compress: Compression) -> Packer[pa.RecordBatch]:
         return ParquetPacker(compress, schema(account=self._account is not None))
 
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:

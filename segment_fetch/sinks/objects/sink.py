@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from segment_fetch.errors import DestinationBusyError, DestinationError
+from segment_fetch.errors import DestinationBusyError, DestinationError, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Written
 from segment_fetch.sinks.files.base import FileSink
@@ -53,6 +53,7 @@ class ObjectSink(FileSink[Part]):
         store: ObjectStore | None = None,
     ) -> None:
         super().__init__(form, compress, partition)
+        check_type("url", url, str, "a URL as text")
         self._place = place_of(url)
         self._store: Any = store_of(self._place) if store is None else store
         self._forget()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from segment_fetch import arrow
-from segment_fetch.errors import DestinationError, InputError, ManifestError
+from segment_fetch.errors import DestinationError, InputError, ManifestError, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import AGAIN, Finding, Key, Sink, Written, write_all
 from segment_fetch.sinks.files.names import stem, window_in
@@ -73,6 +73,8 @@ class TableSink(Sink["pa.RecordBatch"]):
             raise InputError(
                 f"{table!r} is no name for a table: it is made of letters, digits and underscores, without a schema"
             )
+        if account_id is not None:
+            check_type("account_id", account_id, str, "the account number as text, or None")
         if account_id is not None and not re.fullmatch(r"[\w-]+", account_id, re.ASCII):
             raise InputError(f"account_id {account_id!r}: letters, digits, '-' and '_' only")
         self.account_id = account_id

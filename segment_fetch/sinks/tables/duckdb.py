@@ -13,6 +13,7 @@ from segment_fetch.errors import (
     DestinationUnavailableError,
     InputError,
     MissingExtraError,
+    check_type,
 )
 
 try:
@@ -43,6 +44,8 @@ class DuckDbSink(TableSink):
     earliest = -9_223_372_022_400_000  # in 290309 BC
 
     def __init__(self, path: str | Path, table: str = TABLE, *, account_id: str | None = None) -> None:
+        check_type("path", path, (str, Path), "the path of a file")
+        check_type("table", table, str, "the name of a table")
         super().__init__(table, account_id)
         if not str(path).strip() or str(path).startswith(":memory:"):
             raise InputError("DuckDbSink needs the path of a file; what is in memory would be gone at the end")

@@ -11,6 +11,7 @@ from segment_fetch.errors import (
     DestinationError,
     DestinationUnavailableError,
     MissingExtraError,
+    check_type,
 )
 
 try:
@@ -53,6 +54,10 @@ class PostgresSink(TableSink):
     def __init__(
         self, dsn: str, table: str | None = None, schema: str | None = None, *, account_id: str | None = None
     ) -> None:
+        check_type("dsn", dsn, str, "a URL as text")
+        for name, value in (("table", table), ("schema", schema)):
+            if value is not None:
+                check_type(name, value, str, f"the name of a {name}, or None")
         self._dsn = Dsn(dsn)
         self._namespace = schema or self._dsn.schema
         named = self._dsn.table if table is None else table

@@ -142,7 +142,7 @@ def facts_of(
 ) -> Facts:
     """Return the facts about what a destination holds of a range, by default all of it.
 
-    `run_log` are the lines of a run's log in JSON (`--log-format json`, at the level debug). Raises as `handle_time`.
+    `run_log` are the lines of a run's log in JSON, at the level debug. Raises as `handle_time`.
     """
     zone = zone_of(timezone)
     sink, manifest = destination(place)
@@ -285,7 +285,7 @@ def _run(lines: Iterable[bytes]) -> tuple[RunEvent, ...]:
             event = orjson.loads(line)
             at, kind = datetime.fromisoformat(event["time"]).timestamp(), str(event["event"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            raise InputError(f"the log's line {number} is not one of a log in JSON (--log-format json)") from None
+            raise InputError(f"the log's line {number} is not one of a log in JSON") from None
         began = at if began is None else began
         rate = event.get("rate")
         if kind in ("pace_changed", "paused", "retrying", "window_done", "page_read"):

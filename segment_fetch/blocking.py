@@ -1,20 +1,111 @@
-"""An async generator for callers that are not: its event loop runs on in a thread while they are busy."""
+"""The client for callers without an event loop: scripts, notebooks and threads. Each call returns when it is done.
+
+Each call runs a client in an event loop of its own, in a thread that ends with the call, so it also works where a loop
+runs already, as in a notebook. Called by scripts and by the Singer tap and the dlt resource; calls `client`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import Future, wait
-from typing import Any, Generic, TypeVar
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from segment_fetch.client import SegmentClient
+from segment_fetch.errors import check_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from segment_fetch.extraction.report import Report
+    from segment_fetch.sinks.base import Sink
+    from segment_fetch.timerange import TimeLike
+    from segment_fetch.windows.planning import Plan
+    from segment_fetch.wire.models import Segment
+
+__all__ = ["count", "extract", "plan", "stream", "stream_arrow", "sync"]
 
 T = TypeVar("T")
 
 _AWAKE_S = 0.5
 
 
+def count(client: SegmentClient, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
+    """Return how many segments closed in start <= t < end, as `SegmentClient.count` does."""
+    return _result(client, lambda: client.count(start, end, clamp=clamp))
+
+
+def plan(client: SegmentClient, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> Plan:
+    """Return the windows that reading a range takes, as `SegmentClient.plan` does."""
+    return _result(client, lambda: client.plan(start, end, clamp=clamp))
+
+
+def extract(client: SegmentClient, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
+    """Extract a range into a destination and return the report, as `SegmentClient.extract` does.
+
+    `client` is one that is not open; it is open for the length of the call, and can be used again. Its callbacks are
+    called in the thread of the call. An interrupt (Ctrl-C) ends the run in order: what is committed stays, nothing
+    half-written is left, and the same call goes on from there.
+    """
+    return _result(client, lambda: client.extract(start, end, sink, clamp=clamp))
+
+
+def sync(
+    client: SegmentClient,
+    sink: Sink[Any],
+    start: TimeLike | None = None,
+    *,
+    timezone: str = "UTC",
+    clamp: bool = False,
+) -> Report:
+    """Bring a destination up to date and return the report, as `SegmentClient.sync` does. See `extract`."""
+    return _result(client, lambda: client.sync(sink, start, timezone=timezone, clamp=clamp))
+
+
+def stream(
+    client: SegmentClient, start: TimeLike, end: TimeLike, *, clamp: bool = False
+) -> Generator[list[Segment], None, None]:
+    """Yield proven segments in batches of at most 500, as `SegmentClient.stream` does.
+
+    The thread reads ahead by a bounded amount while the caller is busy. Closing the generator ends it in order.
+    """
+    return _items(client, lambda: client.stream(start, end, clamp=clamp))
+
+
+def stream_arrow(
+    client: SegmentClient, start: TimeLike, end: TimeLike, *, clamp: bool = False
+) -> Generator[pa.RecordBatch, None, None]:
+    """Yield the same as Arrow record batches, as `SegmentClient.stream_arrow` does. Needs the extra `arrow`."""
+    return _items(client, lambda: client.stream_arrow(start, end, clamp=clamp))
+
+
+def _result(client: SegmentClient, call: Callable[[], Awaitable[T]]) -> T:
+    check_type("client", client, SegmentClient, "a SegmentClient that is not open")
+
+    async def once() -> AsyncGenerator[T, None]:
+        async with client:
+            result = await call()
+        yield result
+
+    (result,) = in_thread(once)
+    return result
+
+
+def _items(client: SegmentClient, call: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
+    check_type("client", client, SegmentClient, "a SegmentClient that is not open")
+
+    async def all_of_them() -> AsyncGenerator[T, None]:
+        async with client, aclosing(call()) as items:
+            async for item in items:
+                yield item
+
+    return in_thread(all_of_them)
+
+
 def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-    """The items of an async generator that runs in a thread of its own; also for callers who have a loop themselves.
+    """Yield the items of an async generator whose event loop runs on in a thread while the caller is busy.
 
     Closing this generator, or an exception in the caller's thread, cancels it and waits until it has cleaned up.
     """
@@ -35,7 +126,7 @@ def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None,
 
 
 def _serve(opened: Future[asyncio.AbstractEventLoop]) -> None:
-    """Makes the loop here, where no interrupt can leave it half made."""
+    """Make the loop here, where no interrupt can leave it half made, and run it until it is stopped."""
     try:
         loop = asyncio.new_event_loop()
     except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
@@ -48,14 +139,14 @@ def _serve(opened: Future[asyncio.AbstractEventLoop]) -> None:
 
 
 def _awaited(future: Future[T]) -> T:
-    """The result. A signal that comes just before the wait is seen only when that ends, so it ends now and then."""
+    """Return the result. A signal just before the wait is seen only when that ends, so it ends now and then."""
     while not future.done():
         wait([future], timeout=_AWAKE_S)
     return future.result()
 
 
 class _Steps(Generic[T]):
-    """Calls an async generator from a thread that is not its loop's."""
+    """An async generator, stepped from a thread that is not its loop's."""
 
     def __init__(self, items: AsyncGenerator[T, None], loop: asyncio.AbstractEventLoop) -> None:
         self._items = items
@@ -63,7 +154,7 @@ class _Steps(Generic[T]):
         self._step: asyncio.Task[Any] | None = None
 
     def next(self) -> tuple[T] | None:
-        """The next item, by itself; None behind the last."""
+        """Return the next item, by itself; None behind the last."""
         return _awaited(asyncio.run_coroutine_threadsafe(self._next(), self._loop))
 
     async def _next(self) -> tuple[T] | None:
@@ -74,7 +165,7 @@ class _Steps(Generic[T]):
             return None
 
     def end(self) -> None:
-        """Cancels what is under way; returns when the generator has ended."""
+        """Cancel what is under way; return when the generator has ended."""
         _awaited(asyncio.run_coroutine_threadsafe(self._end(), self._loop))
 
     async def _end(self) -> None:

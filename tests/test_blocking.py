@@ -1,15 +1,23 @@
-"""An async generator, stepped from a thread without a loop and from one that has a loop."""
+"""Calls from a thread without a loop, from one that has a loop, and what an interrupt leaves behind."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from datetime import timedelta
+from pathlib import Path
 
+import aiohttp
 import pytest
 
+from segment_fetch import Event, InputError, Plan, Segment, blocking
 from segment_fetch.blocking import in_thread
+from segment_fetch.events import WindowDone
+from segment_fetch.simulator import Simulator
+from segment_fetch.sinks import JsonlSink
+from tests.support_runs import END, START, client, now, settled
 
 
 class Source:
@@ -154,3 +162,82 @@ def test_a_loop_that_cannot_be_made_is_an_error_of_the_caller(monkeypatch: pytes
     with pytest.raises(OSError, match="Too many open files"):
         list(in_thread(Source().items))
     assert [thread for thread in threading.enumerate() if thread.name == "segment_fetch" and thread.is_alive()] == []
+
+
+@pytest.fixture
+def simulator() -> Iterator[Simulator]:
+    with Simulator(settled(300), clock=now).in_thread() as served:
+        yield served
+
+
+def no_thread_is_left() -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("segment_fetch")]
+
+
+def test_every_call_gives_what_the_client_gives(simulator: Simulator, tmp_path: Path) -> None:
+    async def awaited() -> tuple[int, Plan, list[Segment]]:
+        async with client(simulator) as opened:
+            count, plan = await opened.count(START, END), await opened.plan(START, END)
+            return count, plan, [segment async for batch in opened.stream(START, END) for segment in batch]
+
+    count, plan, segments = asyncio.run(awaited())
+    closed = client(simulator)
+    assert blocking.count(closed, START, END) == count == 300
+    assert blocking.plan(closed, START, END) == plan
+    assert [segment for batch in blocking.stream(closed, START, END) for segment in batch] == segments
+    assert sum(batch.num_rows for batch in blocking.stream_arrow(closed, START, END)) == 300
+    report = blocking.extract(closed, START, END, JsonlSink(tmp_path / "out"))
+    assert (report.complete, report.segments) == (True, 300)
+    assert blocking.extract(closed, START, END, JsonlSink(tmp_path / "out")).skipped == len(report.windows)
+    assert blocking.sync(closed, JsonlSink(tmp_path / "days"), START).complete
+    assert no_thread_is_left()
+
+
+async def test_calls_work_where_a_loop_runs_already(simulator: Simulator, tmp_path: Path) -> None:
+    assert blocking.count(client(simulator), START, END) == 300
+    assert blocking.extract(client(simulator), START, END, JsonlSink(tmp_path)).complete
+
+
+def test_errors_come_as_they_are(simulator: Simulator, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"starts .* after it ends"):
+        blocking.extract(client(simulator), END, START, JsonlSink(tmp_path))
+    with pytest.raises(InputError, match="client: must be a SegmentClient"):
+        blocking.count("client", START, END)  # type: ignore[arg-type]
+    assert no_thread_is_left()
+
+
+async def test_a_client_or_a_session_of_another_loop_is_refused(simulator: Simulator) -> None:
+    async with client(simulator) as opened:
+        with pytest.raises(InputError, match="this client is in use"):
+            blocking.count(opened, START, END)
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(InputError, match="session: belongs to another event loop"):
+            blocking.count(client(simulator, session=session), START, END)
+
+
+def test_an_interrupt_ends_an_extraction_in_order(simulator: Simulator, tmp_path: Path) -> None:
+    """What is committed stays, nothing half-written is left, and the same call goes on from there."""
+
+    def interrupt_once(event: Event) -> None:
+        if isinstance(event, WindowDone) and not interrupted:
+            interrupted.append(event)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    interrupted: list[Event] = []
+    out = tmp_path / "out"
+    slow = client(simulator, window=timedelta(hours=6), connections=1, on_event=interrupt_once)
+    with pytest.raises(KeyboardInterrupt):
+        blocking.extract(slow, START, END, JsonlSink(out))
+    assert no_thread_is_left()
+    assert not [path for path in out.iterdir() if path.name.endswith(".partial")]
+    report = blocking.extract(slow, START, END, JsonlSink(out))
+    assert report.complete
+    written = [line for path in out.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    assert len(written) == 300
+
+
+def test_a_stream_that_is_left_early_ends(simulator: Simulator) -> None:
+    batches = blocking.stream(client(simulator), START, END)
+    next(batches)
+    batches.close()
+    assert no_thread_is_left()

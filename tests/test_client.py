@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -17,6 +20,7 @@ import pytest
 
 from segment_fetch import (
     BearerToken,
+    DestinationBusyError,
     Event,
     Filters,
     IncompleteError,
@@ -469,3 +473,96 @@ async def test_stalled_answer_is_given_up_after_the_timeout() -> None:
         async with client(simulator, timeouts=Timeouts(read=0.05)) as opened:
             assert await opened.count(START, END) == 60
         assert simulator.stats.requests == 3
+
+
+async def test_a_client_that_was_opened_in_another_loop_says_so(tmp_path: Path) -> None:
+    async with served(settled()) as simulator, client(simulator) as opened:
+
+        async def elsewhere() -> None:
+            with pytest.raises(InputError, match="opened in another event loop"):
+                await opened.count(START, END)
+
+        await asyncio.to_thread(lambda: asyncio.run(elsewhere()))
+        assert await opened.count(START, END) == 60
+
+
+async def test_a_client_that_has_ended_says_so_and_can_be_opened_again() -> None:
+    async with served(settled()) as simulator:
+        opened = client(simulator)
+        async with opened:
+            pass
+        with pytest.raises(InputError, match="has ended, it is not open"):
+            await opened.count(START, END)
+        async with opened:
+            assert await opened.count(START, END) == 60
+
+
+async def test_a_client_that_is_entered_twice_at_once_is_refused_once() -> None:
+    async with served(settled()) as simulator:
+        opened = client(simulator)
+        entered = await asyncio.gather(opened.__aenter__(), opened.__aenter__(), return_exceptions=True)
+        assert sum(isinstance(one, InputError) for one in entered) == 1
+        await opened.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_two_extractions_into_one_destination_of_one_process_are_refused(tmp_path: Path, same: bool) -> None:
+    async with served(settled()) as simulator, client(simulator) as opened:
+        sink = JsonlSink(tmp_path)
+        other = sink if same else JsonlSink(tmp_path)
+        runs = [opened.extract(START, END, sink), opened.extract(START, END, other)]
+        one, two = await asyncio.gather(*runs, return_exceptions=True)
+        assert isinstance(two, DestinationBusyError)
+        assert not isinstance(one, BaseException)
+        assert one.complete
+        assert (await opened.extract(START, END, other)).skipped == len(one.windows), "the refused run took nothing"
+
+
+async def test_opening_a_client_takes_few_milliseconds_of_the_loop_and_later_calls_import_nothing() -> None:
+    """In a process of its own, as here everything is imported: the first step imports the thread's tools, no more."""
+    script = """
+import asyncio, sys, time
+from segment_fetch import OAuth1Key, SegmentClient
+from segment_fetch.sinks import JsonlSink, ParquetSink
+from segment_fetch.simulator import Dataset, Simulator
+
+async def main():
+    dataset = Dataset.recent(2000, now=time.time(), days=4)
+    async with Simulator(dataset) as simulator:
+        client = SegmentClient("111111", auth=OAuth1Key("a", "b", "c", "d"), source="test", base_url=simulator.base_url)
+        opening, spent = client.__aenter__(), 0.0
+        class Steps:
+            def __await__(self):
+                nonlocal spent
+                steps = opening.__await__()
+                while True:
+                    began = time.thread_time()
+                    try:
+                        waits = next(steps)
+                    except StopIteration:
+                        return
+                    finally:
+                        spent += time.thread_time() - began
+                    yield waits
+        sinks = [JsonlSink(f"{sys.argv[1]}/a"), ParquetSink(f"{sys.argv[1]}/b")]
+        await Steps()
+        import segment_fetch.arrow
+        before = set(sys.modules)
+        for sink in sinks:
+            assert (await client.extract(dataset.start, dataset.end, sink)).complete
+        async for batch in client.stream_arrow(dataset.start, dataset.end): pass
+        async for batch in client.stream(dataset.start, dataset.end): pass
+        await client.sync(sinks[0])
+        await client.plan(dataset.start, dataset.end)
+        await client.count(dataset.start, dataset.end)
+        await client.__aexit__(None, None, None)
+        print(spent < 0.01 or spent, sorted(set(sys.modules) - before))
+
+asyncio.run(main())
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        out, err = await process.communicate()
+    assert (out.decode(), err.decode()) == ("True []\n", "")

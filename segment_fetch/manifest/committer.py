@@ -9,7 +9,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
-from segment_fetch.errors import SegmentFetchError
+from segment_fetch.errors import DestinationBusyError, SegmentFetchError
 from segment_fetch.manifest.commit_log import Change, CommitLog
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Query, Window
@@ -18,6 +18,9 @@ from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment
 
 T = TypeVar("T")
+
+_in_use: set[int] = set()
+"""The identities of the sinks that are open: an object that two runs open at once would mix up their files."""
 
 
 class Committer:
@@ -121,13 +124,19 @@ class Committer:
 @asynccontextmanager
 async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
     """A destination, open for the length of the block."""
-    with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
-        committer = Committer(sink, query, thread)
-        try:
-            await committer.open()
-            yield committer
-        except BaseException:
-            with suppress(SegmentFetchError):  # what ended the run is the news, not what came of it
-                await committer.close()
-            raise
-        await committer.close()
+    if id(sink) in _in_use:
+        raise DestinationBusyError("another run of this process is writing to this sink: wait for its end")
+    _in_use.add(id(sink))
+    try:
+        with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
+            committer = Committer(sink, query, thread)
+            try:
+                await committer.open()
+                yield committer
+            except BaseException:
+                with suppress(SegmentFetchError):  # what ended the run is the news, not what came of it
+                    await committer.close()
+                raise
+            await committer.close()
+    finally:
+        _in_use.discard(id(sink))

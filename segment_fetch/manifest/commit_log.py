@@ -156,7 +156,10 @@ class CommitLog:
         """Delete what an interrupted run left between the first and the last of these windows."""
         if windows:
             whole = Window(min(each.start for each in windows), max(each.end for each in windows))
-            self._sink.clean({entry.file for _, entry in self._entries.within(whole) if entry.file}, whole)
+            keep = {entry.file for _, entry in self._entries.within(whole) if entry.file}
+            if self._sink.must_commit_first(keep, whole):
+                self._store({})
+            self._sink.clean(keep, whole)
 
     def add(self, window: Window, parts: Iterable[Any]) -> None:
         """Write what is ready of a window that is still being read. Its errors are those of the next `commit`."""
@@ -170,6 +173,7 @@ class CommitLog:
         """Drop what is not committed, and leave one whole manifest. The sink stays open."""
         self.withdraw()
         if (self._appended or self._sink.appended()) and self._broken is None:
+            self._commits += 1
             self._publish([])
 
     def _begin(self) -> None:

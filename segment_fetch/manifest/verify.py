@@ -19,6 +19,7 @@ from segment_fetch.manifest.format import Manifest, WindowEntry, check_names
 from segment_fetch.manifest.reader import Committed, read_committed
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import AGAIN, Finding, Sink
+from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.registry import file_sink, table_sink
 
 _NOTHING_THERE = "nothing has been committed here yet: run the extraction, or let the one that is running go on"
@@ -63,18 +64,19 @@ def manifest_of(place: str | Path | Sink[Any]) -> Manifest:
 
 def audit(place: str | Path | Sink[Any]) -> Audit:
     """Hold a destination against its manifest. DestinationError where it cannot be read."""
-    sink = _sink(place)
+    there = _sink(place)
     try:
-        with _reading(sink) as committed:
+        with _reading(there) as committed:
             if committed is None:
-                lost = any(each.kind == "extra file" for each in sink.strangers(set()))
-                return _only(Finding("no manifest", sink.manifest_name, _LOST if lost else _NOTHING_THERE))
-            if not isinstance(place, Sink) and table_sink(place) is None:
-                sink = file_sink(place, committed.query)
+                lost = any(each.kind == "extra file" for each in there.strangers(set()))
+                return _only(Finding("no manifest", there.manifest_name, _LOST if lost else _NOTHING_THERE))
+            sink = there
+            if not isinstance(place, Sink) and isinstance(there, FileSink):
+                sink = file_sink(place, committed.query)  # now that it is known how the files were written
             check_names(committed.entries, sink.may_be_called)
             return _audit(sink, committed)
     except (ManifestError, InputError) as error:
-        return _only(Finding("bad manifest", sink.manifest_name, error.message))
+        return _only(Finding("bad manifest", there.manifest_name, error.message))
 
 
 def _sink(place: str | Path | Sink[Any]) -> Sink[Any]:

@@ -242,6 +242,13 @@ class Sink(ABC, Generic[Part]):
         """Yield what is there that no window accounts for; `known` are the files that the manifest names."""
         return iter(())
 
+    def must_commit_first(self, keep: AbstractSet[str], window: Window) -> bool:
+        """Return True if `clean` would delete what another run may be about to commit.
+
+        Where no lock keeps that run out, this one commits first, after which the other can no longer do so.
+        """
+        return False
+
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         """Delete what an interrupted run left behind within the window, except the files of these names."""
 

@@ -12,6 +12,7 @@ import pytest
 from segment_fetch import Segment
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import JsonLines, ObjectSink, Sink
+from segment_fetch.sinks.files.names import MANIFESTS
 from segment_fetch.sinks.files.parquet import Parquet
 from segment_fetch.testing import Medium, Record, SinkConformance, as_columns, as_json
 from tests.conformance.test_parquet import ParquetFolder, rows_of
@@ -42,8 +43,9 @@ class Objects(Medium):
 
     def litter(self) -> list[str]:
         stored = self.bucket.contents()
-        named = {entry.get("file") for entry in json.loads(stored["manifest.json"])["windows"]}
-        return [name for name in stored if name not in named and name != "manifest.json"]
+        manifest = next(stored[name] for name in MANIFESTS if name in stored)
+        named = {entry.get("file") for entry in json.loads(manifest)["windows"]}
+        return [name for name in stored if name not in named and name not in MANIFESTS]
 
     def bytes(self, entry: WindowEntry) -> bytes:
         stored = self.bucket.read(str(entry.file))

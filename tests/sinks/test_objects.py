@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ from segment_fetch import (
     Window,
 )
 from segment_fetch.manifest.commit_log import CommitLog
+from segment_fetch.manifest.reader import read_committed
 from segment_fetch.manifest.verify import audit
 from segment_fetch.sinks import Csv, FolderSink, JsonLines, ObjectSink
 from tests.cli.support import until
 from tests.support_objects import DROP_AFTER, DROP_BEFORE, KEY, Answer, Asked, Bucket, Fault
-from tests.support_runs import contents
+from tests.support_runs import contents, without_count
 from tests.support_sinks import QUERY, hours, window_read
 
 ONE, TWO, THREE = hours(0, 1), hours(1, 2), hours(2, 3)
@@ -60,11 +62,13 @@ def plain(stored: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def assert_sound(bucket: Bucket) -> None:
-    """What the manifest names is there, byte for byte."""
+    """What the manifest and the commits beside it name is there, byte for byte."""
     stored = bucket.contents()
-    for entry in json.loads(stored.get("manifest.json", b'{"windows": []}'))["windows"]:
-        if "file" in entry:
-            assert hashlib.sha256(stored[entry["file"]]).hexdigest() == entry["sha256"]
+    sink = ObjectSink(bucket.url, JsonLines())
+    manifest = sink.look()
+    for entry in read_committed(manifest, sink.appended()).entries if manifest else ():
+        if entry.file is not None:
+            assert hashlib.sha256(stored[entry.file]).hexdigest() == entry.sha256
 
 
 @pytest.mark.parametrize(("form", "compress"), [(JsonLines(), "none"), (JsonLines(), "gzip"), (Csv(safe=True), "zstd")])
@@ -81,12 +85,15 @@ def test_layout_is_that_of_a_folder(bucket: Bucket, tmp_path: Path, form: Any, c
 
 
 def test_what_is_asked_for(bucket: Bucket) -> None:
-    """The manifest after what it names, and each condition tried out once a run."""
+    """A commit after what it names, one whole manifest at the end, and each condition tried out once a run."""
     commit(ObjectSink(bucket.url, JsonLines()), ONE)
     manifest, window = ("PUT", "manifest.json"), ("PUT", f"{STEM_ONE}.jsonl")
+    first = second = "manifest.log"  # their numbers look like tokens
     asked = [(each.method, re.sub(TOKEN, ".", each.name)) for each in bucket.proxy.asked]
     begin = [("GET", bucket.name), ("GET", "manifest.json")]
-    assert asked == [*begin, manifest, manifest, window, manifest, manifest]
+    commits = [window, ("PUT", first), ("HEAD", "manifest.json")]
+    end = [("PUT", second), manifest, manifest, ("DELETE", first), ("DELETE", second)]
+    assert asked == [*begin, manifest, manifest, *commits, *end]
     bucket.proxy.asked.clear()
     commit(ObjectSink(bucket.url, JsonLines()))
     assert [(each.method, each.name) for each in bucket.proxy.asked] == begin
@@ -95,71 +102,120 @@ def test_what_is_asked_for(bucket: Bucket) -> None:
 # Two runs at once
 
 
-def names_in(manifest: bytes | None) -> list[str]:
-    return list(json.loads(manifest)) if manifest else []
-
-
-def steps(store: Any, mark: bytes, turns: int) -> Iterator[None]:
-    """A run, step by step: it opens, cleans, and some times writes the window anew and publishes it."""
+def names_in(store: Any) -> list[str]:
+    """The files that the manifest and the commits beside it name."""
     sink = ObjectSink("gs://bucket", JsonLines(), store=store)
-    stored = sink.open()
-    if stored is None:
-        yield
-        sink.publish(b"[]", [])
-    named = names_in(stored)
-    yield
-    sink.clean(set(named), ONE)
-    for _ in range(turns):
-        yield
-        name = str(sink.write(ONE, [mark]).file)
-        yield
-        sink.publish(json.dumps([name]).encode(), named)
-        named = [name]
+    manifest = sink.look()
+    entries = read_committed(manifest, sink.appended()).entries if manifest else ()
+    return [entry.file for entry in entries if entry.file is not None]
 
 
-def interleavings(first: int, second: int) -> Iterator[tuple[int, ...]]:
-    """All orders in which the steps of two runs can come."""
-    for places in combinations(range(first + second), first):
-        yield tuple(0 if at in places else 1 for at in range(first + second))
+class Turns:
+    """Lets two runs, each in a thread, make one call to the store at a time, in an order that is given."""
+
+    def __init__(self, order: Sequence[int]) -> None:
+        self._order = list(order)
+        self._waiting = [threading.Event(), threading.Event()]
+        self._go = [threading.Semaphore(0), threading.Semaphore(0)]
+        self._threads: list[threading.Thread] = []
+
+    def take(self, me: int) -> None:
+        """Wait for the next turn."""
+        self._waiting[me].set()
+        assert self._go[me].acquire(timeout=20)
+
+    def play(self, runs: Sequence[Callable[[], object]], after_each: Callable[[], object]) -> None:
+        """Run both to their end."""
+
+        def begin(me: int) -> None:
+            try:
+                self.take(me)
+                runs[me]()
+            finally:
+                ended.add(me)
+                self._waiting[me].set()
+
+        ended = set[int]()
+        threads = [threading.Thread(target=begin, args=(me,)) for me in (0, 1)]
+        for thread in threads:
+            thread.start()
+        for me in (*self._order, *(0, 1) * 200):
+            assert self._waiting[me].wait(20)
+            if me not in ended:
+                self._waiting[me].clear()
+                self._go[me].release()
+                assert self._waiting[me].wait(20)
+                after_each()
+        for thread in threads:
+            thread.join(20)
+        assert ended == {0, 1}
 
 
-@pytest.mark.parametrize(("begun", "turns", "count"), [(False, 1, 5), (True, 2, 6)], ids=["new", "there"])
-def test_in_no_order_of_two_runs_does_the_manifest_name_what_is_gone(begun: bool, turns: int, count: int) -> None:
-    outcomes = set()
-    for order in interleavings(count, count):
-        store = MemoryStore()
-        if begun:
-            list(steps(store, b"before", 1))
-        outcomes.add(outcome(store, [steps(store, mark, turns) for mark in (b"first", b"second")], order))
-    assert outcomes == {(0,), (1,), (0, 1)}, "each can win; both, if one begins where the other has ended"
+class TurnedSink(ObjectSink[bytes]):
+    """A sink whose calls to the store wait for their turns."""
+
+    def __init__(self, store: Any, turns: Turns, me: int) -> None:
+        self.take: Callable[[], None] = lambda: turns.take(me)
+        super().__init__("gs://bucket", JsonLines(), store=store)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._manifest._store = TurnedStore(self._store, self.take)
+
+    def _delete(self, names: Any) -> None:
+        for name in names:
+            self.take()
+            super()._delete([name])
+
+    def _listed(self) -> dict[str, int]:
+        self.take()
+        return super()._listed()
 
 
-def outcome(store: Any, runs: Sequence[Iterator[None]], order: Sequence[int]) -> tuple[int, ...]:
-    """Takes the steps in this order; says which runs got through."""
-    lost, done = set[int](), set[int]()
-    for turn in order:
-        if turn in lost:
-            continue
-        try:
-            next(runs[turn])
-        except StopIteration:
-            done.add(turn)
-        except DestinationBusyError:
-            lost.add(turn)
-        assert_named_are_there(store)
+class TurnedStore:
+    def __init__(self, store: Any, take: Callable[[], None]) -> None:
+        self._store, self._take = store, take
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **options: Any) -> Any:
+            self._take()
+            return getattr(self._store, name)(*args, **options)
+
+        return call
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_of_two_runs_in_any_order_of_their_calls_what_was_committed_last_is_there(seed: int) -> None:
+    chance, store = random.Random(seed), MemoryStore()
+    if seed % 3:  # else both find an empty place
+        commit(ObjectSink("gs://bucket", JsonLines(), store=store), ONE, status="provisional")
+    turns = Turns([chance.randrange(2) for _ in range(chance.choice([10, 60]))])
+    committed: dict[int, bytes] = {}
+
+    def run(me: int) -> None:
+        sink = TurnedSink(store, turns, me)
+        with suppress(DestinationBusyError, DestinationUnavailableError):  # the other has deleted what this one reads
+            log = CommitLog(sink, QUERY, sink.open())
+            log.clean([ONE])
+            for number in range(2):
+                mark = f'{{"segmentId":"{me} {number}","endTimeL":{ONE.start}}}\n'.encode()
+                log.commit(window_read(ONE, [mark], "provisional"))
+                assert log._commits not in committed, "two runs have made the same commit"
+                committed[log._commits] = mark
+            log.close()
+
+    def named_are_there() -> None:
+        for name in names_in(store):
+            store.head(name)
+
+    turns.play([lambda: run(0), lambda: run(1)], named_are_there)
+    [name] = names_in(store)
+    assert bytes(store.get(name).bytes()) == committed[max(committed)]
     last = ObjectSink("gs://bucket", JsonLines(), store=store)
-    last.clean(set(names_in(last.open())), ONE)
-    assert last.names() == names_in(last.open()), "nothing is left over"
-    return tuple(sorted(done))
-
-
-def assert_named_are_there(store: Any) -> None:
-    try:
-        named = names_in(bytes(store.get("manifest.json").bytes()))
-    except FileNotFoundError:
-        return
-    for name in named:
-        store.head(name)
+    log = CommitLog(last, QUERY, last.open())
+    log.clean([ONE])
+    log.close()
+    assert sorted(each["path"] for batch in store.list() for each in batch) == ["manifest.json", name]
 
 
 def test_loser_takes_back_what_it_wrote(bucket: Bucket) -> None:
@@ -173,11 +229,10 @@ def test_loser_takes_back_what_it_wrote(bucket: Bucket) -> None:
 
 
 def test_what_a_loser_wrote_stays_if_the_winner_knows_it(bucket: Bucket) -> None:
-    """The answer to a manifest is lost, and another run builds on that manifest before the repeat."""
+    """It has committed one window, and another run builds on that before it commits the next one."""
     slow = ObjectSink(bucket.url, JsonLines())
     log = CommitLog(slow, QUERY, slow.open())
     log.commit(window_read(ONE, [b'{"segmentId":"a","endTimeL":1}\n']))
-    slow._version = None  # as if it had never learned that its manifest was stored
     commit(ObjectSink(bucket.url, JsonLines()), TWO)
     before = bucket.contents()
     with pytest.raises(DestinationBusyError):
@@ -187,15 +242,15 @@ def test_what_a_loser_wrote_stays_if_the_winner_knows_it(bucket: Bucket) -> None
 
 
 def test_run_whose_object_was_taken_for_a_leftover_cannot_publish_it(bucket: Bucket) -> None:
-    """Another run begins between its object and its manifest. S3 tells versions by their bytes, which must differ."""
+    """Another run begins between its object and its commit."""
     commit(ObjectSink(bucket.url, JsonLines()), ONE)
     slow = ObjectSink(bucket.url, JsonLines())
-    slow.open()
-    name = str(slow.write(TWO, [b"{}\n"]).file)
+    log = CommitLog(slow, QUERY, slow.open())
+    written = slow.write(TWO, [b"{}\n"])
     commit(ObjectSink(bucket.url, JsonLines()))
-    assert name not in bucket.names()
+    assert written.file not in bucket.names()
     with pytest.raises(DestinationBusyError):
-        slow.publish(json.dumps([name]).encode(), [])
+        log.commit(window_read(TWO))
     assert_sound(bucket)
 
 
@@ -279,11 +334,14 @@ def test_manifest_whose_answer_is_an_error_is_found_by_the_repeat(bucket: Bucket
     sink = ObjectSink(bucket.url, JsonLines(), store=bucket.store())
     sink.open()
     bucket.proxy.fault = once(0, Answer(status, "InternalError", taken=True))
-    sink.publish(b"[]\n", [])
-    assert bucket.contents() == {"manifest.json": b"[]\n"}
+    sink.publish(b'{"commits":1}', [])
+    assert bucket.contents() == {"manifest.json": b'{"commits":1}'}
     assert bucket.proxy.methods("manifest.json").count("PUT") >= 2
-    sink.publish(b"[1]\n", [])
-    assert bucket.contents() == {"manifest.json": b"[1]\n"}
+    bucket.proxy.fault = once(0, Answer(status, "InternalError", taken=True))
+    sink.append(b'{"commit":2}', [])
+    assert bucket.proxy.methods("manifest-000000000002.log").count("PUT") >= 2
+    sink.publish(b'{"commits":3}', [])
+    assert bucket.contents() == {"manifest.json": b'{"commits":3}'}
 
 
 # Large windows
@@ -389,7 +447,7 @@ def test_leftovers_go_and_other_objects_stay(bucket: Bucket) -> None:
     after = bucket.contents()
     assert {name: after[name] for name in foreign} == dict.fromkeys(foreign, b"x")
     assert sorted(after) == sorted([*before, *foreign])
-    assert json.loads(after["manifest.json"]) == json.loads(before["manifest.json"])
+    assert without_count(after)["manifest.json"] == without_count(before)["manifest.json"]
     assert_sound(bucket)
 
 

@@ -107,7 +107,7 @@ def test_google_is_asked_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None
     with empty_store(monkeypatch, "GOOGLE_BASE_URL", "NoSuchBucket") as store:
         with pytest.raises(DestinationError, match=r"^gs://bucket/a/b: there is no such bucket"):
             ObjectSink("gs://bucket/a/b", JsonLines()).open()
-        assert ObjectSink("gs://bucket/a/b", JsonLines()).look() is None
+        assert ObjectSink("gs://bucket/a/b", JsonLines()).size("manifest.json") is None
     assert paths(store) == ["/bucket", "/bucket/a/b/manifest.json"]
 
 
@@ -117,7 +117,7 @@ def test_azure_is_asked_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
     with empty_store(monkeypatch, "AZURE_STORAGE_ENDPOINT", "ContainerNotFound") as store:
         with pytest.raises(DestinationError, match=r"^az://container/a/b: there is no such bucket"):
             ObjectSink("az://container/a/b", JsonLines()).open()
-        assert ObjectSink("az://container/a/b", JsonLines()).look() is None
+        assert ObjectSink("az://container/a/b", JsonLines()).size("manifest.json") is None
     assert paths(store) == ["/container", "/container/a/b/manifest.json"]
 
 

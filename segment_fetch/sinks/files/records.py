@@ -17,15 +17,17 @@ def frame(record: bytes) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(record), record)
 
 
-def unframe(data: bytes, name: str) -> list[bytes]:
-    """Return the records in a file. A last one that was not written to its end is left out.
+def unframe(data: bytes, name: str, *, whole: bool = False) -> list[bytes]:
+    """Return the records in a file. A last one that was not written to its end is left out, unless all are `whole`.
 
     Only the last one can have been cut off by a crash, as each was on the disk before the next was begun. ManifestError
     names the line where another one is damaged.
     """
     *lines, rest = data.split(b"\n")
     records = [_record(line) for line in lines]
-    if records and records[-1] is None and not rest:
+    if whole and rest:
+        records.append(None)
+    elif records and records[-1] is None and not rest and not whole:
         records.pop()
     for number, record in enumerate(records, 1):
         if record is None:

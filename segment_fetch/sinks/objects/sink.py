@@ -1,10 +1,10 @@
 """Object stores: the files of a folder as objects below a prefix, and the manifest beside them. Needs the extra
 `objects`.
 
-There is no lock, and none is needed. The manifest is replaced only on condition that it is still the one that the run
-knows, so of two runs at once the second to publish loses: it gets DestinationBusyError and takes back what it wrote.
-Every object has a name of its own, so none is ever overwritten. And none is deleted before a manifest that does not
-name it has been stored, on that same condition, after it was seen: no run can name it from then on.
+There is no lock, and none is needed. Commits are numbered, and each number is put only once, so of two runs at once the
+second to commit loses: it gets DestinationBusyError and takes back what it wrote. Every object has a name of its own,
+so none is ever overwritten. And none that may be another run's is deleted before this run has committed: that other
+run can no longer commit from then on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,17 +22,15 @@ from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Written
 from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.files.formats import FileFormat, Packer
-from segment_fetch.sinks.files.names import DAY, MANIFEST, TOKEN_BYTES, stem, window_in
-from segment_fetch.sinks.objects.errors import translated, unsafe
-from segment_fetch.sinks.objects.stores import Place, exceptions, place_of, store_of
+from segment_fetch.sinks.files.names import DAY, TOKEN_BYTES, is_segments, stem
+from segment_fetch.sinks.objects.errors import translated
+from segment_fetch.sinks.objects.object_manifest import ObjectManifest, OvertakenError
+from segment_fetch.sinks.objects.stores import Place, place_of, store_of
 from segment_fetch.sinks.objects.transfers import READ_AT_ONCE, Download, ObjectDraft
 from segment_fetch.wire.models import Part
 
 if TYPE_CHECKING:
-    from obstore import PutResult, UpdateVersion
     from obstore.store import ObjectStore
-
-_NO_VERSION = {"e_tag": '"00000000000000000000000000000000"'}
 
 
 class ObjectSink(FileSink[Part]):
@@ -40,8 +38,6 @@ class ObjectSink(FileSink[Part]):
 
     `store`, an obstore store for that very bucket and prefix, takes the place of the one that the environment says.
     """
-
-    appends = False
 
     def __init__(
         self,
@@ -64,56 +60,50 @@ class ObjectSink(FileSink[Part]):
 
     @property
     def manifest_name(self) -> str:
-        return MANIFEST
+        return self._manifest.name
 
     def _forget(self) -> None:
         self._sizes: dict[str, int] = {}
         self._own: set[str] = set()
-        self._manifest: bytes | None = None
-        self._version: UpdateVersion | None = None
-        self._heeded = set() if self.place.scheme == "s3" else {"create", "update"}
+        self._committed = False
+        self._manifest = ObjectManifest(self._store, self._place, self._format.manifest)
 
     def open(self) -> bytes | None:
-        self._forget()
-        with self._translated():
-            self._sizes = self._listed()
-            self._read_manifest()
-        if self._manifest is None and self._sizes:
+        manifest = self.look()
+        if manifest is None and self._sizes:
             raise DestinationError(
-                f"{self.place} holds {min(self._sizes)} but no {MANIFEST}: restore the manifest, or move the files "
-                "elsewhere"
+                f"{self.place} holds {min(self._sizes)} but no {self._manifest.name}: restore the manifest, or move "
+                "the files elsewhere"
             )
-        return self._manifest
+        with self._translated():
+            self._manifest.tidy()
+        return manifest
 
     def look(self) -> bytes | None:
         self._forget()
         with self._translated():
-            self._read_manifest()
-        return self._manifest
+            listed = self._listed()
+            self._sizes = _windows(listed)
+            return self._manifest.read(listed)
+
+    def appended(self) -> Sequence[bytes]:
+        return self._manifest.records
 
     def names(self) -> list[str]:
         """The files of windows that are there, whichever format they have, and the manifest."""
         with self._translated():
-            self._sizes = self._listed()
+            self._sizes = _windows(self._listed())
         return sorted(self._sizes)
 
     def _listed(self) -> dict[str, int]:
-        """Names and sizes of windows' files. Folders other than those of days are not looked into."""
+        """Return names and sizes of all objects. Folders other than those of days are not looked into."""
         top = self._store.list_with_delimiter()
         found = [*top["objects"]]
         for folder in top["common_prefixes"]:
             name = str(folder).rpartition("/")[2]
             if name.startswith(DAY):
                 found += self._store.list_with_delimiter(name)["objects"]
-        sizes = {str(each["path"]): int(each["size"]) for each in found}
-        return {name: size for name, size in sizes.items() if window_in(name)}
-
-    def _read_manifest(self) -> None:
-        try:
-            got = self._store.get(MANIFEST)
-            self._manifest, self._version = bytes(got.bytes()), _version(got.meta)
-        except FileNotFoundError:
-            self._manifest = self._version = None
+        return {str(each["path"]): int(each["size"]) for each in found}
 
     def _new_file(self, window: Window, packer: Packer[Part]) -> ObjectDraft[Part]:
         name = f"{self._day(window)}{stem(window)}-{secrets.token_hex(TOKEN_BYTES)}.{self._suffix}"
@@ -152,49 +142,38 @@ class ObjectSink(FileSink[Part]):
         return translated(self.place)
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
+        self._commit(lambda: self._manifest.publish(manifest), obsolete)
+
+    def append(self, record: bytes, obsolete: Sequence[str]) -> None:
+        self._commit(lambda: self._manifest.append(record), obsolete)
+
+    def _commit(self, store: Callable[[], None], obsolete: Sequence[str]) -> None:
         with self._translated():
-            self._replace_manifest(manifest)
+            try:
+                store()
+            except OvertakenError:
+                raise self._overtaken() from None
+            self._committed = True
             self._delete(obsolete)
 
-    def _replace_manifest(self, manifest: bytes) -> None:
-        """Stores the manifest if the one that is there is still the one that this run knows."""
-        condition = "update" if self._version else "create"
-        try:
-            put = self._store.put(MANIFEST, manifest, mode=self._version or "create")
-            self._manifest, self._version = manifest, _version(put)
-        except _conflicts():
-            self._read_manifest()
-            if self._manifest != manifest:  # else it was stored, and the answer got lost: the repeat found itself
-                raise self._overtaken() from None
-        self._try(condition)
-
     def _overtaken(self) -> DestinationBusyError:
-        """Another run has published. What this one wrote goes, unless the other has come to know it."""
-        manifest = self._manifest or b""
-        self._delete([name for name in self._own if name.encode() not in manifest])
+        """Another run has committed. What this one wrote goes, unless the other has come to know it."""
+        self._manifest.read(self._listed())
+        known = b"".join([self._manifest.whole or b"", *self._manifest.records])
+        self._delete([name for name in self._own if name.encode() not in known])
         return DestinationBusyError(
             f"another run has written to {self.place} since this one began: what that one committed stays; wait for it "
             "to end, and run again"
         )
 
-    def _try(self, condition: str) -> None:
-        """Not every store that speaks S3 heeds conditions: once a run, one is set that does not hold.
-
-        A store that does not heed it stores the same manifest again, and is refused.
-        """
-        if condition not in self._heeded:
-            with suppress(*_conflicts()):
-                self._store.put(MANIFEST, self._manifest, mode="create" if condition == "create" else _NO_VERSION)
-                raise unsafe(self.place)
-            self._heeded.add(condition)
+    def must_commit_first(self, keep: AbstractSet[str], window: Window) -> bool:
+        """What this run has not written itself may be a living run's, which cannot commit it after this one has."""
+        dead = self._left_over({*self._sizes, *self._own}, keep, window)
+        return not self._committed and self._manifest.whole is not None and not self._own.issuperset(dead)
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
-        dead = self._left_over({*self._sizes, *self._own}, keep, window)
         with self._translated():
-            if self._manifest is not None and not self._own.issuperset(dead):
-                # They may be a living run's. With another manifest in place, that run cannot publish them any more.
-                self._replace_manifest(self._manifest + b"\n")
-            self._delete(dead)
+            self._delete(self._left_over({*self._sizes, *self._own}, keep, window))
 
     def _delete(self, names: Iterable[str]) -> None:
         for name in names:
@@ -207,11 +186,6 @@ class ObjectSink(FileSink[Part]):
         """There is no lock to give back."""
 
 
-def _version(meta: PutResult | Any) -> UpdateVersion:
-    told: Any = {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
-    return told  # type: ignore[no-any-return]
-
-
-def _conflicts() -> tuple[type[Exception], ...]:
-    errors = exceptions()
-    return errors.AlreadyExistsError, errors.PreconditionError
+def _windows(listed: Mapping[str, int]) -> dict[str, int]:
+    """Return those of the objects that are named like a window's file."""
+    return {name: size for name, size in listed.items() if is_segments(name)}

@@ -3,8 +3,11 @@ undisturbed run, byte for byte.
 
     python -m tests.chaos.power --again 100
 
-The disk of this test forgets what a real one may forget: data that was written but not synced is torn off anywhere,
-and names that were made, changed or removed since their folder was last synced may be as before, from any of them on.
+The disk of this test forgets what a real one may forget: data that was written but not synced is torn off anywhere; in
+each folder, names that were made, changed or removed since that very folder was last synced may be as before, from any
+of them on; and a folder whose own name is forgotten takes along all that is in it. The destination is a new folder in a
+new folder. After each loss, every window that a run was told is committed has to be there: reading it again would hide
+that it was not.
 """
 
 from __future__ import annotations
@@ -18,18 +21,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from segment_fetch import BearerToken, RetryPolicy, SegmentClient
-from segment_fetch.manifest.verify import audit
+from segment_fetch import BearerToken, DestinationError, RetryPolicy, SegmentClient, Window
+from segment_fetch.manifest.format import WindowEntry, parse_manifest, parse_record
+from segment_fetch.manifest.verify import audit, manifest_of
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.sinks import CsvSink, FolderSink, JsonlSink, ParquetSink
 from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.windows.planning import missing
 
 NOW = 1_795_000_000.0
 DAY_MS = 86_400_000
@@ -74,21 +79,37 @@ class FrailFile:
         return self.written[: chance.randint(len(self.safe), len(self.written))]
 
 
-class FrailDisk(QuickDisk):
-    """Loses power at its `at`-th call, and then all that was not yet safe, as far as `chance` has it."""
+Entry: TypeAlias = FrailFile | Literal["folder"]
 
-    def __init__(self, folder: Path, at: int | None, seed: int) -> None:
-        self._folder = folder
+
+class Change(NamedTuple):
+    """Names that changed at once in a folder; None where one is gone."""
+
+    folder: str
+    names: dict[str, Entry | None]
+
+
+class FrailDisk(QuickDisk):
+    """Loses power at its `at`-th call, and then all that was not yet safe, as far as `chance` has it.
+
+    `root` is there for certain; every name is relative to it, and its own is ".".
+    """
+
+    def __init__(self, root: Path, at: int | None, seed: int) -> None:
+        self._root = root
         self._at = at
         self._chance = random.Random(seed)
         self._open: dict[int, FrailFile] = {}
-        self._names: list[tuple[str, str, FrailFile | str]] = []
-        self._before = {self._name(path): FrailFile(path.read_bytes()) for path in files(self._folder)}
+        self._live: dict[str, Entry] = {}
+        for path in root.rglob("*"):
+            self._live[self._name(path)] = FrailFile(path.read_bytes()) if path.is_file() else "folder"
+        self._safe = dict(self._live)
+        self._changes: list[Change] = []
         self.calls = 0
         self.dead = False
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._folder).as_posix()
+        return path.relative_to(self._root).as_posix()
 
     def _tick(self) -> None:
         if self.dead:
@@ -98,15 +119,22 @@ class FrailDisk(QuickDisk):
             self.dead = True
             raise PowerLossError
 
+    def _change(self, folder: Path, names: dict[str, Entry | None]) -> None:
+        self._changes.append(Change(self._name(folder), names))
+        _apply(self._changes[-1], self._live)
+
     def make_folder(self, folder: Path) -> None:
         self._tick()
+        there = folder.is_dir()
         super().make_folder(folder)
+        if not there:
+            self._change(folder.parent, {self._name(folder): "folder"})
 
     def create(self, path: Path) -> BinaryIO:
         self._tick()
         file = super().create(path)
         self._open[file.fileno()] = made = FrailFile()
-        self._names.append(("put", self._name(path), made))
+        self._change(path.parent, {self._name(path): made})
         return file
 
     def write(self, file: BinaryIO, data: bytes) -> None:
@@ -122,38 +150,80 @@ class FrailDisk(QuickDisk):
     def replace(self, source: Path, target: Path) -> None:
         self._tick()
         super().replace(source, target)
-        self._names.append(("move", self._name(source), self._name(target)))
+        moved = self._live[self._name(source)]
+        if source.parent == target.parent:
+            self._change(target.parent, {self._name(source): None, self._name(target): moved})
+        else:  # two folders, each of which may forget its part
+            self._change(target.parent, {self._name(target): moved})
+            self._change(source.parent, {self._name(source): None})
 
     def sync_folder(self, folder: Path) -> None:
         self._tick()
-        self._before = self._apply(len(self._names))
-        self._names.clear()
+        for change in [each for each in self._changes if each.folder == self._name(folder)]:
+            _apply(change, self._safe)
+            self._changes.remove(change)
 
     def remove(self, path: Path) -> None:
         self._tick()
         super().remove(path)
-        self._names.append(("drop", self._name(path), ""))
-
-    def _apply(self, count: int) -> dict[str, FrailFile]:
-        """Return the names after the first `count` changes since the folder was last synced."""
-        state = dict(self._before)
-        for what, name, with_ in self._names[:count]:
-            if isinstance(with_, FrailFile):
-                state[name] = with_
-            elif what == "drop":
-                state.pop(name, None)
-            elif name in state:
-                state[with_] = state.pop(name)
-        return state
+        self._change(path.parent, {self._name(path): None})
 
     def lose(self) -> None:
-        """Leave the folder as a restarted machine would find it."""
-        state = self._apply(self._chance.randrange(len(self._names) + 1))
-        for path in files(self._folder):
-            path.unlink()
-        for name, file in state.items():
-            (self._folder / name).parent.mkdir(exist_ok=True)
-            (self._folder / name).write_bytes(file.torn(self._chance))
+        """Leave the root as a restarted machine would find it."""
+        for folder in sorted({change.folder for change in self._changes}):
+            changes = [change for change in self._changes if change.folder == folder]
+            for change in changes[: self._chance.randrange(len(changes) + 1)]:
+                _apply(change, self._safe)
+        for path in self._root.iterdir():
+            shutil.rmtree(path)
+        for name in sorted(self._safe, key=lambda name: name.count("/")):
+            path, entry = self._root / name, self._safe[name]
+            if not path.parent.is_dir():
+                continue  # its folder is lost
+            if isinstance(entry, FrailFile):
+                path.write_bytes(entry.torn(self._chance))
+            else:
+                path.mkdir()
+
+
+def _apply(change: Change, state: dict[str, Entry]) -> None:
+    for name, entry in change.names.items():
+        if entry is None:
+            state.pop(name, None)
+        else:
+            state[name] = entry
+
+
+class Told:
+    """The windows of which a run was told that they are committed."""
+
+    def __init__(self, sink: FolderSink[Any]) -> None:
+        self._windows: set[Window] = set()
+        publish, append = sink.publish, sink.append
+
+        def published(manifest: bytes, obsolete: Sequence[str]) -> None:
+            publish(manifest, obsolete)
+            self._note(parse_manifest(manifest).windows)
+
+        def appended(record: bytes, obsolete: Sequence[str]) -> None:
+            append(record, obsolete)
+            self._note(parse_record(record).windows)
+
+        sink.publish, sink.append = published, appended  # type: ignore[method-assign]
+
+    def _note(self, entries: Iterable[WindowEntry]) -> None:
+        self._windows |= {entry.window for entry in entries if entry.status != "unproven"}
+
+    def lost(self, folder: Path) -> int:
+        """Return how many of them the folder does not have, as themselves or in others that took their place."""
+        if not self._windows:
+            return 0
+        try:
+            entries = manifest_of(folder).windows
+        except DestinationError:  # no manifest, or no folder
+            return len(self._windows)
+        there = [entry.window for entry in entries if entry.file is not None and (folder / entry.file).is_file()]
+        return sum(bool(missing(window.start, window.end, there)) for window in self._windows)
 
 
 class World:
@@ -164,7 +234,7 @@ class World:
         self.simulator = Simulator(dataset, clock=lambda: self.now)
         self._sink = sink
 
-    async def extract(self, folder: Path, disk: Disk) -> None:
+    async def extract(self, sink: FolderSink[Any]) -> None:
         """One run over three days in windows of one; the last of them is provisional on the first night."""
         client = SegmentClient(
             self.simulator.account,
@@ -178,18 +248,24 @@ class World:
             clock=lambda: self.now,
         )
         async with client:
-            report = await client.extract(END - 2 * DAY_MS, END + DAY_MS, self._sink(folder, disk))
+            report = await client.extract(END - 2 * DAY_MS, END + DAY_MS, sink)
         assert report.complete
 
-    async def disturbed(self, folder: Path, at: int, seed: int) -> bool:
-        """A run that loses power at a call; False if it got through."""
-        disk = FrailDisk(folder, at, seed)
+    async def undisturbed(self, folder: Path) -> None:
+        """A run that gets through."""
+        await self.extract(self._sink(folder, QuickDisk()))
+
+    async def disturbed(self, folder: Path, at: int, seed: int) -> int | None:
+        """A run that loses power at a call. Returns how many committed windows that cost; None if it got through."""
+        disk = FrailDisk(folder.parent.parent, at, seed)
+        sink = self._sink(folder, disk)
+        told = Told(sink)
         try:
-            await self.extract(folder, disk)
+            await self.extract(sink)
         except PowerLossError:
             disk.lose()
-            return True
-        return False
+            return told.lost(folder)
+        return None
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -206,11 +282,13 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 class Outcome(Struct):
-    """Points at which power was lost, once and twice, and those after which the result was another one."""
+    """Points at which power was lost, once and twice; those after which the result was another one; windows that were
+    committed, and lost nevertheless."""
 
     points: int = 0
     again: int = 0
     different: int = 0
+    lost: int = 0
 
 
 class Night:
@@ -225,7 +303,9 @@ class Night:
 
     def _folder(self) -> Path:
         self._folders += 1
-        folder = self._root / str(self._folders)
+        root = self._root / str(self._folders)
+        root.mkdir(parents=True)
+        folder = root / "new" / "out"
         if self._before is not None:
             shutil.copytree(self._before, folder)
         return folder
@@ -233,15 +313,16 @@ class Night:
     async def undisturbed(self) -> Path:
         """Finds out what must be there in the end."""
         folder = self._folder()
-        await self._world.extract(folder, QuickDisk())
+        await self._world.undisturbed(folder)
         self._truth = digest(folder)
         return folder
 
     async def each_point(self, outcome: Outcome, seed: int) -> int:
         """Loses power once, at each call in turn."""
         at = 1
-        while await self._world.disturbed(folder := self._folder(), at, seed + at):
+        while (lost := await self._world.disturbed(folder := self._folder(), at, seed + at)) is not None:
             outcome.points += 1
+            outcome.lost += lost
             await self._recover(folder, outcome)
             at += 1
         return at - 1
@@ -251,15 +332,15 @@ class Night:
         chance = random.Random(seed)
         for number in range(again):
             folder = self._folder()
-            await self._world.disturbed(folder, chance.randint(1, points), number)
-            await self._world.disturbed(folder, chance.randint(1, points), number + 1)
+            for each in (number, number + 1):
+                outcome.lost += await self._world.disturbed(folder, chance.randint(1, points), each) or 0
             outcome.again += 1
             await self._recover(folder, outcome)
 
     async def _recover(self, folder: Path, outcome: Outcome) -> None:
-        await self._world.extract(folder, QuickDisk())
+        await self._world.undisturbed(folder)
         outcome.different += digest(folder) != self._truth or not audit(folder).sound
-        shutil.rmtree(folder)
+        shutil.rmtree(folder.parent.parent)
 
 
 async def run_kind(sink: Callable[[Path, Disk], FolderSink[Any]], again: int, seed: int = 1) -> Outcome:
@@ -286,11 +367,11 @@ def main() -> int:
     parser.add_argument("--again", type=int, default=100, help="points at which power is lost a second time")
     options = parser.parse_args()
     started, failed = time.monotonic(), 0
-    print(f"{'destination':14} {'power lost':>11} {'and again':>10} {'different':>10}")
+    print(f"{'destination':14} {'power lost':>11} {'and again':>10} {'different':>10} {'committed and lost':>19}")
     for name, sink in SINKS.items():
         seen = asyncio.run(run_kind(sink, options.again))
-        failed += bool(seen.different)
-        print(f"{name:14} {seen.points:11} {seen.again:10} {seen.different:10}", flush=True)
+        failed += bool(seen.different or seen.lost)
+        print(f"{name:14} {seen.points:11} {seen.again:10} {seen.different:10} {seen.lost:19}", flush=True)
     print(f"{time.monotonic() - started:.0f} s; {'all the same, byte for byte' if not failed else 'FAILED'}")
     return 1 if failed else 0
 

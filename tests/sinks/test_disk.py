@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from segment_fetch import DestinationBusyError, DestinationError, Segment
+from segment_fetch import DestinationBusyError, DestinationError, Segment, Window
 from segment_fetch.manifest.commit_log import CommitLog
-from segment_fetch.sinks import JsonlSink
+from segment_fetch.manifest.verify import audit
+from segment_fetch.sinks import JsonLines, JsonlSink
 from segment_fetch.sinks.files import disk as files_disk
 from segment_fetch.sinks.files.disk import Disk, is_locked, make_folders, release, take_lock
 from tests.support_runs import contents, names
@@ -171,21 +172,48 @@ def test_of_two_runs_without_locks_the_second_to_commit_is_refused(
     assert [name for name in names(tmp_path) if "segments" in name] == [entry["file"]]
 
 
-def test_lock_that_another_machine_does_not_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both runs believe to hold it, and give a window's file the same name."""
-    first = JsonlSink(tmp_path)
+def line(window: Window) -> list[bytes]:
+    """The parts of a window with one segment."""
+    return [JsonLines().encode([Segment(segmentId=str(window), endTimeL=window.start)])]
+
+
+@pytest.fixture
+def locks_of_two_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both runs believe to hold the lock, and give a window's file the same name."""
+    monkeypatch.setattr(files_disk, "_lock", lambda _: True)
+    monkeypatch.setattr(files_disk, "_is_refused_twice", lambda _: True)
+
+
+def settled(folder: Path) -> None:
+    """A destination with a manifest and without a log."""
+    sink = JsonlSink(folder)
+    log = log_of(sink)
+    log.commit(window_read(ONE, line(ONE)))
+    log.close()
+    sink.close()
+
+
+@pytest.mark.usefixtures("locks_of_two_machines")
+@pytest.mark.parametrize("begun", [0, 1, 2], ids=["at the same time", "after the first commit", "after a later one"])
+def test_lock_that_another_machine_does_not_see(tmp_path: Path, begun: int) -> None:
+    """Whichever of them commits first, the other is refused, and harms nothing of what is committed."""
+    settled(tmp_path)
+    windows = [hours(at, at + 1) for at in range(1, 5)]
+    first, second = JsonlSink(tmp_path), JsonlSink(tmp_path)
     log = log_of(first)
-    log.commit(window_read(ONE, [b"{}\n"]))
-    with monkeypatch.context() as patch:
-        patch.setattr(files_disk, "_lock", lambda _: True)
-        patch.setattr(files_disk, "_is_refused_twice", lambda _: True)
-        second = JsonlSink(tmp_path)
-        other = log_of(second)
-    other.commit(window_read(TWO, [b"{}\n"]))
+    for window in windows[:begun]:
+        log.commit(window_read(window, line(window)))
+    other = log_of(second)
+    other.commit(window_read(windows[2], line(windows[2])))
     before = contents(tmp_path)
     with pytest.raises(DestinationBusyError, match="another run has written"):
-        log.commit(window_read(TWO, [b'{"other": 1}\n']))
-    assert contents(tmp_path) == before
+        log.commit(window_read(windows[3], line(windows[3])))
+    assert {name: data for name, data in contents(tmp_path).items() if name in before} == before
+    first.close()
+    second.close()
+    found = audit(tmp_path)
+    assert found.windows == 2 + begun
+    assert {finding.kind for finding in found.findings} <= {"extra file", "gap"}
 
 
 def test_what_another_run_left_is_deleted_after_a_day_where_no_lock_tells(

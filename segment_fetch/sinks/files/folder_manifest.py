@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -73,10 +74,13 @@ class FolderManifest:
         known = self._digest
         self._read_whole()
         if self._digest != known:  # else the file system merely changed the mark
-            raise DestinationBusyError(
-                f"another run has written to {self._folder} since this one began, as its file system does not lock "
-                "files: what that one committed stays; wait for it to end, and run again"
-            )
+            raise self._overtaken()
+
+    def _overtaken(self) -> DestinationBusyError:
+        return DestinationBusyError(
+            f"another run has written to {self._folder} since this one began, as its file system does not lock files: "
+            "what that one committed stays; wait for it to end, and run again"
+        )
 
     def tidy(self) -> None:
         """Delete a log that a killed run left without one whole record."""
@@ -94,7 +98,13 @@ class FolderManifest:
         begun = self._log is not None
         if self._log is None:
             self._drop_log()  # of one that was left, all that is whole has been published, or was in the manifest
-            self._log = self._disk.create(self._log_path)
+            try:
+                self._log = self._disk.create(self._log_path)
+            except FileExistsError:
+                raise self._overtaken() from None
+        self.refuse_overtaken()
+        if not os.fstat(self._log.fileno()).st_nlink:  # another run has deleted it
+            raise self._overtaken()
         self._disk.write(self._log, frame(record))
         self._disk.sync(self._log)
         if not begun:

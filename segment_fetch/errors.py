@@ -1,32 +1,43 @@
-"""Every error that the library raises, named by what the caller should do about it.
+"""Every error that the library raises, named by what the caller should do about it, and text made safe to show.
 
-Nothing here carries a credential, a header or a body: messages and attributes are safe to log.
+No error carries a credential, a header or a body: messages and attributes are safe to log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 _ASYNC = 0x80 | 0x200
 """Flags of the code of coroutine functions and async generators; the module `inspect` takes long to import."""
+_SHORTEST_BASE64 = 6
+"""Letters; shorter pieces of base64 would match by accident."""
 
 
 class SegmentFetchError(Exception):
     """Root of all errors of this library.
 
     `status` is the HTTP status, `window` the window (`segment_fetch.Window`) and `offset` the page where it
-    happened; None where there is none.
+    happened, `retry_after` the seconds after which the answer asked to be tried again; None where there is none.
     """
 
     def __init__(
-        self, message: str, *, status: int | None = None, window: Any = None, offset: int | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        window: Any = None,
+        offset: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.window = window
         self.offset = offset
+        self.retry_after = retry_after
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made_again, (type(self), self.args), self.__dict__
@@ -72,6 +83,10 @@ class CredentialsError(SegmentFetchError):
 
 class ServiceError(SegmentFetchError):
     """The service could not be reached, or answered with faults, until the retries were used up: try later."""
+
+
+class ProxyError(ServiceError):
+    """The proxy refused the client's own credentials. It is not asked again: it may lock the account."""
 
 
 class TooLargeError(ServiceError):
@@ -142,12 +157,11 @@ class ThrottledError(TransientError):
     """The API answered 429. `retry_after` is in seconds, None where the answer did not say."""
 
     def __init__(self, retry_after: float | None) -> None:
-        super().__init__("too many requests", status=429)
-        self.retry_after = retry_after
+        super().__init__("too many requests", status=429, retry_after=retry_after)
 
 
 class UnauthorizedError(CredentialsError):
-    """The API answered 401 to a signed request; a fresh token may mend it once."""
+    """The API answered 401, 403 or 451 to a request. A later request may be served: gateways answer so, too."""
 
 
 def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
@@ -180,3 +194,63 @@ def lasting(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def printable(text: object, longest: int = 200) -> str:
+    """Return a text from outside as one line that is safe on a terminal and in a log, of `longest` characters at most.
+
+    Control characters, line breaks, lone surrogates and marks that turn the direction of writing become `?`; a run of
+    them becomes one.
+    """
+    line = re.sub(
+        r"\x00+", "?", "".join(letter if letter.isprintable() else "\0" for letter in str(text)[: 4 * longest])
+    )
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def redacted(text: str, secrets: Sequence[str]) -> str:
+    """Return the text with `***` in place of each secret, in whatever form a service may have repeated it.
+
+    Found are the secret itself, its hexadecimal form and its base64 form, also within a longer one; each also where
+    letters are escaped as in a URL, in HTML or in JSON, one within the other, too. What was escaped is shown plain.
+    """
+    import html  # noqa: PLC0415 - only errors need it
+    from urllib.parse import unquote  # noqa: PLC0415
+
+    forms = {form.lower() for secret in secrets if secret for form in _forms(secret)}
+    ordered = sorted(forms, key=len, reverse=True)
+    shown = stage = _without(text, ordered)
+    for decode in (*(html.unescape,) * 3, *(unquote,) * 3, _unescape_json, _unescape_json) * 2:
+        decoded = decode(stage)
+        if decoded != stage:
+            stage = _without(decoded, ordered)
+            if stage != decoded:
+                shown = stage
+    return shown
+
+
+def _without(text: str, forms: Sequence[str]) -> str:
+    for form in forms:
+        if form in text.lower():
+            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
+    return text
+
+
+def _unescape_json(text: str) -> str:
+    return re.sub(r"\\(?:(?:u00|x)([0-9a-fA-F]{2})|(.))", lambda found: _letter(*found.groups()), text)
+
+
+def _letter(code: str | None, letter: str) -> str:
+    return letter if code is None else chr(int(code, 16))
+
+
+def _forms(secret: str) -> Iterator[str]:
+    raw = secret.encode()
+    yield secret
+    yield raw.hex()
+    for before in range(3):  # base64 writes three bytes as four letters: it depends on how many bytes stand before
+        first, past = -(-before * 4 // 3), (before + len(raw)) * 4 // 3
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            form = encode(bytes(before) + raw).decode()[first:past]
+            if len(form) >= _SHORTEST_BASE64:
+                yield form

@@ -268,7 +268,7 @@ async def opened(
 ) -> AsyncIterator[SegmentApi]:
     """The API of an account, at a base URL or, without one, wherever the Domain API says."""
     transport = Transport(session=session, connections=connections, timeouts=timeouts)
-    options = {"retry": NO_WAITING, "base_url": url, **options}
+    options = {"base_url": url, **options}
     query = query or Query(account, "tests")
     try:
         yield SegmentApi(query, auth or BearerToken("token-value"), transport, gate or Gate(None), **options)

@@ -14,7 +14,7 @@ import pytest
 
 from segment_fetch import ClientCredentials as Credentials
 from segment_fetch import Event, RetryPolicy, SegmentClient
-from segment_fetch.events import Paused, Retrying
+from segment_fetch.events import PageRead, Paused, Retrying
 from segment_fetch.simulator import ClientCredentials, Fault, Simulator
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
@@ -50,7 +50,14 @@ class Scene:
         self.folder = folder
         self.disk: LoggedDisk = LoggedDisk()
         self.told: list[Event] = []
-        self.options: dict[str, Any] = {"window": DAY, "retry": PATIENT, "on_event": self.told.append}
+        self.once_served: Callable[[], None] = lambda: None
+        """Called when the first page has come; until then only one request is in flight."""
+        self.options: dict[str, Any] = {"window": DAY, "retry": PATIENT, "on_event": self.tell}
+
+    def tell(self, event: Event) -> None:
+        self.told.append(event)
+        if isinstance(event, PageRead) and sum(isinstance(told, PageRead) for told in self.told) == 1:
+            self.once_served()
 
     def open(self) -> SegmentClient:
         return client(self.simulator, **self.options)
@@ -119,25 +126,25 @@ def waiting(point: Callable[[Scene], Callable[[], bool]]) -> Callable[[Scene], C
 
 @waiting
 def for_an_answer(scene: Scene) -> Callable[[], bool]:
-    scene.simulator.fail_next(Fault.STALL, 50)
-    return lambda: scene.simulator.stats.in_flight == 6
+    scene.once_served = lambda: scene.simulator.fail_next(Fault.STALL, 50)
+    return lambda: scene.simulator.stats.in_flight == 5
 
 
 @waiting
 def for_a_body(scene: Scene) -> Callable[[], bool]:
-    scene.simulator.fail_next(Fault.STALL_BODY, 50)
-    return lambda: scene.simulator.stats.in_flight == 6
+    scene.once_served = lambda: scene.simulator.fail_next(Fault.STALL_BODY, 50)
+    return lambda: scene.simulator.stats.in_flight == 5
 
 
 @waiting
 def for_a_retry(scene: Scene) -> Callable[[], bool]:
-    scene.simulator.fail_next(Fault.ERROR_503, 6)
-    return lambda: sum(isinstance(event, Retrying) for event in scene.told) == 6
+    scene.once_served = lambda: scene.simulator.fail_next(Fault.ERROR_503, 5)
+    return lambda: sum(isinstance(event, Retrying) for event in scene.told) == 5
 
 
 @waiting
 def for_the_end_of_a_pause(scene: Scene) -> Callable[[], bool]:
-    scene.simulator.fail_next(Fault.TOO_MANY, 6)
+    scene.once_served = lambda: scene.simulator.fail_next(Fault.TOO_MANY, 5)
     return lambda: any(isinstance(event, Paused) for event in scene.told)
 
 
@@ -151,6 +158,7 @@ def for_a_place_within_the_rate(scene: Scene) -> Callable[[], bool]:
 async def test_cancelled_while_waiting(scene: Scene, point: str) -> None:
     at = WAITING[point](scene)
     await cancelled(scene.extract(), at)
+    scene.once_served = lambda: None
     forget_faults(scene.simulator)
     scene.options.pop("rate", None)
     await proves_clean(scene)

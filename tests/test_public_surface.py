@@ -42,6 +42,7 @@ PUBLIC = {
         "PaceStore",
         "Plan",
         "PlannedWindow",
+        "ProxyError",
         "Rate",
         "Report",
         "RequestRefusedError",

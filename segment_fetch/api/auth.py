@@ -1,4 +1,4 @@
-"""How a request is authorised: OAuth 1.0, OAuth 2.0 client credentials, or a bearer token given by the caller.
+"""Credentials and what they put on a request: OAuth 1.0, OAuth 2.0 client credentials, or the caller's bearer token.
 
 The three public classes hold secrets and show none: their repr is bare. `authorizer()` gives the state that one client
 needs (a token and its end); it sends nothing itself, the transport passes in the call that fetches a token.
@@ -13,7 +13,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
@@ -27,6 +28,8 @@ Method: TypeAlias = Literal["GET", "POST"]
 _RENEW_BEFORE_S = 60.0
 _RENEW_SHARE = 0.1
 _UNKNOWN_LIFETIME_S = 600.0
+_FRESH_S = 1.0
+"""A token that never served and is refused within this time was refused for what it is, not for its age."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -40,10 +43,14 @@ class Token(msgspec.Struct, frozen=True):
         return "Token(...)"
 
     def lifetime(self, now: float) -> float:
-        """Seconds that a token issued now lasts; ten minutes where nothing says so, and a 401 renews it earlier."""
+        """Return the seconds that a token issued now lasts; ten minutes where nothing sensible says so.
+
+        A token that ends earlier is renewed when it is refused, so too long a lifetime costs one request.
+        """
         if self.expires_in is not None:
-            return max(1.0, self.expires_in)
-        return _UNKNOWN_LIFETIME_S if self.exp is None else max(1.0, self.exp - now)
+            return self.expires_in
+        left = 0.0 if self.exp is None else self.exp - now
+        return left if left > 0 else _UNKNOWN_LIFETIME_S
 
 
 TokenRequest: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Token]]
@@ -54,27 +61,36 @@ class Authorizer(ABC):
     """The authorisation of one client's requests."""
 
     async def ready(self) -> None:  # noqa: B027 - most kinds have nothing to fetch
-        """Returns when `header` can answer without a request of its own."""
+        """Return when `header` can answer without a request of its own."""
 
     @abstractmethod
     async def header(self, method: Method, url: str) -> str:
-        """The `Authorization` header for one attempt at one request."""
+        """Return the `Authorization` header for one attempt at one request."""
 
-    async def renew(self, refused: str) -> bool:
-        """Called after a 401 to a request that carried `refused`: whether another attempt has new authority."""
+    def accepted(self, header: str) -> None:  # noqa: B027 - most kinds learn nothing from it
+        """Note that a request with this header was served."""
+
+    def refused(self, header: str) -> bool:
+        """Note that a request with this header was refused; True if the next header is another one.
+
+        False if that would be in vain: for a fixed token, and for one that was refused as soon as it was issued.
+        """
         return False
 
 
 class Auth(ABC):
     """Credentials, in one of three kinds."""
 
+    needs_clock = False
+    """True if requests are refused where the local clock is some minutes off."""
+
     @abstractmethod
     def authorizer(self, request_token: TokenRequest) -> Authorizer:
-        """The state that one client needs to authorise its requests."""
+        """Return the state that one client needs to authorise its requests."""
 
     @abstractmethod
     def secrets(self) -> tuple[str, ...]:
-        """Every value that must never be shown."""
+        """Return every value that must never be shown."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(...)"
@@ -89,6 +105,8 @@ def _checked(kind: str, **values: str) -> None:
 
 class OAuth1Key(Auth):
     """An API key as LivePerson's console shows it: four secrets. Each attempt gets a nonce, time and signature."""
+
+    needs_clock = True
 
     def __init__(
         self,
@@ -126,7 +144,7 @@ _signing: ContextVar[bool] = ContextVar("_signing", default=False)
 
 
 def _not_signing(record: logging.LogRecord) -> bool:
-    """Drops what oauthlib logs while it signs for this library: at DEBUG that is the app key and the access token."""
+    """Drop what oauthlib logs while it signs for this library: at DEBUG that is the app key and the access token."""
     return not _signing.get()
 
 
@@ -191,35 +209,46 @@ class _SharedToken(Authorizer):
         self._clock = clock
         from segment_fetch.api.single_flight import SingleFlight  # noqa: PLC0415 - asyncio: importing the library need not pay it
 
-        self._fetching = SingleFlight()
+        self._renewal = SingleFlight()
         self._header = ""
-        self._renew_at = 0.0
+        self._issued_at = self._renew_at = 0.0
+        self._has_served = False
+        self._is_refused = True
 
     async def ready(self) -> None:
-        if self._ended():
-            await self._fetching.make(self._renew, needed=self._ended)
+        if self._is_due():
+            await self._renewal.run(self._renew, needed=self._is_due)
 
-    def _ended(self) -> bool:
-        return self._clock() >= self._renew_at
+    def _is_due(self) -> bool:
+        return self._is_refused or self._clock() >= self._renew_at
 
     async def header(self, method: Method, url: str) -> str:
         await self.ready()
         return self._header
 
-    async def renew(self, refused: str) -> bool:
-        await self._fetching.make(self._renew, needed=lambda: refused == self._header)
-        return True
+    def accepted(self, header: str) -> None:
+        self._has_served |= header == self._header
+
+    def refused(self, header: str) -> bool:
+        if header != self._header:
+            return True  # another request has had it renewed meanwhile
+        self._is_refused = True
+        # One that has served, or that waited for its turn at the limiter, may have ended early. One that was refused
+        # as soon as it was issued tells of the credentials, and so will the next.
+        return self._has_served or self._clock() - self._issued_at > _FRESH_S
 
     async def _renew(self) -> None:
         token = await self._fetch()
-        lifetime = token.lifetime(self._clock())
+        now = self._clock()
+        lifetime = token.lifetime(now)
         self._header = f"Bearer {token.value}"
-        self._renew_at = self._clock() + lifetime - min(_RENEW_BEFORE_S, lifetime * _RENEW_SHARE)
+        self._issued_at, self._has_served, self._is_refused = now, False, False
+        self._renew_at = now + lifetime - min(_RENEW_BEFORE_S, lifetime * _RENEW_SHARE)
 
 
 class _TokenAnswer(msgspec.Struct):
     access_token: str
-    expires_in: float | None = None
+    expires_in: Any = None
 
 
 class _Claims(msgspec.Struct):
@@ -228,24 +257,33 @@ class _Claims(msgspec.Struct):
 
 
 def parse_token(body: bytes) -> Token:
-    """The token in the login service's 200 answer; TransientError where there is none: that is not a refusal.
+    """Return the token in the login service's answer; TransientError where there is none: that is not a refusal.
 
-    `expires_in` says how long it lasts; else the claims of the token (a JWT, whose signature is the server's business):
-    from `iat` to `exp`, which does not depend on the local clock, or until `exp`.
+    `expires_in` says how long it lasts, as a number or a text of one; else the claims of the token (a JWT, whose
+    signature is the server's business): from `iat` to `exp`, which does not depend on the local clock, or until `exp`.
     """
     try:
-        answer = msgspec.json.decode(body, type=_TokenAnswer, strict=False)  # some services send expires_in as text
+        answer = msgspec.json.decode(body, type=_TokenAnswer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise TransientError("the login service's answer holds no access_token", status=200) from None
+        raise TransientError("the login service's answer holds no access_token", "server", status=200) from None
     value = answer.access_token
     if not value or not value.isascii() or not value.isprintable():
-        raise TransientError("the login service's answer holds no usable access_token", status=200)
+        raise TransientError("the login service's answer holds no usable access_token", "server", status=200)
     lasts, exp = _expiry(value)
-    return Token(value, lasts if answer.expires_in is None else answer.expires_in, exp)
+    return Token(value, _positive(answer.expires_in) or lasts, exp)
+
+
+def _positive(value: object) -> float | None:
+    """Return a number of seconds above zero; None for anything else."""
+    try:
+        seconds = float(value) if isinstance(value, (int, float, str)) else 0.0
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 < seconds < inf else None
 
 
 def _expiry(token: str) -> tuple[float | None, float | None]:
-    """How many seconds a token lasts, and when it ends, as far as it says so."""
+    """Return how many seconds a token lasts, and when it ends, as far as its claims say so."""
     parts = token.split(".")
     if len(parts) != 3:
         return None, None
@@ -254,5 +292,5 @@ def _expiry(token: str) -> tuple[float | None, float | None]:
         claims = msgspec.json.decode(payload, type=_Claims)
     except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError):
         return None, None
-    lasts = None if claims.exp is None or claims.iat is None else claims.exp - claims.iat
+    lasts = None if claims.exp is None or claims.iat is None else _positive(claims.exp - claims.iat)
     return lasts, claims.exp

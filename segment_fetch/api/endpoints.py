@@ -1,15 +1,13 @@
-"""The service's calls: where is it (Domain API), a token (OAuth 2.0), a page of segments. One attempt each for pages;
-the two that come once a run are retried here.
+"""The service's calls: where is it (Domain API), a token (OAuth 2.0), a page of segments. One attempt each: whoever
+asks for pages repeats what failed, and with it the look-up or the login that a page needed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -21,34 +19,46 @@ from segment_fetch.api.transport import Reply, Transport
 from segment_fetch.errors import (
     CredentialsError,
     RequestRefusedError,
+    SegmentFetchError,
     ServiceError,
     ThrottledError,
     TransientError,
     UnauthorizedError,
     lasting,
 )
-from segment_fetch.events import Event, Paused
 from segment_fetch.query import Query, Window
 from segment_fetch.throttle.limiter import Gate, Outcome
-from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.wire.pages import PageAnswer, read_page
 
 DOMAIN_URL = "https://api.liveperson.net"
 SEGMENTS_SERVICE = "agentActivityDomain"
 LOGIN_SERVICE = "sentinel"
+CLOCK_OFF_S = 180.0
+"""Seconds by which a clock may be off before signatures are likely to be refused for it."""
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+liveperson\.(?:net|com)", re.IGNORECASE | re.ASCII)
 _LONGEST_HOST = 253
-
-T = TypeVar("T")
+_MOST_RENEWALS = 3
+"""Tokens that one page may be refused with, each of which was good until then, before that counts as a refusal."""
 
 
 class _Domain(msgspec.Struct):
     baseURI: str
 
 
+class NotSentError(Exception):
+    """A page was not asked for: while it waited for its turn, it was no longer wanted, or all sending had stopped."""
+
+
+def _always() -> bool:
+    return True
+
+
 class SegmentApi:
-    """The API of one account. `base_url` stands in for the Domain API and serves both services."""
+    """The API of one account. `base_url` stands in for the Domain API and serves both services.
+
+    `login_pause` is the least number of seconds between a login that failed and the next.
+    """
 
     def __init__(
         self,
@@ -57,37 +67,48 @@ class SegmentApi:
         transport: Transport,
         gate: Gate,
         *,
-        retry: RetryPolicy,
+        login_pause: float = 0.0,
         base_url: str | None = None,
         domain_url: str = DOMAIN_URL,
-        tell: Callable[[Event], None] | None = None,
         clock: Callable[[], float] = time.time,
-        chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.server_ms: int | None = None
         """The server's clock in its last answer about segments, a refusal too: epoch milliseconds."""
+        self.has_served = False
+        """True once a page has come: whatever is refused from then on may pass."""
         self._query = query
         self._auth = auth
         self._authorizer = auth.authorizer(self._token)
         self._transport = transport
         self._gate = gate
-        self._retry = retry
         self._domain_url = domain_url
-        self._tell = tell or (lambda _: None)
         self._clock = clock
-        self._chance = chance
         self._sleep = sleep
+        self._login_pause = login_pause
+        self._login_failed_at: float | None = None
         self._bases = {SEGMENTS_SERVICE: base_url, LOGIN_SERVICE: base_url} if base_url else {}
-        self._asking = SingleFlight()
+        self._look_up = SingleFlight()
+
+    @property
+    def known_base(self) -> str | None:
+        """The base URL of the segments service; None until it has been looked up."""
+        return self._bases.get(SEGMENTS_SERVICE)
+
+    def clock_ahead_s(self) -> float | None:
+        """Return the seconds by which the local clock is ahead of the server's; None where the server never said."""
+        if self.server_ms is None:
+            return None
+        return self._clock() - self.server_ms / 1000 - 0.5  # `Date` has whole seconds
 
     async def base(self, service: str) -> str:
-        """The base URL of a service, asked once a client of the Domain API."""
+        """Return the base URL of a service, which a client asks of the Domain API once."""
 
-        async def ask() -> None:
-            self._bases[service] = await self._retried(lambda: self._ask_domain(service))
+        async def look_up() -> None:
+            await self._gate.passed()
+            self._bases[service] = await self._ask_domain(service)
 
-        await self._asking.make(ask, needed=lambda: service not in self._bases)
+        await self._look_up.run(look_up, needed=lambda: service not in self._bases)
         return self._bases[service]
 
     async def _ask_domain(self, service: str) -> str:
@@ -100,7 +121,7 @@ class SegmentApi:
                 status=404,
             )
         try:
-            raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms())
+            self._raise_for_status(reply)
         except UnauthorizedError as error:
             raise CredentialsError(
                 f"the Domain API does not look up account {self._query.account} ({error.status}): check the account "
@@ -109,29 +130,38 @@ class SegmentApi:
             ) from None
         return f"https://{domain_in(bytes(reply.body))}"
 
-    async def page(self, window: Window, offset: int, limit: int) -> PageAnswer:
-        """One page of a window; one attempt, and a second one if the token had to be renewed."""
-        base = self._bases.get(SEGMENTS_SERVICE) or await self.base(SEGMENTS_SERVICE)
+    async def page(
+        self, window: Window, offset: int, limit: int, *, may_send: Callable[[], bool] = _always
+    ) -> PageAnswer:
+        """Return one page of a window; NotSentError if `may_send`, asked when its turn at the limiter came, said no.
+
+        One attempt. A token that has ended meanwhile is renewed, and the page is asked for again at once.
+        """
+        base = self.known_base or await self.base(SEGMENTS_SERVICE)
         search = _search(self._query.params(window, offset, limit))
         url = f"{base}/api/account/{self._query.account}/agent-segments?{search}"
-        await self._authorizer.ready()  # a token's request takes its own time, not that of the page
         sent: list[str] = []
-        try:
-            return await self._attempt(url, sent)
-        except UnauthorizedError as error:
-            if not await self._authorizer.renew(sent[-1]):
-                raise CredentialsError(error.message, status=error.status) from None
-        try:
-            return await self._attempt(url, sent)
-        except UnauthorizedError as error:
-            raise CredentialsError(f"{error.message}; a fresh token did not help", status=error.status) from None
+        for _ in range(_MOST_RENEWALS):
+            await self._authorizer.ready()  # a login takes its own time, not that of the page
+            try:
+                return await self._attempt(url, sent, may_send)
+            except UnauthorizedError as error:
+                refused = error
+            if not self._authorizer.refused(sent[-1]):
+                break
+        if len(sent) > 1:
+            refused.message += "; a fresh token did not help"
+        raise CredentialsError(refused.message, status=refused.status, retry_after=refused.retry_after) from None
 
-    async def _attempt(self, url: str, sent: list[str]) -> PageAnswer:
-        """One attempt, of which the gate learns."""
+    async def _attempt(self, url: str, sent: list[str], may_send: Callable[[], bool]) -> PageAnswer:
+        """Send a page's request when its turn comes, and tell the limiter what came of it."""
         ticket = await self._gate.enter()
         outcome: Outcome = "dropped"
         retry_after: float | None = None
         try:
+            await self._authorizer.ready()  # the token may have ended while the request waited for its turn
+            if not may_send():
+                raise NotSentError
             answer = await self._page(url, sent)
             outcome = "accepted"
         except ThrottledError as error:
@@ -139,6 +169,8 @@ class SegmentApi:
             raise
         finally:
             self._gate.left(ticket, outcome, retry_after)
+        self._authorizer.accepted(sent[-1])
+        self.has_served = True
         return answer
 
     async def _page(self, url: str, sent: list[str]) -> PageAnswer:
@@ -160,57 +192,75 @@ class SegmentApi:
 
         return await self._transport.page(url, sign, take)
 
+    def _refuse(self, reply: Reply, sent: Sequence[str]) -> None:
+        try:
+            self._raise_for_status(reply, sent)
+        except UnauthorizedError as error:
+            ahead = self.clock_ahead_s()
+            if error.status == 401 and self._auth.needs_clock and ahead is not None and abs(ahead) > CLOCK_OFF_S:
+                way = "ahead of" if ahead > 0 else "behind"
+                error.message += (
+                    f"; but first set this machine's clock, which is {lasting(abs(ahead))} {way} the server's: "
+                    "signatures are refused for that"
+                )
+            raise
+
     async def _token(self, form: Mapping[str, str]) -> Token:
+        """Log in, once; the vendor asks for a pause before a login that failed is repeated."""
         base = await self.base(LOGIN_SERVICE)
-        url = f"{base}/sentinel/api/v2/account/{self._query.account}/app/token"
-        return await self._retried(lambda: self._ask_token(url, form))
+        if self._login_failed_at is not None:
+            await self._sleep(max(0.0, self._login_failed_at + self._login_pause - self._clock()))
+        await self._gate.passed()
+        try:
+            token = await self._ask_token(f"{base}/sentinel/api/v2/account/{self._query.account}/app/token", form)
+        except SegmentFetchError:
+            self._login_failed_at = self._clock()
+            raise
+        self._login_failed_at = None
+        return token
 
     async def _ask_token(self, url: str, form: Mapping[str, str]) -> Token:
-        reply = await self._transport.send("POST", url, form=form)
         try:
-            self._refuse(reply)
-        except (UnauthorizedError, RequestRefusedError) as error:
-            raise CredentialsError(
-                f"the login service refused the client id and secret ({error.status}); check both, and that the "
-                "application is installed for this account",
-                status=error.status,
-            ) from None
-        return parse_token(bytes(reply.body))
+            reply = await self._transport.send("POST", url, form=form)
+        except TransientError as error:
+            raise TransientError(f"{error.message} (login service)", "server") from None
+        if 200 <= reply.status < 300:
+            return parse_token(bytes(reply.body))
+        try:
+            self._raise_for_status(reply)
+        except RequestRefusedError as error:
+            if error.status != 400:
+                raise RequestRefusedError(
+                    f"the login service answered {error.status} instead of a token; {error.message}",
+                    status=error.status,
+                    retry_after=error.retry_after,
+                ) from None
+            refused: SegmentFetchError = error
+        except UnauthorizedError as error:
+            refused = error
+        raise CredentialsError(
+            f"the login service refused the client id and secret ({refused.status}); check both, and that the "
+            "application is installed for this account",
+            status=refused.status,
+            retry_after=refused.retry_after,
+        )
 
-    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """The gate and the delays of pages, for a call that has no window. Its last error becomes a ServiceError."""
-        failures = 0
-        while True:
-            await self._gate.passed()
-            try:
-                return await attempt()
-            except TransientError as error:
-                failures += 1
-                delay = self._retry.delay(error.kind, failures, self._chance)
-                if delay is None:
-                    raise ServiceError(f"{error.message}, {failures} times", status=error.status) from error
-                if isinstance(error, ThrottledError):
-                    self._gate.pause(error.retry_after)
-                    self._pauses(self._gate.closed_for())
-                await self._sleep(delay)
-
-    def _pauses(self, seconds: float) -> None:
-        """ServiceError for a pause that is longer than a run waits for the service."""
-        self._tell(Paused(seconds))
-        if seconds > self._retry.patience:
-            raise ServiceError(f"the service asks for a pause of {lasting(seconds)} (429): try again then", status=429)
-
-    def _refuse(self, reply: Reply, sent: Sequence[str] = ()) -> None:
-        """Raises for an answer that is not 200; the error shows nothing of what was sent, should the body repeat it."""
+    def _raise_for_status(self, reply: Reply, sent: Sequence[str] = ()) -> None:
+        """Raise for an answer that is not 200; the error holds nothing of what was sent, should the body repeat it."""
         secrets = (*self._auth.secrets(), *(header.partition(" ")[2] for header in sent))
-        raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms(), secrets=secrets)
+        try:
+            raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms(), secrets=secrets)
+        except ThrottledError as error:
+            if not sent:  # a page's own 429 reaches the limiter with the request it belongs to
+                self._gate.pause(error.retry_after)
+            raise
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
 
 
 def _search(params: Mapping[str, str]) -> str:
-    """The query string as `urlencode` makes it, six times as fast: hardly any value holds a character to quote."""
+    """Return the query string as `urlencode` makes it, six times as fast: hardly any value has a letter to quote."""
     return "&".join(f"{name}={_quoted(value)}" for name, value in params.items())
 
 
@@ -219,7 +269,7 @@ def _quoted(value: str) -> str:
 
 
 def domain_in(body: bytes) -> str:
-    """The host in the Domain API's answer. Only LivePerson's own names are trusted with credentials."""
+    """Return the host in the Domain API's answer. Only LivePerson's own names are trusted with credentials."""
     try:
         host = msgspec.json.decode(body, type=_Domain).baseURI
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""One answer of the API (status, headers, body) becomes a page or the right error. No I/O, no clock of its own."""
+"""An answer's status, headers and body turned into the error that says what to do. No I/O, no clock of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from math import ceil, isfinite
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -18,64 +18,76 @@ from segment_fetch.errors import (
     ThrottledError,
     TransientError,
     UnauthorizedError,
+    printable,
+    redacted,
 )
 from segment_fetch.timerange import to_ms
 
 PERMISSION = "Data > Workforce Management > Agent Activity API"
 """The permission that an API key needs, as the vendor's console names it."""
+NEWER_PERMISSION = "Agent Status Changes"
+"""The last part of its name in newer consoles."""
 
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
-_LONGEST_EXCERPT = 200
-_SECONDS = re.compile(r"\s*[0-9]{1,9}\s*")
+_MOST_CAUSES = 20
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
+_EPOCH = 1_000_000_000.0
+"""A `Retry-After` from here on is a moment in epoch seconds: as a delay it would be more than 30 years."""
 
 
 def raise_for_status(
     status: int, headers: Mapping[str, str], body: bytes, now_ms: int, *, secrets: Sequence[str] = ()
 ) -> None:
-    """Nothing for 200; else the error that says what to do, without `secrets` should the answer repeat them.
+    """Raise the error that says what to do, unless the status is 200.
 
-    `now_ms` is used only to read a Retry-After date.
+    Its message holds none of `secrets`, should the answer repeat them. `now_ms` (epoch milliseconds) stands in for the
+    server's clock where `Retry-After` is a date and the answer has no `Date`.
     """
     if status == 200:
         return
+    seconds = retry_after(headers, now_ms)
     if status == 429:
-        raise ThrottledError(retry_after(headers, now_ms))
-    raise _refusal(status, _Words(body, secrets))
+        raise ThrottledError(seconds)
+    error = _error(status, _ErrorBody(body, secrets))
+    error.retry_after = seconds
+    raise error
 
 
-def _refusal(status: int, words: _Words) -> SegmentFetchError:
-    said = words.quoted("message") or words.quoted("reason")
-    if status == 401:
-        return UnauthorizedError(_unauthorized(said), status=status)
-    if status == 403:
-        return UnauthorizedError(f"the API forbids this (403){said}; {_permission_hint()}", status=status)
-    if status < 300:
-        return TransientError(f"the service answered {status} instead of a page", "server", status=status)
-    if status >= 500 or status == 408:
-        code = words.quoted("internalCode", " (internalCode ", ")")
-        return TransientError(f"the service failed with {status}{code}{said}", "server", status=status)
-    causes = words.causes()
-    return RequestRefusedError(_refused(status, f": {'; '.join(causes)}" if causes else said), causes, status=status)
+def _error(status: int, body: _ErrorBody) -> SegmentFetchError:
+    said = body.quoted("message") or body.quoted("reason")
+    match status:
+        case 401:
+            return UnauthorizedError(f"the API did not accept the credentials (401){said}; {_hint()}", status=401)
+        case 403:
+            return UnauthorizedError(f"the API forbids this (403){said}; {_hint()}", status=403)
+        case 451:
+            text = f"the account or its user is blocked (451){said}; ask LivePerson's support"
+            return UnauthorizedError(text, status=451)
+        case _ if status < 300:
+            return TransientError(f"the service answered {status} instead of a page", "server", status=status)
+        case _ if status >= 500 or status == 408:
+            code = body.quoted("internalCode", " (internalCode ", ")")
+            return TransientError(f"the service failed with {status}{code}{said}", "server", status=status)
+    causes = body.causes()
+    return RequestRefusedError(_refusal(status, f": {'; '.join(causes)}" if causes else said), causes, status=status)
 
 
-def _refused(status: int, said: str) -> str:
+def _refusal(status: int, said: str) -> str:
     if 300 <= status < 400:
         return f"the API redirects ({status}), which is never followed"
     if status == 404:
-        return f"this address does not serve the API (404){said}: check the account, and the base URL if one was given"
+        return f"the API answered that there is nothing at this address (404){said}"
     return f"the API refused the request ({status}){said}"
 
 
-def _unauthorized(said: str) -> str:
-    return f"the API did not accept the credentials (401){said}; {_permission_hint()}"
+def _hint() -> str:
+    return (
+        f"check the four secrets or the token, and that the API key has the permission {PERMISSION} "
+        f"({NEWER_PERMISSION} in newer consoles)"
+    )
 
 
-def _permission_hint() -> str:
-    return f"check the four secrets or the token, and that the API key has the permission {PERMISSION}"
-
-
-class _Words:
-    """What the body of an error says, safe to print: no secret, one line, no control characters, not long."""
+class _ErrorBody:
+    """The words in an error's JSON body, safe to show: without secrets, on one line, not long."""
 
     def __init__(self, body: bytes, secrets: Sequence[str]) -> None:
         try:
@@ -86,52 +98,67 @@ class _Words:
         self._secrets = secrets
 
     def quoted(self, name: str, before: str = ": ", after: str = "") -> str:
-        """A field, if it is there and a text or a number."""
+        """Return a field's text or number between `before` and `after`; nothing where there is none."""
         value = self._answer.get(name)
-        return f"{before}{self._clean(value)}{after}" if isinstance(value, (str, int)) and value != "" else ""
+        return f"{before}{self._safe(value)}{after}" if isinstance(value, (str, int)) and value != "" else ""
 
     def causes(self) -> list[str]:
-        """The list of causes, empty if there is none."""
+        """Return the list of causes, empty if there is none."""
         causes = self._answer.get("causes")
-        texts = causes[:20] if isinstance(causes, list) else []
-        return [self._clean(cause) for cause in texts if isinstance(cause, (str, int))]
+        texts = causes[:_MOST_CAUSES] if isinstance(causes, list) else []
+        return [self._safe(cause) for cause in texts if isinstance(cause, (str, int))]
 
-    def _clean(self, value: str | int) -> str:
-        return _UNPRINTABLE.sub("?", without(self._secrets, str(value)))[:_LONGEST_EXCERPT]
-
-
-def without(secrets: Sequence[str], text: str) -> str:
-    """The text with each secret blotted out, also one that is percent-encoded once or, as OAuth 1.0 signs it, twice."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        once = quote(secret, safe="")
-        for form in {secret, once, quote(once, safe="")}:
-            text = re.sub(re.escape(form), "***", text, flags=re.IGNORECASE)
-    return text
+    def _safe(self, value: str | int) -> str:
+        return printable(redacted(str(value), self._secrets))
 
 
 def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
-    """Seconds that the answer asks to wait, from `Retry-After` as seconds or as a date (measured from the `Date`)."""
+    """Return the seconds that an answer asks to wait, rounded up to whole ones; None where it does not say.
+
+    `Retry-After` is a number of seconds or a date, which is measured from the answer's own `Date`; of several, the
+    longest wait counts. `now_ms` is the local clock, epoch milliseconds.
+    """
     value = headers.get("Retry-After")
     if value is None:
         return None
-    if _SECONDS.fullmatch(value):
-        return float(value)
-    until = date_ms(value)
-    since = server_time(headers)
-    if until is None:
+    server_ms = server_time(headers)
+    now = (now_ms if server_ms is None else server_ms) / 1000
+    waits = [wait for part in _parts(value) if (wait := _seconds(part, now)) is not None]
+    return float(max(waits)) if waits else None
+
+
+def _parts(value: str) -> list[str]:
+    """Split at commas, but for the one behind the name of a date's day."""
+    parts: list[str] = []
+    for piece in map(str.strip, value.split(",")):
+        if parts and parts[-1].isalpha():
+            parts[-1] += f", {piece}"
+        else:
+            parts.append(piece)
+    return parts
+
+
+def _seconds(text: str, now: float) -> int | None:
+    if _SECONDS.fullmatch(text):
+        seconds = float(text)
+        if seconds >= _EPOCH:
+            seconds -= now
+    elif (until := date_ms(text)) is not None:
+        seconds = until / 1000 - now
+    else:
         return None
-    return max(0.0, (until - (now_ms if since is None else since)) / 1000)
+    return max(0, ceil(seconds)) if isfinite(seconds) else None
 
 
 def server_time(headers: Mapping[str, str]) -> int | None:
-    """The server's clock, epoch milliseconds, from the `Date` header; None where it has none."""
+    """Return the server's clock, epoch milliseconds, from the `Date` header; None where it has none."""
     value = headers.get("Date")
     return None if value is None else date_ms(value)
 
 
 @lru_cache(maxsize=8)
 def date_ms(value: str) -> int | None:
-    """An HTTP date as epoch milliseconds; None where it is not one."""
+    """Return an HTTP date as epoch milliseconds; None where it is not one."""
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -1,34 +1,35 @@
-"""One call for all who want it at the same time."""
+"""One call for all who want its result at the same time."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 
-from segment_fetch.errors import ServiceError
+from segment_fetch.errors import SegmentFetchError
 
 
 class SingleFlight:
-    """Those who ask while the call is made wait for it, and share its outcome, a ServiceError too.
+    """Makes one call for all who ask while it is under way; they share its outcome, an error too.
 
-    Unlike a shared task it dies with whoever makes it: the next in the line then makes it anew.
+    It is no shared task: when the caller that makes the call is cancelled, the next in the line makes it anew.
     """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._failed: ServiceError | None = None
+        self._error: SegmentFetchError | None = None
         self._failures = 0
 
-    async def make(self, call: Callable[[], Awaitable[None]], *, needed: Callable[[], bool]) -> None:
-        """Makes the call unless it is no longer `needed` when its turn comes."""
+    async def run(self, call: Callable[[], Awaitable[None]], *, needed: Callable[[], bool]) -> None:
+        """Make the call, unless it is no longer `needed` when this caller's turn comes. Raises what the call raises."""
         failures = self._failures
         async with self._lock:
             if not needed():
                 return
-            if self._failed is not None and self._failures != failures:
-                raise ServiceError(self._failed.message, status=self._failed.status)
+            if self._error is not None and self._failures != failures:
+                raise copy.copy(self._error)  # a copy, as each caller notes its own window in it
             try:
                 await call()
-            except ServiceError as error:
-                self._failed, self._failures = error, self._failures + 1
+            except SegmentFetchError as error:
+                self._error, self._failures = copy.copy(error), self._failures + 1
                 raise

@@ -55,7 +55,9 @@ class Opened:
         if base_url is None or base_url.startswith("https:"):
             self._transport.load_certificates()
         gate = Gate(pacer, tell=tell, clock=loop.time)
-        api = SegmentApi(query, auth, self._transport, gate, retry=retry, base_url=base_url, tell=tell, clock=clock)
+        api = SegmentApi(
+            query, auth, self._transport, gate, login_pause=retry.login_pause, base_url=base_url, clock=clock
+        )
         self.context = RunContext(
             api=api,
             gate=gate,

@@ -8,6 +8,7 @@ held are below a bound.
 from __future__ import annotations
 
 import asyncio
+from bisect import insort
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -65,6 +66,14 @@ class WindowQueue(Generic[Part]):
         if self._full(1) or not self._unopened:
             return None
         begun = self._reading(self._unopened.popleft())
+        insort(self._open, begun, key=lambda item: item.window)  # the newest may have been begun before
+        return begun.next()
+
+    def newest(self) -> PageRequest | None:
+        """The first page of the newest window, where that is not begun."""
+        if not self._unopened:
+            return None
+        begun = self._reading(self._unopened.pop())
         self._open.append(begun)
         return begun.next()
 

@@ -1,5 +1,5 @@
-"""Workers that keep every connection busy: each takes the next request of a source, makes one attempt, hands the answer
-back. A page that failed waits its delay in a queue while its worker goes on with others.
+"""Requests kept in flight on every connection: a source says which page to ask for, and takes the answers. A page that
+failed waits its delay in a queue while its connection serves others. This is the one place that asks again.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from segment_fetch.api.endpoints import SegmentApi
+from segment_fetch.api.endpoints import NotSentError, SegmentApi
 from segment_fetch.errors import (
+    CredentialsError,
+    ProxyError,
     RequestRefusedError,
     SchemaError,
     SegmentFetchError,
@@ -27,9 +29,12 @@ from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
 from segment_fetch.wire.pages import PageRequest, PageSource
 
+_SAME_PAUSE_S = 0.001
+"""Pauses that end within this time of each other are one, which several answers asked for."""
+
 
 class RequestCounts(Struct):
-    """What a pool did: requests sent, of them repeated ones, and answers that were 429."""
+    """Requests that a pool sent, those of them that were repeated, and answers that were 429."""
 
     requests: int = 0
     retries: int = 0
@@ -58,67 +63,77 @@ class WorkerPool:
         self._patience = retry.patience
         self._tell = tell
         self._clock = clock or asyncio.get_running_loop().time
-        self._queue = RetryQueue(retry, chance, source.wants)
-        self._idle: set[asyncio.Future[None]] = set()
+        self._queue = RetryQueue(retry, chance, source.wants, served=api.has_served)
+        self._refused_first: tuple[Attempt, SegmentFetchError] | None = None
+        self._changed = asyncio.Event()
         self._in_flight = 0
+        self._paused_until = 0.0
         self.counts = RequestCounts()
 
     async def run(self) -> None:
-        """Returns when the source is finished; raises the first error that ends everything, all workers stopped."""
-        workers = [asyncio.create_task(self._work()) for _ in range(self._connections)]
+        """Return when the source is finished; raise the first error that ends everything, with nothing in flight."""
+        first: BaseException | None = None
         try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                await self._dispatch(group)
+        except BaseExceptionGroup as failures:
+            first = failures.exceptions[0]
+        if first is not None:
+            raise first
 
     def wake(self) -> None:
-        """Idle workers look again for something to do."""
-        for idle in self._idle:
-            if not idle.done():
-                idle.set_result(None)
-        self._idle.clear()
+        """Look again for something to send: the source has more to ask for."""
+        self._changed.set()
 
-    async def _work(self) -> None:
-        while (attempt := await self._take()) is not None:
-            self._in_flight += 1
-            try:
-                await self._try(attempt)
-            finally:
-                self._in_flight -= 1
-            self.wake()
-
-    async def _take(self) -> Attempt | None:
+    async def _dispatch(self, group: asyncio.TaskGroup) -> None:
+        """Send whatever may be sent as long as the source is not finished."""
         while not self._source.finished():
-            attempt = self._queue.take(self._clock(), self._source.next, idle=self._in_flight == 0)
-            if attempt is not None:
-                return attempt
-            await self._rest()
-        return None
+            attempt = None
+            if self._in_flight < self._connections:
+                attempt = self._queue.take(self._clock(), self._source.next, idle=self._in_flight == 0)
+            if attempt is None:
+                await self._wait_for_change()
+            else:
+                self._in_flight += 1
+                group.create_task(self._work(attempt))
 
-    async def _rest(self) -> None:
-        """Until woken, or until time lets something be sent."""
-        loop = asyncio.get_running_loop()
-        idle: asyncio.Future[None] = loop.create_future()
-        self._idle.add(idle)
-        at = self._queue.next_at(self._clock())
-        timer = None if at is None else loop.call_later(max(0.0, at - self._clock()), self.wake)
+    async def _wait_for_change(self) -> None:
+        """Wait for an answer, for a call of `wake`, or until time alone lets something be sent."""
+        at = None if self._in_flight == self._connections else self._queue.next_at(self._clock())
+        timer = None
+        if at is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(max(0.0, at - self._clock()), self._changed.set)
         try:
-            await idle
+            await self._changed.wait()
         finally:
-            self._idle.discard(idle)
             if timer is not None:
                 timer.cancel()
+        self._changed.clear()
+
+    async def _work(self, attempt: Attempt) -> None:
+        try:
+            await self._try(attempt)
+        finally:
+            self._in_flight -= 1
+            self._changed.set()
 
     async def _try(self, attempt: Attempt) -> None:
         request: PageRequest = attempt.request
-        self.counts.requests += 1
-        self.counts.retries += attempt.tries > 0
         attempt.tries += 1
+
+        def may_send() -> bool:
+            allowed = self._queue.may_send(attempt)
+            self.counts.requests += allowed
+            self.counts.retries += allowed and attempt.tries > 1
+            return allowed
+
         try:
-            answer = await self._api.page(request.window, request.offset, request.limit)
+            answer = await self._api.page(request.window, request.offset, request.limit, may_send=may_send)
             self._source.answered(request, answer)
+        except NotSentError:
+            attempt.tries -= 1
+            self._queue.put_back(attempt, self._clock())
         except ThrottledError as error:
             self._throttled(attempt, error)
         except TransientError as error:
@@ -129,43 +144,74 @@ class WorkerPool:
             self._succeeded()
 
     def _refused(self, attempt: Attempt, error: SegmentFetchError) -> None:
-        """Takes an error that asking again does not mend: of one page, of one window, or of the whole run."""
-        request: PageRequest = attempt.request
+        """Decide on an answer that is no passing fault by itself: of one page, of one window, or of the whole run."""
         match error:
-            case ServiceError() if self._gate.closed_for() > self._patience:
-                raise error.at(request.window, request.offset)
-            case ServiceError() if self._queue.has_succeeded and not isinstance(error, TooLargeError):
-                # Not of the page: the login service, or the way to it, which may come back.
-                self._failed(attempt, TransientError(error.message, "server", status=error.status))
-            case TooLargeError() | SchemaError():
-                self._give_up(request, error)
-            case RequestRefusedError() if self._queue.has_succeeded:
-                self._give_up(request, error)  # others were served: the API's month has moved on, say
+            case ProxyError():
+                raise error.at(attempt.request.window, attempt.request.offset)
+            case SchemaError():
+                self._give_up(attempt, error)
+            case TooLargeError():
+                self._failed(attempt, TransientError(error.message, status=error.status))
+            case _ if not self._queue.has_served:
+                self._refused_unserved(attempt, error)
+            case CredentialsError():
+                self._decide(attempt, error, self._queue.rejected(attempt, error, self._clock()))
+            case RequestRefusedError() if error.status == 400 and error.causes:
+                self._give_up(attempt, error)  # the API itself names what is wrong: its month has moved on, say
+            case RequestRefusedError() | ServiceError():
+                # A gateway in maintenance, or the certificate of something in between: others were served, so this
+                # answer says nothing about the run, and may pass.
+                passing = TransientError(error.message, "server", status=error.status, retry_after=error.retry_after)
+                self._failed(attempt, passing)
             case _:
-                raise error.at(request.window, request.offset)
+                raise error.at(attempt.request.window, attempt.request.offset)
 
-    def _give_up(self, request: PageRequest, error: SegmentFetchError) -> None:
-        self._queue.given_up()
+    def _refused_unserved(self, attempt: Attempt, error: SegmentFetchError) -> None:
+        """Let the newest window decide, before anything was served, if the first one was refused.
+
+        The oldest data may have gone out of the API's reach; credentials and settings are the same for all.
+        """
+        newest = None
+        of_window = self.counts.requests > 0 and not isinstance(error, ServiceError) and error.status != 401
+        if of_window and self._refused_first is None:
+            newest = self._source.newest()
+        if newest is None:
+            raise error.at(attempt.request.window, attempt.request.offset)
+        self._refused_first = attempt, error
+        self._queue.put_back(Attempt(newest), self._clock())
+
+    def _give_up(self, attempt: Attempt, error: SegmentFetchError) -> None:
+        request: PageRequest = attempt.request
+        self._queue.given_up(attempt)
         self._source.failed(request, error.at(request.window, request.offset))
 
     def _succeeded(self) -> None:
         back_after = self._queue.succeeded(self._clock())
         if back_after is not None:
             self._tell(ServiceBack(back_after))
+        if self._refused_first is not None:
+            refused, self._refused_first = self._refused_first, None
+            self._refused(*refused)
 
     def _throttled(self, attempt: Attempt, error: ThrottledError) -> None:
         self.counts.throttled += 1
         pause = self._gate.closed_for()
-        if pause > 0:
+        resumes_at = self._clock() + pause
+        if pause > 0 and resumes_at > self._paused_until + _SAME_PAUSE_S:
+            self._paused_until = resumes_at
             self._tell(Paused(pause))
         if pause > self._patience:
             raise ServiceError(f"the API asks for a pause of {lasting(pause)} (429): try again then", status=429)
-        if self._queue.refused(attempt, self._clock(), pause) > self._patience:
+        if self._queue.throttled(attempt, self._clock(), pause) > self._patience:
             raise ServiceError(f"the API answered nothing but 429 for {lasting(self._patience)}", status=429)
 
     def _failed(self, attempt: Attempt, error: TransientError) -> None:
+        self._decide(attempt, error, self._queue.failed(attempt, error, self._clock()))
+
+    def _decide(self, attempt: Attempt, error: SegmentFetchError, outcome: Again | Down | Lost) -> None:
+        """Report what the queue decided on a page; raise where that is the end of the run."""
         request: PageRequest = attempt.request
-        match self._queue.failed(attempt, error, self._clock()):
+        match outcome:
             case Again(delay, parked):
                 self._tell(Retrying(request.window, request.offset, attempt.tries, delay, error.message, parked))
             case Down(seconds):
@@ -173,7 +219,8 @@ class WorkerPool:
             case Lost(alone, down):
                 often = f", {attempt.tries} times" if attempt.tries > 1 else ""
                 waited = "" if down is None else f"; nothing has come through for {lasting(down)}"
-                final = ServiceError(f"{error.message}{waited or often}", status=error.status)
+                kind = CredentialsError if isinstance(error, CredentialsError) else ServiceError
+                final = kind(f"{error.message}{waited or often}", status=error.status)
                 final.at(request.window, request.offset)
                 if not alone:
                     raise final

@@ -1,5 +1,6 @@
 """Answers before they are sent, and the bodies of errors."""
 
+from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from math import ceil
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
-    headers: dict[str, str]
+    headers: Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 def json_answer(status: int, value: Any, headers: dict[str, str] | None = None) -> Answer:
@@ -60,6 +61,14 @@ _INSTEAD = {
     Fault.ERROR_BODY: json_answer(200, _ERROR),
     Fault.HTML: Answer(200, _PAGE, {"Content-Type": "text/html"}),
     Fault.REDIRECT: Answer(302, b"", {"Location": "/maintenance"}),
+    Fault.UNAUTHORIZED: unauthorized("unauthorized", "Unauthorized"),
+    Fault.FORBIDDEN: Answer(403, _PAGE.replace(b"502 Bad Gateway", b"403 Forbidden"), {"Content-Type": "text/html"}),
+    Fault.NOT_FOUND: not_found("this resource"),
+    Fault.CONFLICT: Answer(409, b"", {}),
+    Fault.MISDIRECTED: Answer(421, b"", {}),
+    Fault.LOCKED: Answer(423, b"", {}),
+    Fault.TOO_EARLY: Answer(425, b"", {}),
+    Fault.BROTLI: Answer(200, b"not br", {"Content-Type": JSON, "Content-Encoding": "br"}),
 }
 
 
@@ -67,4 +76,6 @@ def fault_answer(fault: Fault, retry_after_s: int, now: float) -> Answer | None:
     """Return the answer that replaces the right one; None for a fault that damages the right one."""
     if fault is Fault.TOO_MANY:
         return too_many(retry_after_s, "seconds", now)
+    if fault is Fault.UNAVAILABLE:
+        return json_answer(503, {"message": "Service unavailable"}, {"Retry-After": str(retry_after_s)})
     return _INSTEAD.get(fault)

@@ -56,12 +56,14 @@ class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that the token endpoint issues for a client's id and secret.
 
     A token is a JWT that is good for `lifetime_s`; with `expires_in` the answer states the lifetime as well.
+    With `dies_after_s` it is worthless earlier than it says.
     """
 
     client_id: str = "client"
     client_secret: str = "client-secret"  # noqa: S105
     lifetime_s: int = 3600
     expires_in: bool = True
+    dies_after_s: float | None = None
 
     def __post_init__(self) -> None:
         check_positive("lifetime_s", self.lifetime_s)
@@ -117,7 +119,8 @@ class TokenIssuer:
         }
         signed = f"{_encoded(orjson.dumps({'alg': 'HS256', 'typ': 'JWT'}))}.{_encoded(orjson.dumps(claims))}"
         token = f"{signed}.{_encoded(hmac.digest(self._key, signed.encode(), sha256))}"
-        self._expiry[token] = expiry
+        dies_after_s = self._settings.dies_after_s
+        self._expiry[token] = expiry if dies_after_s is None else now + dies_after_s
         return token
 
 

@@ -6,11 +6,14 @@ import struct
 from collections.abc import Mapping
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from segment_fetch.simulator.answers import Answer
 from segment_fetch.simulator.faults import Fault
 
 _SLOW_PIECES = 20
+_BIG_HEADER = 9_000
+_ZSTD_BLOCK = 128 * 1024
 
 
 async def deliver(
@@ -20,7 +23,8 @@ async def deliver(
 
     A stall lasts until the client leaves or the server stops, which cancels the request's task.
     """
-    all_headers = {**answer.headers, **headers}
+    all_headers = CIMultiDict(answer.headers)
+    all_headers.update(headers)
     match fault:
         case Fault.DROP:
             return _abort(request)
@@ -31,8 +35,35 @@ async def deliver(
             return await _break_off(request, fault)
         case Fault.SLOW_BODY:
             return await _send_slowly(request, answer, all_headers, slow_body_s)
+        case Fault.TWO_LENGTHS:
+            return _send_two_lengths(request, answer)
+        case Fault.BIG_HEADER:
+            all_headers["X-Padding"] = "x" * _BIG_HEADER
+        case Fault.ZSTD:
+            all_headers["Content-Encoding"] = "zstd"
+            answer = answer._replace(body=zstd_frame(answer.body))
         case _:
-            return web.Response(status=answer.status, body=answer.body, headers=all_headers)
+            pass
+    return web.Response(status=answer.status, body=answer.body, headers=all_headers)
+
+
+def zstd_frame(body: bytes) -> bytes:
+    """Return a body as a zstd frame (RFC 8878) of raw blocks, which needs no compressor."""
+    pieces = [body[at : at + _ZSTD_BLOCK] for at in range(0, len(body), _ZSTD_BLOCK)] or [b""]
+    frame = b"\x28\xb5\x2f\xfd\xa0" + struct.pack("<I", len(body))
+    for number, piece in enumerate(pieces):
+        is_last = number == len(pieces) - 1
+        frame += struct.pack("<I", is_last | len(piece) << 3)[:3] + piece
+    return frame
+
+
+def _send_two_lengths(request: web.BaseRequest, answer: Answer) -> web.StreamResponse:
+    size = len(answer.body)
+    head = f"HTTP/1.1 {answer.status} OK\r\nContent-Length: {size}\r\nContent-Length: {size + 1}\r\n\r\n"
+    if request.transport is not None:
+        request.transport.write(head.encode() + answer.body)
+        request.transport.close()
+    return web.Response()
 
 
 async def _send_half(request: web.BaseRequest, answer: Answer, headers: Mapping[str, str]) -> None:

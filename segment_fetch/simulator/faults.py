@@ -1,12 +1,18 @@
 """The faults that an answer can have, and the choice of the requests that get one."""
 
+from __future__ import annotations
+
 from collections import deque
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from segment_fetch.simulator.checks import check_not_negative, check_share
 from segment_fetch.simulator.timeline import mix
+
+if TYPE_CHECKING:
+    from segment_fetch.simulator.answers import Answer
 
 
 class Fault(StrEnum):
@@ -46,6 +52,30 @@ class Fault(StrEnum):
     """A body of more than 64 MiB; a small one on the wire if the client accepts gzip."""
     REDIRECT = "redirect"
     """302 to another path."""
+    UNAVAILABLE = "unavailable"
+    """503 with `Retry-After`."""
+    UNAUTHORIZED = "unauthorized"
+    """401, although the credentials are good."""
+    FORBIDDEN = "forbidden"
+    """403 and an HTML page, as a gateway would send."""
+    NOT_FOUND = "not_found"
+    """404, although the path is right."""
+    CONFLICT = "conflict"
+    """409."""
+    MISDIRECTED = "misdirected"
+    """421."""
+    LOCKED = "locked"
+    """423."""
+    TOO_EARLY = "too_early"
+    """425."""
+    BIG_HEADER = "big_header"
+    """A right page with a header of 9 kB."""
+    TWO_LENGTHS = "two_lengths"
+    """A page with two different `Content-Length`."""
+    ZSTD = "zstd"
+    """A right page in zstd, whatever the client accepts."""
+    BROTLI = "brotli"
+    """An answer said to be in br that is not."""
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +103,18 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True):
     slow_body: float = 0.0
     huge: float = 0.0
     redirect: float = 0.0
+    unavailable: float = 0.0
+    unauthorized: float = 0.0
+    forbidden: float = 0.0
+    not_found: float = 0.0
+    conflict: float = 0.0
+    misdirected: float = 0.0
+    locked: float = 0.0
+    too_early: float = 0.0
+    big_header: float = 0.0
+    two_lengths: float = 0.0
+    zstd: float = 0.0
+    brotli: float = 0.0
     seed: int = 1
     retry_after_s: int = 1
     slow_body_s: float = 1.0
@@ -91,7 +133,7 @@ class FaultPlan:
     """The faults of one kind of request: replaceable shares, and single faults requested by a test."""
 
     def __init__(self) -> None:
-        self._next: deque[Fault] = deque()
+        self._next: deque[Fault | Answer] = deque()
         self._request = 0
         self.exchange(Faults())
 
@@ -105,8 +147,12 @@ class FaultPlan:
         """Give the next `count` requests this fault, after those already queued."""
         self._next.extend([fault] * count)
 
-    def choose(self) -> Fault | None:
-        """Return the fault of the next request, or None. Counts the request."""
+    def answer_next(self, answer: Answer, count: int) -> None:
+        """Give the next `count` requests this answer instead of the right one."""
+        self._next.extend([answer] * count)
+
+    def choose(self) -> Fault | Answer | None:
+        """Return the fault of the next request, the answer it is to get instead, or None. Counts the request."""
         self._request += 1
         if self._next:
             return self._next.popleft()

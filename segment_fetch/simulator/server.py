@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from aiohttp import web
 
+from segment_fetch.simulator.answers import Answer
 from segment_fetch.simulator.auth import Bearer, ClientCredentials, TokenIssuer
 from segment_fetch.simulator.background import running_loop
 from segment_fetch.simulator.checks import check_not_negative
@@ -115,6 +116,19 @@ class Simulator:
         """Give the next `count` requests of a kind this fault, before any share decides."""
         plans = dict(zip(("segments", "token", "domain"), self._plans, strict=True))
         plans[of].fail_next(Fault(fault), count)
+
+    def answer_next(
+        self,
+        status: int,
+        count: int = 1,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes = b"",
+        of: Literal["segments", "token", "domain"] = "segments",
+    ) -> None:
+        """Give the next `count` requests of a kind this answer, before any share decides. Headers may be repeated."""
+        plans = dict(zip(("segments", "token", "domain"), self._plans, strict=True))
+        plans[of].answer_next(Answer(status, body, headers), count)
 
     def set_limit(self, limit: Limits) -> None:
         """Replace the limits; the counters of the new ones start at zero."""

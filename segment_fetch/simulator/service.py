@@ -134,7 +134,8 @@ class Service:
             query = parse_query(parameters, now)
         except RefusedQueryError as refused:
             return _Served(bad_request(refused.causes), fault)
-        gzipped = self._settings.gzip and "gzip" in request.headers.get("Accept-Encoding", "")
+        accepted = request.headers.get("Accept-Encoding", "")
+        gzipped = self._settings.gzip and fault is not Fault.ZSTD and "gzip" in accepted
         answer, rows = self._pages.answer(query, number, fault, gzipped=gzipped)
         return _Served(answer, fault, query, rows)
 
@@ -179,6 +180,8 @@ class Service:
         fault = plan.choose()
         if fault is None:
             return None, None
+        if isinstance(fault, Answer):
+            return None, fault
         self._stats.faults[fault] += 1
         return fault, fault_answer(fault, plan.faults.retry_after_s, self._settings.clock())
 

@@ -1,4 +1,4 @@
-"""How long to wait before another attempt: a function of what failed and how often, with chance passed in."""
+"""Seconds to wait before another attempt: a function of what failed and how often, with chance passed in."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Kind: TypeAlias = Literal["network", "server"]
 class RetryPolicy(Struct, frozen=True):
     """Seconds before the first, second, … further attempt at a page; as many attempts as there are delays.
 
-    The `server` delays are the vendor's advice for 500 and 503, `network` is for everything that broke on the way.
-    `jitter` spreads each by that share both ways, so that pages which failed together do not come back together.
-    `parked` are the seconds before each of the later rounds. While the service is down it is asked once every `probe`
-    seconds, and given up after `patience` seconds.
+    The `server` delays are the vendor's advice for 500 and 503, and serve for refusals and logins, too; `network` is
+    for everything that broke on the way. They are least waits: `jitter` lengthens each by up to that share, so that
+    pages which failed together do not come back together. `parked` are the seconds before each of the later rounds.
+    While the service is down it is asked once every `probe` seconds, and given up after `patience` seconds.
     """
 
     server: tuple[float, ...] = (5.0, 10.0, 15.0)
@@ -42,9 +42,14 @@ class RetryPolicy(Struct, frozen=True):
         if not 0 <= self.jitter < 1:
             raise InputError("retry jitter: must be a share from 0 to below 1")
 
+    @property
+    def login_pause(self) -> float:
+        """The least number of seconds between a login that failed and the next."""
+        return self.server[0] if self.server else 0.0
+
     def delay(self, kind: Kind, failures: int, chance: Callable[[], float]) -> float | None:
-        """Seconds to wait after the `failures`-th failure of a page; None where its retries are used up."""
+        """Return the seconds to wait after a page's `failures`-th failure; None where its retries are used up."""
         delays = self.server if kind == "server" else self.network
         if failures > len(delays):
             return None
-        return delays[failures - 1] * (1 + self.jitter * (2 * chance() - 1))
+        return delays[failures - 1] * (1 + self.jitter * chance())

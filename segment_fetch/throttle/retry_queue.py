@@ -3,7 +3,10 @@
 A page that failed waits a little and is asked for again; one that used up those retries is parked, and comes back in
 two later rounds before it counts as lost. Retries cost tokens, which successes earn, so that a service in trouble is
 not asked more and more. When nothing comes through at all, the service is down: one probe now and then, until one
-succeeds or the patience ends. A bulk job can wait.
+succeeds or the patience ends. A bulk job can wait. When credentials are refused that have been accepted before, it is
+the same with fewer probes, so that nobody's account is locked.
+
+The first request of all goes alone, so that what is refused from the start never depends on the order of the answers.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from segment_fetch.errors import TransientError
+from segment_fetch.errors import SegmentFetchError, TransientError
 from segment_fetch.throttle.retry_policy import RetryPolicy
 
 TOKENS = 50.0
@@ -60,9 +63,19 @@ class Lost(Struct, frozen=True):
 
 
 class RetryQueue:
-    """The pages that wait, and what the answers say of the service. Times are seconds of the caller's clock."""
+    """The pages that wait, and what the answers say of the service. Times are seconds of the caller's clock.
 
-    def __init__(self, policy: RetryPolicy, chance: Callable[[], float], wanted: Callable[[Any], bool]) -> None:
+    `served` is True if the service has answered with a page before, in an earlier run of the same client.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        chance: Callable[[], float],
+        wanted: Callable[[Any], bool],
+        *,
+        served: bool = False,
+    ) -> None:
         self._policy = policy
         self._chance = chance
         self._wanted = wanted
@@ -72,40 +85,49 @@ class RetryQueue:
         self._tokens = TOKENS
         self._in_a_row = 0
         self._row_began = 0.0
+        self._served = served
         self._succeeded_at: float | None = None
-        self._down_since: float | None = None
-        self._told = False
+        self._closed_since: float | None = None
+        self._probe: Attempt | None = None
         self._probe_at = 0.0
-        self._probing = False
+        self._rejections = 0
+        self._is_down_reported = False
 
     @property
-    def is_down(self) -> bool:
-        """Whether only probes are sent."""
-        return self._down_since is not None
+    def is_closed(self) -> bool:
+        """True while only probes are sent: the service is down, or has refused the credentials."""
+        return self._closed_since is not None
 
     @property
-    def has_succeeded(self) -> bool:
-        """Whether any page ever came."""
-        return self._succeeded_at is not None
+    def has_served(self) -> bool:
+        """True if any page ever came, also to an earlier run."""
+        return self._served
+
+    def may_send(self, attempt: Attempt) -> bool:
+        """Return True if an attempt that was taken may still go, now that its turn at the limiter has come."""
+        return self._wanted(attempt.request) and (self._closed_since is None or attempt is self._probe)
 
     def take(self, now: float, fresh: Callable[[], Any], *, idle: bool) -> Attempt | None:
-        """What to send now: a page whose delay is over, or a fresh one; None where nothing may be sent.
+        """Return the page to send now, one whose delay is over or a fresh one; None where nothing may be sent.
 
         `idle` says that nothing is in flight: then waiting for tokens would be in vain.
         """
         for heap in (self._free, self._charged):
             while heap and not self._wanted(heap[0][2].request):
                 heapq.heappop(heap)
-        if self._down_since is not None:
-            return self._probe(now, fresh)
-        attempt = self._due(now)
-        if attempt is None and (request := fresh()) is not None:
+        if not (self._served or idle):
+            return None
+        if self._closed_since is not None:
+            return self._take_probe(now, fresh)
+        attempt = self._take_due(now)
+        is_alone = not self._served and (self._free or self._charged)
+        if attempt is None and not is_alone and (request := fresh()) is not None:
             attempt = Attempt(request)
         if attempt is None and idle and _is_due(self._charged, now):
-            self._go_down(now, now)
+            self._close(now, now)
         return attempt
 
-    def _due(self, now: float) -> Attempt | None:
+    def _take_due(self, now: float) -> Attempt | None:
         if _is_due(self._free, now):
             return heapq.heappop(self._free)[2]
         if _is_due(self._charged, now) and (self._tokens >= 1 or self._succeeded_at is None):
@@ -113,100 +135,142 @@ class RetryQueue:
             return heapq.heappop(self._charged)[2]
         return None
 
-    def _probe(self, now: float, fresh: Callable[[], Any]) -> Attempt | None:
-        if self._probing or now < self._probe_at:
+    def _take_probe(self, now: float, fresh: Callable[[], Any]) -> Attempt | None:
+        if self._probe is not None or now < self._probe_at:
             return None
-        if heap := self._free or self._charged:
-            attempt = heapq.heappop(heap)[2]
+        heaps = (self._free, self._charged)
+        if heap := next((heap for heap in heaps if _is_due(heap, now)), None):
+            self._probe = heapq.heappop(heap)[2]
         elif (request := fresh()) is not None:
-            attempt = Attempt(request)
-        else:
-            return None
-        self._probing = True
-        return attempt
+            self._probe = Attempt(request)
+        elif heap := self._free or self._charged:
+            self._probe = heapq.heappop(heap)[2]
+        return self._probe
 
     def next_at(self, now: float) -> float | None:
-        """When time alone may let something be sent; a page that waits for a token waits for answers, not for time."""
-        if self._down_since is not None:
+        """Return the earliest time at which a timer alone makes a request eligible; None if only an answer can."""
+        if self._closed_since is not None:
             nothing_waits = now >= self._probe_at and not (self._free or self._charged)
-            return None if self._probing or nothing_waits else self._probe_at
+            return None if self._probe is not None or nothing_waits else self._probe_at
         heads = [heap[0][0] for heap in (self._free, self._charged) if heap]
         if self._tokens < 1 and self._succeeded_at is not None and _is_due(self._charged, now):
             heads.pop()
         return min(heads, default=None)
 
+    def put_back(self, attempt: Attempt, now: float) -> None:
+        """Keep a page that was taken and not sent; it goes as soon as it may."""
+        self._end_probe(attempt)
+        self._wait(attempt, now, paid=True)
+
     def succeeded(self, now: float) -> float | None:
-        """A page came. Returns for how many seconds the service had been down, if that ends now."""
+        """Note that a page came. Returns for how many seconds the service had been down, if that ends now."""
+        self._served = True
         self._succeeded_at = now
         self._in_a_row = 0
         self._tokens = min(TOKENS, self._tokens + EARNED)
-        if self._down_since is None:
+        if self._closed_since is None:
             return None
-        seconds = now - self._down_since if self._told else None
-        self._down_since, self._probing, self._told = None, False, False
+        seconds = now - self._closed_since if self._is_down_reported else None
+        self._closed_since, self._probe, self._is_down_reported = None, None, False
+        self._rejections = 0
         self._tokens = max(self._tokens, AFTER_OUTAGE)
         return seconds
 
-    def given_up(self) -> None:
-        """An answer came that is of no use and is not asked for again; if it was the probe, another may go."""
-        self._probing = False
+    def given_up(self, attempt: Attempt) -> None:
+        """Note that a page is not asked for again; if it was the probe, another may go."""
+        self._end_probe(attempt)
 
-    def refused(self, attempt: Attempt, now: float, pause: float) -> float:
-        """A 429, which is no failure of the page: it comes back when the pause is over, and costs nothing.
+    def throttled(self, attempt: Attempt, now: float, pause: float) -> float:
+        """Keep a page that was answered with 429, which is no failure: it comes back after the pause, at no cost.
 
-        Returns for how long nothing but 429 has been answered.
+        Returns for how many seconds nothing but 429 has been answered.
         """
         attempt.since = now if attempt.since is None else attempt.since
-        self._probing = False
+        self._end_probe(attempt)
         self._wait(attempt, now + pause, paid=True)
         return now - max(attempt.since, attempt.since if self._succeeded_at is None else self._succeeded_at)
 
     def failed(self, attempt: Attempt, error: TransientError, now: float) -> Again | Down | Lost:
-        """What becomes of a page that failed."""
+        """Decide what becomes of a page that failed."""
         attempt.since = now if attempt.since is None else attempt.since
         if self._in_a_row == 0:
             self._row_began = now
         self._in_a_row += 1
-        if self._down_since is not None:
-            return self._still_down(attempt, now, self._down_since)
+        least = self._asked_pause(error)
+        if self._closed_since is not None:
+            return self._still_down(attempt, now, self._closed_since, least)
         attempt.failures += 1
         delay = self._policy.delay(error.kind, attempt.failures, self._chance)
         if self._succeeded_at is None:
-            return self._later(attempt, now, delay) if delay is not None else Lost(alone=False)
+            return self._later(attempt, now, max(delay, least)) if delay is not None else Lost(alone=False)
         if self._in_a_row >= DOWN_AFTER or (delay is None and self._succeeded_at < attempt.since):
-            self._go_down(self._row_began, now)
-            return self._still_down(attempt, now, self._row_began)
-        return self._later(attempt, now, delay) if delay is not None else self._park(attempt, now)
+            self._close(self._row_began, now)
+            return self._still_down(attempt, now, self._row_began, least)
+        return self._later(attempt, now, max(delay, least)) if delay is not None else self._park(attempt, now, least)
+
+    def rejected(self, attempt: Attempt, error: SegmentFetchError, now: float) -> Again | Lost:
+        """Decide what becomes of a page whose credentials were refused although the service has served them before.
+
+        Nothing but one probe at a time is sent until any page comes again.
+        """
+        attempt.since = now if attempt.since is None else attempt.since
+        if self._closed_since is None:
+            self._close(now, now)
+        elif attempt is not self._probe:  # sent before the first refusal came: it tells nothing new
+            return self._wait_for_probe(attempt, now)
+        self._probe = None
+        attempt.failures += 1
+        self._rejections += 1
+        delay = self._policy.delay("server", self._rejections, self._chance)
+        if delay is None:
+            return Lost(alone=False)
+        self._probe_at = now + max(delay, self._asked_pause(error))
+        if self._policy.delay("server", attempt.failures, self._chance) is None:
+            return self._park(attempt, now, 0.0)  # the others come through in between
+        return self._wait_for_probe(attempt, now)
+
+    def _wait_for_probe(self, attempt: Attempt, now: float) -> Again:
+        self._wait(attempt, max(now, self._probe_at), paid=True)
+        return Again(max(0.0, self._probe_at - now))
+
+    def _asked_pause(self, error: SegmentFetchError) -> float:
+        """Return the seconds that the answer itself asked to wait, bounded by the patience."""
+        return min(error.retry_after or 0.0, self._policy.patience)
 
     def _later(self, attempt: Attempt, now: float, delay: float) -> Again:
         self._wait(attempt, now + delay, paid=False)
         return Again(delay)
 
-    def _park(self, attempt: Attempt, now: float) -> Again | Lost:
+    def _park(self, attempt: Attempt, now: float, least: float) -> Again | Lost:
         if attempt.rounds == len(self._policy.parked):
             return Lost(alone=True)
-        delay = self._policy.parked[attempt.rounds]
+        delay = max(self._policy.parked[attempt.rounds], least)
         attempt.rounds += 1
         attempt.failures = 0
         self._wait(attempt, now + delay, paid=False)
         return Again(delay, parked=True)
 
-    def _go_down(self, since: float, now: float) -> None:
-        self._down_since = since
+    def _close(self, since: float, now: float) -> None:
+        self._closed_since = since
         self._probe_at = now
-        self._probing = False
+        self._probe = None
+        self._rejections = 0
 
-    def _still_down(self, attempt: Attempt, now: float, since: float) -> Down | Lost:
-        self._probing = False
-        self._told = True
+    def _still_down(self, attempt: Attempt, now: float, since: float, least: float) -> Down | Lost:
+        self._end_probe(attempt)
+        self._is_down_reported = True
         seconds = now - since
         left = self._policy.patience - seconds
         if left <= 0:
             return Lost(alone=False, down=seconds)
-        self._probe_at = now + min(self._policy.probe, left)
+        self._probe_at = now + min(max(self._policy.probe, least), left)
         attempt.failures = 0
         self._wait(attempt, now, paid=True)
         return Down(seconds)
+
+    def _end_probe(self, attempt: Attempt) -> None:
+        if attempt is self._probe:
+            self._probe = None
 
     def _wait(self, attempt: Attempt, until: float, *, paid: bool) -> None:
         self._order += 1

@@ -27,6 +27,9 @@ class Counting:
     def next(self) -> PageRequest | None:
         return PageRequest(self._todo.popleft(), 0, 1, self) if self._todo else None
 
+    def newest(self) -> PageRequest | None:
+        return PageRequest(self._todo.pop(), 0, 1, self) if self._todo else None
+
     def wants(self, request: PageRequest) -> bool:
         return True
 
@@ -74,6 +77,9 @@ class Survey:
         if self._unopened:
             return PageRequest(self._unopened.popleft(), 0, self._limit, self)
         return None
+
+    def newest(self) -> PageRequest | None:
+        return PageRequest(self._unopened.pop(), 0, self._limit, self) if self._unopened else None
 
     def wants(self, request: PageRequest) -> bool:
         return True

@@ -44,6 +44,9 @@ class PageSource(Protocol):
     def next(self) -> PageRequest | None:
         """The next request; None where nothing can be asked before an answer comes or `WorkerPool.wake` is called."""
 
+    def newest(self) -> PageRequest | None:
+        """The first request for the newest window that is not begun; None where there is none."""
+
     def wants(self, request: PageRequest) -> bool:
         """Whether a request that waits to be repeated is still of use."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,23 @@ import pytest
 
 from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key, Token, parse_token
 from segment_fetch.api.endpoints import SegmentApi
-from segment_fetch.errors import CredentialsError, InputError, SegmentFetchError, ServiceError, TransientError
+from segment_fetch.errors import CredentialsError, InputError, SegmentFetchError, TransientError
 from segment_fetch.query import Filters, Query
-from segment_fetch.simulator import Bearer, Dataset, OAuth1, Simulator
+from segment_fetch.simulator import Bearer, Dataset, Fault, OAuth1, Simulator
 from segment_fetch.simulator import ClientCredentials as Issuer
-from tests.support import ACCOUNT, ANY_WINDOW, NOW, Asked, everything_said, http, opened, page_body, raw_server
+from segment_fetch.throttle.limiter import Gate
+from tests.support import (
+    ACCOUNT,
+    ANY_WINDOW,
+    NOW,
+    Asked,
+    ManualClock,
+    everything_said,
+    http,
+    opened,
+    page_body,
+    raw_server,
+)
 
 KEYS = ("app+key/1", "app&secret=2", "access~token%3", "access'token*secret!4")
 OAUTH1 = OAuth1(app_key=KEYS[0], app_secret=KEYS[1], access_token=KEYS[2], access_token_secret=KEYS[3])
@@ -147,12 +160,35 @@ async def test_a_revoked_token_is_renewed_once_for_all_that_were_refused() -> No
         assert server.stats.refusals == {"invalid_token": 8}
 
 
-async def test_a_second_401_ends_it() -> None:
+async def test_a_401_to_a_token_just_issued_ends_it() -> None:
     async with simulator(Issuer(), permitted=False) as server:
         async with opened(server.base_url, ClientCredentials(*CLIENT, clock=at_now)) as api:
+            with pytest.raises(CredentialsError, match="permission"):
+                await ask(api)
+        assert (server.stats.token_requests, server.stats.requests) == (1, 1)
+
+
+async def test_a_token_that_served_is_renewed_once_and_a_401_to_the_new_one_ends_it() -> None:
+    async with simulator(Issuer()) as server:
+        async with opened(server.base_url, ClientCredentials(*CLIENT, clock=at_now)) as api:
+            await ask(api)
+            server.fail_next(Fault.UNAUTHORIZED, 9)
             with pytest.raises(CredentialsError, match=r"permission.*fresh token did not help"):
                 await ask(api)
-        assert (server.stats.token_requests, server.stats.requests) == (2, 2)
+        assert (server.stats.token_requests, server.stats.requests) == (2, 3)
+
+
+async def test_a_token_that_dies_while_requests_wait_for_their_turn_is_renewed_and_not_counted() -> None:
+    """It says that it lasts an hour, and is worthless after a second."""
+    clock = ManualClock(NOW)
+    limiter = Gate(None, clock=clock, sleep=clock.sleep)
+    async with simulator(Issuer(dies_after_s=1), clock=clock) as server:
+        async with opened(server.base_url, ClientCredentials(*CLIENT, clock=clock), gate=limiter) as api:
+            for _ in range(5):
+                limiter.pause(2.0)
+                assert await ask(api) == 10
+        assert server.stats.refusals == {"invalid_token": 4}
+        assert server.stats.token_requests == 5
 
 
 async def test_a_wrong_client_secret_is_refused() -> None:
@@ -190,13 +226,18 @@ def _jwt(claims: bytes) -> str:
     [
         ({"access_token": "a", "expires_in": 3600}, 3600.0),
         ({"access_token": "a", "expires_in": "3600"}, 3600.0),
-        ({"access_token": "a", "expires_in": 0}, 1.0),
-        ({"access_token": "a", "expires_in": -5}, 1.0),
+        ({"access_token": "a", "expires_in": 0}, 600.0),
+        ({"access_token": "a", "expires_in": -5}, 600.0),
+        ({"access_token": "a", "expires_in": "soon"}, 600.0),
+        ({"access_token": "a", "expires_in": "nan"}, 600.0),
+        ({"access_token": "a", "expires_in": [1]}, 600.0),
+        ({"access_token": "a", "expires_in": True}, 1.0),
+        ({"access_token": _jwt(b'{"iat":1000,"exp":1000}')}, 600.0),
         ({"access_token": "a"}, 600.0),
         ({"access_token": "a", "expires_in": None, "token_type": "Bearer", "new": []}, 600.0),
         ({"access_token": _jwt(b'{"exp":5000,"sub":"x"}')}, 4000.0),
         ({"access_token": _jwt(b'{"exp":5000}'), "expires_in": 60}, 60.0),
-        ({"access_token": _jwt(b'{"exp":1000}')}, 1.0),
+        ({"access_token": _jwt(b'{"exp":1000}')}, 600.0),
         ({"access_token": _jwt(b'{"exp":"soon"}')}, 600.0),
         ({"access_token": _jwt(b"{}")}, 600.0),
         ({"access_token": _jwt(b"\xff")}, 600.0),
@@ -223,7 +264,6 @@ GARBAGE = [
     b'{"access_token":"a\\nb"}',
     b'{"access_token":"\xc3\xa9"}',
     b'{"access_token":"\xff"}',
-    b'{"access_token":"a","expires_in":"soon"}',
     b'{"access_token":"a","expires_in":1e400}',
     b'{"access_token":"a"',
     b'{"a":' + b"[" * 100_000,
@@ -234,16 +274,6 @@ GARBAGE = [
 def test_an_answer_without_a_token_is_a_fault_and_no_refusal(body: bytes) -> None:
     with pytest.raises(TransientError, match="access_token"):
         parse_token(body)
-
-
-async def test_an_answer_without_a_token_is_asked_for_again_a_few_times() -> None:
-    async with (
-        raw_server(lambda _: http(200, "<html>")) as server,
-        opened(server.url, ClientCredentials(*CLIENT)) as api,
-    ):
-        with pytest.raises(ServiceError, match="no access_token, 4 times"):
-            await ask(api)
-    assert len(server.asked) == 4
 
 
 SECRETS = ("s3cret-one/1", "s3cret-two+2", "s3cret-three=3", "s3cret-four&4")
@@ -286,6 +316,10 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
     "encoded": lambda text: quote(text, safe=""),
     "twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "html": html.escape,
+    "json": lambda text: json.dumps(text)[1:-1].replace("/", "\\/"),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "hex": lambda text: text.encode().hex(),
 }
 
 
@@ -304,7 +338,7 @@ def _echo(status: int, form: str, known: Sequence[str]) -> Any:
     return respond
 
 
-@pytest.mark.parametrize("form", ["plain", "encoded", "twice"])
+@pytest.mark.parametrize("form", ENCODINGS)
 @pytest.mark.parametrize("status", [0, 200, 204, 302, 400, 401, 403, 404, 429, 500, 503])
 @pytest.mark.parametrize("auth", KINDS, ids=repr)
 async def test_no_error_shows_a_secret_even_where_the_service_repeats_it(
@@ -319,6 +353,11 @@ async def test_no_error_shows_a_secret_even_where_the_service_repeats_it(
     for secret in (*auth.secrets(), ISSUED):
         assert secret not in said
         assert quote(secret, safe="") not in said
+        assert html.escape(secret) not in said
+        assert secret.encode().hex() not in said
+        for before in range(3):  # the letters of base64 that depend on the secret alone
+            whole = base64.b64encode(bytes(before) + secret.encode() + bytes(2)).decode()
+            assert whole[4 : len(secret) * 4 // 3] not in said
 
 
 @pytest.mark.parametrize("auth", KINDS, ids=repr)

@@ -6,13 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
 import pytest
 
 from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
-from segment_fetch.api.endpoints import DOMAIN_URL, SegmentApi, domain_in
+from segment_fetch.api.endpoints import DOMAIN_URL, NotSentError, SegmentApi, domain_in
 from segment_fetch.errors import (
     CredentialsError,
     InputError,
@@ -22,16 +23,19 @@ from segment_fetch.errors import (
     ThrottledError,
     TransientError,
 )
-from segment_fetch.events import Event, Paused
+from segment_fetch.events import Event, Paused, Retrying
+from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Filters, Query, Window
-from segment_fetch.simulator import AtOnce, Dataset, Fault, OAuth1, Simulator
+from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, OAuth1, Simulator
 from segment_fetch.simulator import ClientCredentials as Issuer
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
+from segment_fetch.windows.counting import Counting
 from tests.conftest import Authority
 from tests.support import (
     ACCOUNT,
     ANY_WINDOW,
+    NO_WAITING,
     NOW,
     Asked,
     ManualClock,
@@ -40,6 +44,7 @@ from tests.support import (
     opened,
     page_body,
     raw_server,
+    without_waiting,
 )
 
 DATASET = Dataset(segments=90, start=ANY_WINDOW.start, end=ANY_WINDOW.end)
@@ -199,113 +204,185 @@ async def test_a_domain_api_that_refuses_ends_it(status: int, auth: Auth) -> Non
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("answer", "kind", "times"),
     [
-        (http(302, Location="http://127.0.0.1/"), RequestRefusedError),
-        (http(400, '{"causes":["bad"]}'), RequestRefusedError),
-        (http(200, "<html>"), ServiceError),
-        (http(503), ServiceError),
-        (None, ServiceError),
+        (http(302, Location="http://127.0.0.1/"), RequestRefusedError, 1),
+        (http(400, '{"causes":["bad"]}'), RequestRefusedError, 1),
+        (http(200, "<html>"), ServiceError, 4),
+        (http(503), ServiceError, 4),
+        (None, ServiceError, 4),
     ],
 )
-async def test_a_domain_api_that_does_not_answer(answer: bytes | None, kind: type[SegmentFetchError]) -> None:
+async def test_a_domain_api_that_does_not_answer(
+    answer: bytes | None, kind: type[SegmentFetchError], times: int
+) -> None:
     async with raw_server(lambda _: answer) as server, opened(None, domain_url=server.url) as api:
         with pytest.raises(kind):
-            await api.page(ANY_WINDOW, 0, 5)
+            await run(api)
+    assert len(server.asked) == times * (2 if answer is None else 1)  # aiohttp itself repeats what was not answered
 
 
-# ------------------------------------------------------------------------------------ retries of what comes once a run
+# ------------------------------------------------------------------------------------ what a page needs before it
+
+
+async def run(api: SegmentApi, told: list[Event] | None = None, limiter: Gate | None = None, **options: Any) -> None:
+    """Count a window through a pool, which repeats what fails."""
+    tell = (told if told is not None else []).append
+    defaults: dict[str, Any] = {"connections": 4, "retry": NO_WAITING, "chance": lambda: 0.0}
+    await WorkerPool(api, limiter or Gate(None), Counting([ANY_WINDOW]), tell=tell, **(defaults | options)).run()
+
+
+def delays(told: list[Event]) -> list[float]:
+    return [event.delay for event in told if isinstance(event, Retrying)]
+
+
+SERVER, NETWORK = [5.0, 10.0, 15.0], [0.5, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("fault", [Fault.ERROR_503, Fault.ERROR_500, Fault.TRUNCATED, Fault.HTML, Fault.NOT_FOUND])
+@without_waiting
+async def test_a_login_that_failed_is_not_repeated_within_five_seconds_whatever_was_wrong(fault: Fault) -> None:
+    told: list[Event] = []
+    auth = ClientCredentials("client", "client-secret", clock=lambda: NOW)
+    async with simulator(auth=Issuer()) as server, opened(server.base_url, auth) as api:
+        await run(api)
+        server.revoke_tokens()
+        server.fail_next(fault, 3, of="token")
+        await run(api, told, retry=RetryPolicy())
+        assert server.stats.token_requests == 5
+    assert delays(told) == SERVER
 
 
 @pytest.mark.parametrize(
-    ("fault", "slept"),
-    [
-        (Fault.ERROR_503, [5.0, 10.0, 15.0]),
-        (Fault.ERROR_500, [5.0, 10.0, 15.0]),
-        (Fault.TRUNCATED, [0.5, 1.0, 2.0]),
-        (Fault.HTML, [0.5, 1.0, 2.0]),
-    ],
+    ("fault", "waits"), [(Fault.ERROR_500, SERVER), (Fault.TRUNCATED, NETWORK), (Fault.HTML, NETWORK)]
 )
-@pytest.mark.parametrize("of", ["token", "domain"])
-async def test_the_delays_of_pages_hold_for_tokens_and_domains_too(of: Any, fault: Fault, slept: list[float]) -> None:
-    clock = ManualClock(NOW)
+@without_waiting
+async def test_the_delays_of_pages_hold_for_the_domain_too(fault: Fault, waits: list[float]) -> None:
+    told: list[Event] = []
+    async with simulator(domain_host="another.example") as server:
+        server.fail_next(fault, 3, of="domain")
+        async with opened(None, domain_url=server.base_url) as api:
+            with pytest.raises(ServiceError, match="outside liveperson"):
+                await run(api, told, retry=RetryPolicy())
+    assert delays(told) == waits
+
+
+@without_waiting
+async def test_logins_that_fail_are_five_seconds_apart_however_many_pages_wait_for_one() -> None:
+    clock = asyncio.get_running_loop().time
+    at: list[float] = []
+
+    def respond(asked: Asked) -> bytes:
+        if "token" not in asked.path:
+            return http(200, page_body())
+        at.append(clock())
+        return http(503) if len(at) < 4 else http(200, '{"access_token":"a"}')
+
+    async with raw_server(respond) as server:
+        auth = ClientCredentials("id", "secret", clock=clock)
+        async with opened(server.url, auth, login_pause=5.0, clock=clock) as api:
+            api.has_served = True
+            pages = [Window(ANY_WINDOW.start, ANY_WINDOW.start + at) for at in range(1, 40)]
+            counting = Counting(pages)
+            limiter = Gate(None)
+            await WorkerPool(api, limiter, counting, connections=16, retry=RetryPolicy(), tell=lambda _: None).run()
+    assert len(counting.counts) == 39
+    assert len(at) == 4
+    assert all(later - earlier >= 5.0 for earlier, later in pairwise(at))
+
+
+@pytest.mark.parametrize("status", [201, 202])
+async def test_a_token_is_taken_from_any_good_answer(status: int) -> None:
     async with (
-        simulator(auth=Issuer(), domain_host=HOST) as server,
-        opened(
-            server.base_url if of == "token" else None,
-            ClientCredentials("client", "client-secret", clock=clock),
-            domain_url=server.base_url,
-            retry=RetryPolicy(jitter=0.0),
-            sleep=clock.sleep,
-        ) as api,
+        raw_server(lambda asked: http(status if "token" in asked.path else 200, BOTH)) as server,
+        opened(server.url, ClientCredentials("id", "secret")) as api,
     ):
-        server.fail_next(fault, 3, of=of)
-        await _looked_up(api, of)
-        assert clock.slept == slept
-        if of == "token":
-            server.revoke_tokens()
-        else:
-            return
-        server.fail_next(fault, 4, of=of)
-        with pytest.raises(ServiceError, match="4 times") as caught:
-            await api.page(ANY_WINDOW, 0, 5)
-    assert isinstance(caught.value.__cause__, TransientError)
+        await run(api)
 
 
-async def _looked_up(api: SegmentApi, of: str) -> None:
-    if of == "token":
-        await api.page(ANY_WINDOW, 0, 5)
-    else:
-        assert await api.base("sentinel") == f"https://{HOST}"
+BOTH = page_body(access_token="a")
 
 
-async def test_chance_spreads_the_delays() -> None:
-    clock = ManualClock(NOW)
-    async with simulator(domain_host=HOST) as server:
-        server.fail_next(Fault.ERROR_503, 1, of="domain")
-        async with opened(
-            None, domain_url=server.base_url, retry=RetryPolicy(), sleep=clock.sleep, chance=lambda: 0.0
-        ) as api:
-            await api.base("sentinel")
-    assert clock.slept == [4.0]
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(302, RequestRefusedError), (409, RequestRefusedError), (400, CredentialsError), (401, CredentialsError)],
+)
+async def test_a_login_service_that_refuses_from_the_start_ends_it_at_once(
+    status: int, kind: type[SegmentFetchError]
+) -> None:
+    async with (
+        raw_server(lambda _: http(status)) as server,
+        opened(server.url, ClientCredentials("id", "secret")) as api,
+    ):
+        with pytest.raises(kind, match=str(status)) as caught:
+            await run(api)
+    assert type(caught.value) is kind
+    assert len(server.asked) == 1
 
 
+@without_waiting
 async def test_a_429_of_the_login_service_pauses_all_requests() -> None:
-    clock = ManualClock(NOW)
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
+    told: list[Event] = []
     async with raw_server(lambda _: answers.pop(0)) as server:
         answers = [http(429, Retry_After="7"), http(200, '{"access_token":"a"}'), http(200, page_body())]
-        async with opened(
-            server.url, ClientCredentials("id", "secret", clock=clock), gate=gate, sleep=clock.sleep
-        ) as api:
-            await api.page(ANY_WINDOW, 0, 5)
-    assert clock.now == NOW + 7.0
+        limiter = Gate(None)
+        start = asyncio.get_running_loop().time()
+        async with opened(server.url, ClientCredentials("id", "secret"), gate=limiter) as api:
+            await run(api, told, limiter)
+        assert asyncio.get_running_loop().time() - start == pytest.approx(7.0, abs=0.1)
+    assert [event.seconds for event in told if isinstance(event, Paused)] == [pytest.approx(7.0, abs=0.01)]
     assert len(server.asked) == 3
 
 
 @pytest.mark.parametrize("of", ["token", "domain"])
 async def test_a_pause_longer_than_the_patience_is_told_and_not_waited_for(of: str) -> None:
-    clock = ManualClock(NOW)
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
     told: list[Event] = []
+    limiter = Gate(None)
     async with (
         raw_server(lambda _: http(429, Retry_After="999999")) as server,
         opened(
             server.url if of == "token" else None,
-            ClientCredentials("id", "secret", clock=clock),
+            ClientCredentials("id", "secret"),
             domain_url=server.url,
-            gate=gate,
-            retry=RetryPolicy(patience=999_998),
-            tell=told.append,
-            sleep=clock.sleep,
+            gate=limiter,
         ) as api,
     ):
         with pytest.raises(ServiceError, match="a pause of 277 h 46 min") as caught:
-            await _looked_up(api, of)
+            await run(api, told, limiter, retry=RetryPolicy(patience=999_000))
     assert caught.value.status == 429
-    assert told == [Paused(999_999.0)]
-    assert clock.slept == []
+    assert [event.seconds for event in told if isinstance(event, Paused)] == [pytest.approx(999_999, abs=1)]
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(("ahead_s", "said"), [(3_630, "1 h ahead of"), (-3_630, "1 h behind")])
+async def test_a_401_names_a_clock_that_is_off(ahead_s: float, said: str) -> None:
+    async with (
+        simulator(auth=OAuth1()) as server,
+        opened(server.base_url, OAuth1Key("k", "s", "t", "u"), clock=lambda: NOW + ahead_s) as api,
+    ):
+        with pytest.raises(CredentialsError, match=f"set this machine's clock, which is {said} the server's"):
+            await api.page(ANY_WINDOW, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("auth", "ahead_s"), [(OAuth1Key("k", "s", "t", "u"), 100.0), (BearerToken("wrong"), 3_630.0)], ids=repr
+)
+async def test_a_clock_that_is_not_to_blame_is_not_named(auth: Auth, ahead_s: float) -> None:
+    issuer = OAuth1() if isinstance(auth, OAuth1Key) else Bearer("right")
+    async with (
+        simulator(auth=issuer) as server,
+        opened(server.base_url, auth, clock=lambda: NOW + ahead_s) as api,
+    ):
+        with pytest.raises(CredentialsError) as caught:
+            await api.page(ANY_WINDOW, 0, 5)
+    assert "clock" not in str(caught.value)
+
+
+async def test_a_page_that_may_no_longer_be_sent_is_not_sent() -> None:
+    async with simulator() as server, opened(server.base_url) as api:
+        with pytest.raises(NotSentError):
+            await api.page(ANY_WINDOW, 0, 5, may_send=lambda: False)
+        assert server.stats.requests == 0
 
 
 async def test_tokens_and_domains_pass_the_gate() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segment_fetch.api import responses
 from segment_fetch.api.responses import PERMISSION, date_ms, raise_for_status, retry_after, server_time
 from segment_fetch.errors import (
     InputError,
@@ -21,6 +23,8 @@ from segment_fetch.errors import (
     ThrottledError,
     TransientError,
     UnauthorizedError,
+    printable,
+    redacted,
 )
 from segment_fetch.query import Window
 from segment_fetch.wire import pages
@@ -176,7 +180,7 @@ def test_new_fields_are_named() -> None:
             401,
             {"reason": "unauthorized", "message": "No"},
             UnauthorizedError,
-            f"(401): No; check the four secrets or the token, and that the API key has the permission {PERMISSION}",
+            f"(401): No; check the four secrets or the token, and that the API key has the permission {PERMISSION} (",
         ),
         (401, {"reason": "unauthorized"}, UnauthorizedError, "(401): unauthorized; "),
         (401, "", UnauthorizedError, PERMISSION),
@@ -187,6 +191,7 @@ def test_new_fields_are_named() -> None:
         (304, "", RequestRefusedError, "redirects (304)"),
         (204, "", TransientError, "answered 204 instead of a page"),
         (206, "", TransientError, "answered 206 instead of a page"),
+        (451, {"message": "blocked"}, UnauthorizedError, "the account or its user is blocked (451): blocked"),
         (408, "", TransientError, "failed with 408"),
         (500, {"internalCode": 1017, "message": "Oh"}, TransientError, "failed with 500 (internalCode 1017): Oh"),
         (503, {"message": "down\r\nforged: line\x1b[31m"}, TransientError, "failed with 503: down?forged: line?[31m"),
@@ -251,9 +256,50 @@ def test_secrets_that_the_service_repeats_are_blotted_out(status: int, name: str
 
 
 def test_nothing_is_blotted_out_without_secrets() -> None:
-    assert responses.without((), "a text") == "a text"
-    assert responses.without(("",), "a text") == "a text"
-    assert responses.without(("ab", "abc"), "abcd ab") == "***d ***"
+    assert redacted("a text", ()) == "a text"
+    assert redacted("a text", ("",)) == "a text"
+    assert redacted("abcd ab", ("ab", "abc")) == "***d ***"
+
+
+def _base64(secret: str, before: int) -> str:
+    return base64.b64encode(b"x" * before + secret.encode() + b":and more").decode()
+
+
+ECHOES: dict[str, Callable[[str], str]] = {
+    "in HTML": html.escape,
+    "in HTML, twice": lambda secret: html.escape(html.escape(secret)),
+    "in HTML, by decimal numbers": lambda secret: "".join(f"&#{ord(letter)};" for letter in secret),
+    "in HTML, by hexadecimal numbers": lambda secret: "".join(f"&#x{ord(letter):X};" for letter in secret),
+    "in JSON": lambda secret: json.dumps(secret)[1:-1].replace("/", "\\/"),
+    "in JSON, by numbers": lambda secret: "".join(f"\\u{ord(letter):04x}" for letter in secret),
+    "in JSON within JSON": lambda secret: json.dumps(json.dumps(secret))[1:-1],
+    "in a program's text": lambda secret: "".join(f"\\x{ord(letter):02x}" for letter in secret),
+    "in a URL, three times": lambda secret: quote(quote(quote(secret, safe=""), safe=""), safe=""),
+    "in hexadecimal": lambda secret: secret.encode().hex(),
+    "in hexadecimal, capital": lambda secret: secret.encode().hex().upper(),
+    "in base64, in a URL": lambda secret: quote(base64.b64encode(secret.encode()).decode(), safe=""),
+    "in base64": lambda secret: _base64(secret, 0),
+    "in base64, a byte before": lambda secret: _base64(secret, 1),
+    "in base64, two bytes before": lambda secret: _base64(secret, 2),
+    "in base64 for URLs": lambda secret: base64.urlsafe_b64encode(b"id:" + secret.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", ECHOES)
+@pytest.mark.parametrize("secret", ["s3cr/t+va&lue=%'\"<x>", "\\s3cret?~~~???>>>", "0123456789abcdef"])
+def test_a_secret_is_found_in_whatever_form_it_is_repeated(secret: str, form: str) -> None:
+    shown = redacted(f"got {ECHOES[form](secret)} from you", (secret,))
+    assert "***" in shown
+    kept = shown.removeprefix("got ").removesuffix(" from you").replace("***", "")
+    assert len(kept) <= len(ECHOES[form](secret)) - len(secret)
+    assert secret[2:6] not in html.unescape(unquote(shown))
+
+
+def test_a_text_from_outside_is_one_harmless_line() -> None:
+    assert printable("name\r\nforged: line\x1b[31m\u202eabc\ud800") == "name?forged: line?[31m?abc?"
+    assert printable("Łukasz 李雷") == "Łukasz 李雷"
+    assert printable("a" * 201) == "a" * 199 + "…"
+    assert printable("a" * 10**7, longest=5) == "aaaa…"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +314,15 @@ def test_nothing_is_blotted_out_without_secrets() -> None:
         ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT", "Date": "today"}, 10.0),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
-        ({"Retry-After": "1.5"}, None),
+        ({"Retry-After": "1.5"}, 2.0),
+        ({"Retry-After": "6.0"}, 6.0),
+        ({"Retry-After": "6, 6"}, 6.0),
+        ({"Retry-After": "2, 6, soon"}, 6.0),
+        ({"Retry-After": "0000000006"}, 6.0),
+        ({"Retry-After": "2, Wed, 21 Oct 2026 07:28:00 GMT"}, 10.0),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT, 60"}, 60.0),
+        ({"Retry-After": str(TO_THE_LETTER // 1000)}, 10.0),
+        ({"Retry-After": str(TO_THE_LETTER // 1000 - 60)}, 0.0),
         ({"Retry-After": "²"}, None),
         ({"Retry-After": "9" * 400}, None),
         ({"Retry-After": "Wed, 21 Oct 99999 07:28:00 GMT"}, None),
@@ -282,6 +336,13 @@ def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
         raise_for_status(429, headers, b"<html>", TO_THE_LETTER - 10_000)
     assert caught.value.retry_after == seconds
     assert caught.value.status == 429
+
+
+@pytest.mark.parametrize("status", [301, 400, 403, 404, 408, 413, 500, 503])
+def test_whatever_asks_for_a_pause_is_heard(status: int) -> None:
+    with pytest.raises(SegmentFetchError) as caught:
+        raise_for_status(status, {"Retry-After": "7"}, b"", 0)
+    assert caught.value.retry_after == 7.0
 
 
 @given(st.text())

@@ -76,7 +76,7 @@ def test_wrong_credentials(run: Run, api: Simulator, monkeypatch: pytest.MonkeyP
     assert "hush" not in result.out
 
 
-@pytest.mark.parametrize(("off_s", "said"), [(-3_600, "ahead of"), (3_600, "behind")])
+@pytest.mark.parametrize(("off_s", "said"), [(-3_630, "ahead of"), (3_630, "behind")])
 def test_a_wrong_clock(off_s: float, said: str, run: Run, segment_simulator: SimulatorFactory) -> None:
     api = segment_simulator(settled(10), auth=KEY, clock=lambda: time.time() + off_s)
     result = _doctor(run, api)

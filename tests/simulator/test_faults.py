@@ -28,7 +28,7 @@ def test_shares_are_kept() -> None:
 
 
 def test_the_seed_decides() -> None:
-    def chosen(seed: int) -> list[Fault | None]:
+    def chosen(seed: int) -> list[object]:
         faulty = plan(drop=0.5, seed=seed)
         return [faulty.choose() for _ in range(50)]
 

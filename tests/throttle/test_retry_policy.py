@@ -25,11 +25,11 @@ from segment_fetch.throttle.retry_policy import Kind, RetryPolicy
     ],
 )
 def test_delays_by_kind_and_number(kind: Kind, failures: int, expected: float | None) -> None:
-    assert RetryPolicy().delay(kind, failures, lambda: 0.5) == expected
+    assert RetryPolicy().delay(kind, failures, lambda: 0.0) == expected
 
 
-@pytest.mark.parametrize(("chance", "expected"), [(0.0, 4.0), (0.25, 4.5), (0.5, 5.0), (0.75, 5.5)])
-def test_jitter_spreads_both_ways(chance: float, expected: float) -> None:
+@pytest.mark.parametrize(("chance", "expected"), [(0.0, 5.0), (0.25, 5.25), (0.5, 5.5), (0.75, 5.75)])
+def test_jitter_only_lengthens_the_vendors_least_waits(chance: float, expected: float) -> None:
     assert RetryPolicy().delay("server", 1, lambda: chance) == pytest.approx(expected)
     assert RetryPolicy(jitter=0.0).delay("server", 1, lambda: chance) == 5.0
 
@@ -39,7 +39,7 @@ def test_no_delay_is_far_from_the_advice(chance: float, failures: int) -> None:
     advised = (5.0, 10.0, 15.0)[failures - 1]
     delay = RetryPolicy().delay("server", failures, lambda: chance)
     assert delay is not None
-    assert 0.8 * advised <= delay <= 1.2 * advised
+    assert advised <= delay <= 1.2 * advised
 
 
 def test_there_may_be_no_retries() -> None:

@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from segment_fetch.errors import TransientError
+from segment_fetch.errors import CredentialsError, TransientError
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import DOWN_AFTER, TOKENS, Again, Attempt, Down, Lost, RetryQueue
 
@@ -24,6 +24,9 @@ def retry_queue(policy: RetryPolicy | None = None, wanted: Callable[[object], bo
 def fresh(*requests: str) -> Callable[[], str | None]:
     left = iter(requests)
     return lambda: next(left, None)
+
+
+REFUSED = CredentialsError("the API did not accept the credentials (401)", status=401)
 
 
 def healthy(policy: RetryPolicy | None = None) -> RetryQueue:
@@ -68,14 +71,14 @@ def test_a_service_that_never_answered_is_given_up_with_the_first_page_that_used
     made, attempt = retry_queue(), Attempt("page")
     seen = [made.failed(attempt, NETWORK, float(at)) for at in range(4)]
     assert seen[-1] == Lost(alone=False)
-    assert not made.is_down
+    assert not made.is_closed
 
 
 def test_nothing_through_since_a_page_first_failed_means_down() -> None:
     made, attempt = healthy(), Attempt("page")
     seen = [made.failed(attempt, NETWORK, float(at)) for at in range(1, 5)]
     assert seen[-1] == Down(3.0)
-    assert made.is_down
+    assert made.is_closed
 
 
 def test_many_failures_in_a_row_mean_down_and_then_only_probes_go() -> None:
@@ -118,7 +121,7 @@ def test_without_patience_nothing_is_waited_for() -> None:
 def test_a_429_costs_neither_a_retry_nor_a_token() -> None:
     made, attempt = healthy(), Attempt("page")
     for at in range(200):
-        assert made.refused(attempt, float(at), 1.0) == at
+        assert made.throttled(attempt, float(at), 1.0) == at
         assert made.take(at + 1.0, fresh(), idle=False) is attempt
     assert attempt.failures == 0
 
@@ -147,7 +150,7 @@ def test_workers_do_not_spin_while_a_page_waits_for_a_token() -> None:
     for _ in range(int(TOKENS)):
         made.take(1.0, fresh(), idle=False)
     assert made.next_at(1.0) is None
-    made.refused(Attempt("refused"), 1.0, 2.0)
+    made.throttled(Attempt("refused"), 1.0, 2.0)
     assert made.next_at(1.0) == 3.0
     taken = made.take(3.0, fresh(), idle=False)
     assert taken is not None
@@ -226,21 +229,104 @@ def test_a_probe_whose_answer_is_of_no_use_makes_room_for_another() -> None:
     made = healthy()
     for number in range(DOWN_AFTER):
         made.failed(Attempt(number), SERVER, 1.0)
-    assert made.take(16.0, fresh(), idle=True) is not None
+    probe = made.take(16.0, fresh(), idle=True)
+    assert probe is not None
     assert made.take(16.0, fresh(), idle=False) is None
-    made.given_up()
+    made.given_up(probe)
     assert made.take(16.0, fresh(), idle=True) is not None
 
 
-def test_a_service_that_never_answered_is_not_waited_for_however_many_pages_there_are() -> None:
-    made, attempts, now = retry_queue(), [Attempt(number) for number in range(200)], 0.0
-    outcomes = [made.failed(attempt, NETWORK, now) for attempt in attempts]
-    while Lost(alone=False) not in outcomes:
-        now += 0.5
-        while (attempt := made.take(now, fresh(), idle=False)) is not None:
-            outcomes.append(made.failed(attempt, NETWORK, now))
+def test_until_something_was_served_one_request_goes_at_a_time_and_no_other_than_the_first() -> None:
+    made, sent, now = retry_queue(), [], 0.0
+    pages = fresh(*map(str, range(200)))
+    outcome: object = None
+    while outcome != Lost(alone=False):
+        attempt = made.take(now, pages, idle=True)
+        if attempt is None:
+            due = made.next_at(now)
+            assert due is not None
+            now = due
+            continue
+        assert made.take(now, pages, idle=False) is None
+        sent.append(attempt.request)
+        outcome = made.failed(attempt, NETWORK, now)
+    assert sent == ["0"] * 4
     assert now < 10
-    assert not made.is_down
+    assert not made.is_closed
+
+
+def test_what_an_earlier_run_was_served_opens_all_connections_at_once() -> None:
+    made = RetryQueue(RetryPolicy(), lambda: 0.5, lambda _: True, served=True)
+    assert made.take(0.0, fresh("a"), idle=True) is not None
+    assert made.take(0.0, fresh("b"), idle=False) is not None
+
+
+def test_refused_credentials_are_probed_three_times_one_at_a_time_and_then_the_run_ends() -> None:
+    made, sent = healthy(), [Attempt(number) for number in range(16)]
+    assert made.rejected(sent[0], REFUSED, 100.0) == Again(5.0)
+    for attempt in sent[1:]:  # they were in flight already, and tell nothing new
+        assert made.rejected(attempt, REFUSED, 101.0) == Again(4.0)
+    seen, now = [], 101.0
+    while made.is_closed:
+        assert made.take(now, fresh("new"), idle=True) is None
+        due = made.next_at(now)
+        assert due is not None
+        now = due
+        probe = made.take(now, fresh("new"), idle=True)
+        assert probe is not None
+        assert made.take(now, fresh("new"), idle=False) is None
+        assert not any(made.may_send(attempt) for attempt in sent if attempt is not probe)
+        seen.append((now, made.rejected(probe, REFUSED, now)))
+        if isinstance(seen[-1][1], Lost):
+            break
+    assert seen == [(105.0, Again(10.0)), (115.0, Again(15.0)), (130.0, Lost(alone=False))]
+
+
+def test_a_page_that_comes_ends_the_probing_and_the_refused_page_keeps_its_delay() -> None:
+    made, refused = healthy(), Attempt("refused")
+    assert made.rejected(refused, REFUSED, 100.0) == Again(5.0)
+    assert made.succeeded(100.1) is None
+    taken = made.take(100.2, fresh("next"), idle=False)
+    assert taken is not None
+    assert taken.request == "next"
+    assert made.take(104.9, fresh(), idle=False) is None
+    assert made.take(105.0, fresh(), idle=False) is refused
+
+
+def test_a_page_that_alone_is_forbidden_is_lost_alone() -> None:
+    made, refused, now = healthy(), Attempt("refused"), 0.0
+    outcome: object = None
+    for number in range(1, 13):
+        outcome = made.rejected(refused, REFUSED, now)
+        made.succeeded(now)
+        now += 1_000
+        taken = made.take(now, fresh(), idle=False)
+        assert (taken is refused) == (number < 12)
+    assert outcome == Lost(alone=True)
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(2.0, 5.0), (7.0, 7.0), (1e9, 900.0)])
+def test_no_page_comes_back_earlier_than_its_answer_asked_for_nor_later_than_the_patience(
+    asked: float, waits: float
+) -> None:
+    busy = TransientError("the service failed with 503", "server", retry_after=asked)
+    assert healthy().failed(Attempt("page"), busy, 0.0) == Again(waits)
+    forbidden = CredentialsError("the API forbids this (403)", status=403, retry_after=asked)
+    assert healthy().rejected(Attempt("page"), forbidden, 0.0) == Again(waits)
+
+
+def test_probes_keep_to_what_the_answer_asked_for() -> None:
+    made = healthy()
+    for number in range(DOWN_AFTER):
+        made.failed(Attempt(number), TransientError("503", "server", retry_after=40.0), 0.0)
+    assert made.next_at(0.0) == 40.0
+
+
+def test_a_page_that_was_not_sent_goes_next_and_costs_nothing() -> None:
+    made, attempt = healthy(), Attempt("page")
+    made.put_back(attempt, 1.0)
+    assert made.take(1.0, fresh("other"), idle=False) is attempt
+    assert (attempt.failures, attempt.since) == (0, None)
 
 
 def test_nobody_spins_while_the_service_is_down_and_nothing_waits() -> None:

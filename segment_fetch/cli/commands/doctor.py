@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from argparse import ArgumentParser, Namespace
 from typing import Any, Literal
 
 from msgspec import Struct
 
-from segment_fetch.api.endpoints import SEGMENTS_SERVICE, SegmentApi
+from segment_fetch.api.endpoints import CLOCK_OFF_S, SegmentApi
 from segment_fetch.api.responses import PERMISSION
 from segment_fetch.api.transport import Transport, checked_base
 from segment_fetch.cli import arguments, exit_codes, signals
@@ -23,15 +21,13 @@ from segment_fetch.errors import (
     InputError,
     RequestRefusedError,
     SegmentFetchError,
-    ServiceError,
-    ThrottledError,
-    TransientError,
     lasting,
 )
+from segment_fetch.events import Event, Retrying
+from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Query, Window
-from segment_fetch.throttle.limiter import MIN_PAUSE_S, Gate
-from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.wire.pages import PageAnswer
+from segment_fetch.throttle.limiter import Gate
+from segment_fetch.windows.counting import Counting
 
 USAGE = "[options]"
 DESCRIPTION = """\
@@ -42,7 +38,6 @@ EXAMPLES = """\
   segment-fetch doctor --credentials ~/liveperson.env"""
 
 _CLOCK_GOOD_S = 30.0
-_CLOCK_BAD_S = 180.0
 _LOOKED_AT_MS = 24 * 3_600_000
 _LABEL = 21
 
@@ -81,57 +76,50 @@ class Doctor:
         self.tell(Check(name, "failed", error.message, mend, exit_codes.exit_code(error, progressed=False)))
 
     async def examine(self, credentials: Credentials) -> None:
-        """Every check that needs the network, until one fails."""
+        """Make the checks that need the network, by one small query, until one fails."""
         args = self._args
+        now_ms = int(time.time() * 1000)
+        counting = Counting([Window(now_ms - _LOOKED_AT_MS, now_ms)])
         transport = Transport(timeouts=arguments.timeouts(args))
+        retry, limiter = arguments.retry_policy(args), Gate(None)
+        base = None if args.base_url is None else checked_base(args.base_url)
+        query = Query(credentials.account, args.source)
+        api = SegmentApi(query, credentials.auth, transport, limiter, login_pause=retry.login_pause, base_url=base)
+        pool = WorkerPool(api, limiter, counting, connections=1, retry=retry, tell=_report)
         try:
-            base = None if args.base_url is None else checked_base(args.base_url)
-            query = Query(credentials.account, args.source)
-            gate = Gate(None)
-            api = SegmentApi(
-                query, credentials.auth, transport, gate, retry=arguments.retry_policy(args), base_url=base
-            )
-            if await self._domain(api):
-                await self._segments(api, credentials)
+            await pool.run()
+        except SegmentFetchError as error:
+            if self._domain(api, error):
+                off_s = self._clock(api, refused=isinstance(error, CredentialsError))
+                self._refused(error, credentials, reached=api.server_ms is not None, off_s=off_s)
+        else:
+            self._domain(api)
+            self._clock(api, refused=False)
+            self._allowed(credentials)
+            (count,) = counting.counts.values()
+            self.tell(Check("query", "ok", f"{plural(count, 'segment')} closed in the last 24 hours"))
         finally:
             await transport.close()
 
-    async def _domain(self, api: SegmentApi) -> bool:
-        try:
-            base = await api.base(SEGMENTS_SERVICE)
-        except CredentialsError as error:
-            self.failed("domain", error)
-        except SegmentFetchError as error:
-            self.failed("domain", error, _way(error))
-        else:
+    def _domain(self, api: SegmentApi, error: SegmentFetchError | None = None) -> bool:
+        """Note whether the service was found; if it was not, because of this error."""
+        if api.known_base is not None:
             how = "given by --base-url" if self._args.base_url else "found by the Domain API"
-            self.tell(Check("domain", "ok", f"{base}, {how}"))
-            return True
-        return False
-
-    async def _segments(self, api: SegmentApi, credentials: Credentials) -> None:
-        now_ms = int(time.time() * 1000)
-        try:
-            answer = await _asked(api, arguments.retry_policy(self._args), Window(now_ms - _LOOKED_AT_MS, now_ms))
-        except SegmentFetchError as error:
-            off_s = self._clock(api, refused=isinstance(error, CredentialsError))
-            self._refused(error, credentials, reached=api.server_ms is not None, off_s=off_s)
-            return
-        self._clock(api, refused=False)
-        self._allowed(credentials)
-        count = answer.page.pagination.count
-        self.tell(Check("query", "ok", f"{plural(count, 'segment')} closed in the last 24 hours"))
+            self.tell(Check("domain", "ok", f"{api.known_base}, {how}"))
+        elif error is not None:
+            self.failed("domain", error, "" if isinstance(error, CredentialsError) else _way(error))
+        return api.known_base is not None
 
     def _clock(self, api: SegmentApi, *, refused: bool) -> float:
-        """Seconds by which the local clock is ahead of the server's; 0 where the server was not reached."""
-        if api.server_ms is None:
+        """Return the seconds by which the local clock is ahead of the server's; 0 where the server was not reached."""
+        off_s = api.clock_ahead_s()
+        if off_s is None:
             return 0.0
-        off_s = time.time() - api.server_ms / 1000 - 0.5  # the header has whole seconds
         detail = f"{lasting(abs(off_s))} {'ahead of' if off_s > 0 else 'behind'} the server's"
         mend = "set this machine's clock (NTP): OAuth 1.0 is refused when it is off by some minutes"
         if abs(off_s) <= _CLOCK_GOOD_S:
             self.tell(Check("clock", "ok", detail))
-        elif refused and abs(off_s) > _CLOCK_BAD_S:
+        elif refused and abs(off_s) > CLOCK_OFF_S:
             self.tell(Check("clock", "failed", detail, mend, exit_codes.CREDENTIALS))
         else:
             self.tell(Check("clock", "warning", detail, mend))
@@ -153,7 +141,7 @@ class Doctor:
         elif error.status == 403 or (reached and credentials.kind == "OAuth 2.0 client"):
             self.tell(Check("credentials", "ok", f"the {credentials.kind} from {credentials.place} is known"))
             self.failed("permission", error, grant)
-        elif abs(off_s) > _CLOCK_BAD_S:
+        elif abs(off_s) > CLOCK_OFF_S:
             self.failed("credentials", error, "set the clock first, then run this again")
         else:
             check = f"compare the values in {credentials.place} with LivePerson's console"
@@ -167,22 +155,9 @@ def _way(error: SegmentFetchError) -> str:
     return "check --base-url, the network, the name service and HTTPS_PROXY; if they are right, try again later"
 
 
-async def _asked(api: SegmentApi, policy: RetryPolicy, window: Window) -> PageAnswer:
-    """One small page, asked for again as the options say."""
-    failures = 0
-    while True:
-        try:
-            return await api.page(window, 0, 1)
-        except TransientError as error:
-            failures += 1
-            delay = policy.delay(error.kind, failures, random.random)
-            if delay is None:
-                times = "" if failures == 1 else f", {failures} times"
-                raise ServiceError(f"{error.message}{times}", status=error.status) from None
-            if isinstance(error, ThrottledError):
-                delay = max(delay, MIN_PAUSE_S, error.retry_after or 0.0)
-            say("info", "retrying", f"{error.message}; asking again after {delay:.1f} s")
-            await asyncio.sleep(delay)
+def _report(event: Event) -> None:
+    if isinstance(event, Retrying):
+        say("info", "retrying", f"{event.reason}; asking again after {event.delay:.1f} s")
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""Tools that build and check a release; not part of the package."""

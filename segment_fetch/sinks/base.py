@@ -37,7 +37,7 @@ Damage: TypeAlias = Literal[
 
 
 class Finding(Struct, frozen=True):
-    """One thing that is wrong: what kind, where (a file or a window), and in a sentence what to do about it."""
+    """A fault that was found: its kind, its place (a file or a window), and in a sentence what to do about it."""
 
     kind: Damage
     where: str
@@ -49,7 +49,7 @@ AGAIN = "run the extraction again: it reads the window anew"
 
 
 class Written(Struct, frozen=True):
-    """Where a window's segments are: for files the name, length and SHA-256 of the bytes as stored."""
+    """The location of a window's stored segments: for files the name, length and SHA-256 of the bytes as stored."""
 
     file: str | None = None
     bytes: int | None = None
@@ -57,7 +57,7 @@ class Written(Struct, frozen=True):
 
 
 class Draft(ABC, Generic[Part]):
-    """A window's segments on their way into a destination, before they count. Ends with one `finish` or `drop`."""
+    """A window's segments being written, before they count. Ends with one call of `finish` or `drop`."""
 
     @abstractmethod
     def add(self, part: Part) -> None:
@@ -65,11 +65,11 @@ class Draft(ABC, Generic[Part]):
 
     @abstractmethod
     def finish(self) -> Written:
-        """Store the window, which is whole now, in place of what was there of it."""
+        """Store the window, which is complete now, in place of any earlier version of it."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Leave nothing of it."""
+        """Discard everything written so far."""
 
 
 class Held(Draft[Part]):
@@ -113,7 +113,7 @@ class Sink(ABC, Generic[Part]):
     """True if no window may reach over a midnight of UTC."""
 
     mend: str = "delete what is stored of the window"
-    """What a user has to do before a damaged window is read again."""
+    """The step that a user has to take before a damaged window is read again."""
 
     @property
     def place(self) -> object:
@@ -132,7 +132,7 @@ class Sink(ABC, Generic[Part]):
 
     @abstractmethod
     def settings(self) -> dict[str, str]:
-        """Return what shapes the stored data (format, compression, …): kept in the manifest, the same in every run."""
+        """Return the settings that shape the stored data (format, compression, …); the manifest keeps them."""
 
     def migrates(self, name: str, stored: object) -> bool:
         """Return True if this sink takes over a destination with another value of this setting.
@@ -157,20 +157,20 @@ class Sink(ABC, Generic[Part]):
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> Part:
-        """Return segments in the form in which they are held in memory until their window is proven. Pure.
+        """Return segments in the form in which they stay in memory until their window is proven. Pure.
 
         UnstorableValueError where the destination has no room for a value.
         """
 
     def encode_lines(self, lines: bytes) -> Part:
-        """Return for JSON Lines what `encode` returns for their segments. Pure.
+        """Return the same as `encode`, for segments given as JSON Lines. Pure.
 
         Worth overriding, beside `encode`, where lines can be stored as they are; otherwise they are decoded.
         """
         return self.encode(decode_lines(lines))
 
     def name(self, window: Window) -> str | None:
-        """Return what `write` calls a window's file; None where there are no files."""
+        """Return the name that `write` gives a window's file; None where there are no files."""
         return None
 
     def may_be_called(self, window: Window, file: str | None) -> bool:
@@ -222,11 +222,11 @@ class Sink(ABC, Generic[Part]):
         return ()
 
     def holds(self, written: Written) -> bool:
-        """Return True if what the manifest names is still there; if not, its window is read again."""
+        """Return True if the stored data is still there; if not, its window is read again."""
         return True
 
     def intact(self, written: Written) -> bool:
-        """Return True if it is there and, byte for byte, as the manifest says."""
+        """Return True if the stored data is there, byte for byte as the manifest says."""
         return self.holds(written)
 
     def fault(self, window: Window, segments: int, written: Written) -> Finding | None:
@@ -254,11 +254,11 @@ class Sink(ABC, Generic[Part]):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the destination back. Called once after `open`, whatever happened."""
+        """Release the destination. Called once after `open`, whatever happened."""
 
 
 def write_all(draft: Draft[Part], parts: Iterable[Part]) -> Written:
-    """Store a window whose parts are all there. Nothing of it is left if they, or the medium, fail."""
+    """Add all parts to a draft and finish it; drop it if the parts or the medium fail."""
     try:
         for part in parts:
             draft.add(part)
@@ -272,26 +272,26 @@ class Encoder(Protocol[Part_co]):
     """A sink or a format."""
 
     def encode(self, segments: Sequence[Segment], /) -> Part_co:
-        """Segments."""
+        """Return encoded segments."""
 
     def encode_lines(self, lines: bytes, /) -> Part_co:
-        """Segments that are JSON Lines."""
+        """Return encoded segments, given as JSON Lines."""
 
 
 def encoded(encoder: Encoder[Part], segments: Sequence[Segment]) -> Part:
-    """Return segments as the encoder wants them held, whether they were decoded or are still the bytes that came."""
+    """Return segments in the encoder's form, whether they were decoded or are still the bytes that were received."""
     return encoded_lines(encoder, segments.text) if isinstance(segments, RawRows) else encoder.encode(segments)
 
 
 def encoded_lines(encoder: Encoder[Part], lines: bytes) -> Part:
-    """Return JSON Lines as the encoder wants them held."""
+    """Return JSON Lines in the encoder's form."""
     return encoder.encode_lines(lines) if _takes_lines(type(encoder)) else encoder.encode(decode_lines(lines))
 
 
 @cache
 def _takes_lines(kind: type) -> bool:
-    """Return True if `encode_lines` says of lines what is to become of them.
+    """Return True if a class's `encode_lines` belongs to its `encode`.
 
-    A class that overrides `encode` alone, below one that has both, is to see every segment.
+    A class that overrides `encode` alone, below one that has both, has to see every segment.
     """
     return next("encode_lines" in vars(base) for base in kind.__mro__ if {"encode", "encode_lines"} & vars(base).keys())

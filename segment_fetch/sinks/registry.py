@@ -71,7 +71,7 @@ URL_FORMS = (
     "duckdb:///FILE",
     "postgresql://USER@HOST/DATABASE",
 )
-"""How the URLs of destinations are written, for help and messages; anything without a scheme is a folder."""
+"""The forms of destination URLs, for help and messages; anything without a scheme is a folder."""
 
 
 def kind_of(url: str | Path) -> Kind:
@@ -89,8 +89,8 @@ def kind_of(url: str | Path) -> Kind:
     if scheme in _TABLES:
         return "table"
     found = _BEGINNING.match(text)
-    shown = (found and found[0]) or "with :// in it and no scheme before that"
-    raise InputError(f"there is no destination {shown}; there are {', '.join(('folders', *URL_FORMS))}")
+    shown = (found and found[0]) or "what stands before ://"
+    raise InputError(f"{shown} is not a known destination; use a folder or one of {', '.join(URL_FORMS)}")
 
 
 def _scheme(text: str) -> str | None:
@@ -138,7 +138,9 @@ def open_sink(
     if kind_of(url) == "table":
         given = {"format": format, "compress": compress, "csv_safe": csv_safe, "partition": partition != "none"}
         if names := [name for name, value in given.items() if value]:
-            raise InputError(f"{' and '.join(names)}: for files only; a table has columns, and packs them as it likes")
+            raise InputError(
+                f"{' and '.join(names)}: for files only; a table has columns, which the database stores its own way"
+            )
         return _TABLES[str(_scheme(text))](text, account_id)
     if text == "-":
         raise InputError("- is no folder; to write to standard output use StreamSink(sys.stdout.buffer)")
@@ -154,7 +156,7 @@ def open_sink(
 def file_format(name: str, *, csv_safe: bool = False, account_id: str | None = None) -> FileFormat[Any]:
     """Return a new file's format by its name. InputError where there is none of that name."""
     if name not in FORMATS:
-        raise InputError(f"there is no format {name!r}; there are {', '.join(FORMATS)}")
+        raise InputError(f"format {name!r} is unknown: choose one of {', '.join(FORMATS)}")
     if csv_safe and name != "csv":
         raise InputError(f"csv_safe goes with the format csv; {name} needs no such care")
     account = {} if account_id is None else {"account_id": account_id}

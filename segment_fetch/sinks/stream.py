@@ -1,4 +1,4 @@
-"""An open stream, standard output say: windows oldest first, each whole. Nothing is remembered between runs."""
+"""An open stream, such as standard output: windows oldest first, each complete. Nothing is kept between runs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from segment_fetch.wire.models import Segment
 
 
 class StreamClosedError(DestinationError):
-    """Who read the stream has closed it."""
+    """The reader of the stream has closed it."""
 
 
 class StreamSink(Sink[bytes]):
-    """Writes one continuous document to a binary stream, which the caller opens and closes."""
+    """One continuous document on a binary stream, which the caller opens and closes."""
 
     ordered = True
 
@@ -64,7 +64,7 @@ class StreamSink(Sink[bytes]):
             self._put(self._packer.compress(self._format.header))
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
-        """A stream keeps no manifest."""
+        """Do nothing: a stream keeps no manifest."""
 
     def close(self) -> None:
         if not self._broken:
@@ -85,7 +85,7 @@ class StreamSink(Sink[bytes]):
             raise DestinationError(f"cannot write to the output: {reason}") from error
 
     def _write(self, data: bytes) -> None:
-        """All of the data: an unbuffered stream may take a part at a time."""
+        """Write all of the data; an unbuffered stream may take a part at a time."""
         view = memoryview(data)
         while view:
             taken: int | None = self._stream.write(view)

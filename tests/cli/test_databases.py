@@ -92,14 +92,14 @@ def test_options_of_files_are_refused(run: Run, api: Simulator, place: Place, op
 @pytest.mark.parametrize(
     ("out", "reason"),
     [
-        ("mysql://host/db", "there is no destination mysql://; there are folders, s3://"),
-        ("duckdb:out.duckdb", "there is no destination duckdb:; there are"),
+        ("mysql://host/db", "mysql:// is not a known destination; use a folder or one of s3://"),
+        ("duckdb:out.duckdb", "duckdb: is not a known destination; use a folder"),
         ("duckdb://out.duckdb", "write duckdb:///FILE, or duckdb:////FILE for an absolute path"),
         ("duckdb:///", "write duckdb:///FILE"),
         ("duckdb:///x?tabel=y", "write duckdb:///FILE"),
-        ("duckdb:///x?table=a;drop", "'a;drop' is no name for a table"),
-        ("duckdb:///x?table=", "'' is no name for a table"),
-        ("postgresql://host/db?table=a;drop", "'a;drop' is no name for a table"),
+        ("duckdb:///x?table=a;drop", "'a;drop' is not a table name"),
+        ("duckdb:///x?table=", "'' is not a table name"),
+        ("postgresql://host/db?table=a;drop", "'a;drop' is not a table name"),
         ("duckdb:///none/out.duckdb", "there is no folder none; make it first"),
         ("postgresql://me@127.0.0.1:port/db", "the address of the PostgreSQL server cannot be read"),
     ],
@@ -115,9 +115,9 @@ def test_addresses_that_are_none(run: Run, api: Simulator, out: str, reason: str
 @pytest.mark.parametrize(
     ("out", "shown"),
     [
-        ("jdbc:postgresql://127.0.0.1/wfm?password=hunter2", "there is no destination jdbc:; there are folders,"),
-        ("mysql+pymysql://me:hunter2@host/wfm", "there is no destination mysql+pymysql://; there are"),
-        ("me@hunter2/jdbc://host", "there is no destination with :// in it and no scheme before that; there are"),
+        ("jdbc:postgresql://127.0.0.1/wfm?password=hunter2", "jdbc: is not a known destination; use a folder"),
+        ("mysql+pymysql://me:hunter2@host/wfm", "mysql+pymysql:// is not a known destination"),
+        ("me@hunter2/jdbc://host", "what stands before :// is not a known destination"),
         ("duckdb://me:hunter2@host/db", "write duckdb:///FILE"),
         ("duckdb:///x?motherduck_token=hunter2", "write duckdb:///FILE"),
         ("postgresql://loader%3Ahunter2@host/wfm", "has a colon, %3A, in the name of the user"),

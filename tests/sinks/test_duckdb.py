@@ -194,7 +194,7 @@ def test_a_table_with_other_columns(path: Path) -> None:
     with pytest.raises(DestinationError) as raised:
         DuckDbSink(path).open()
     for told in (
-        "table agent_segments is another one",
+        "table agent_segments does not fit",
         "segment_id is INTEGER and has to be VARCHAR",
         "agent_id BIGINT is missing",
         "note VARCHAR is not known, and has no default",
@@ -230,7 +230,7 @@ def test_a_path_is_needed(path: str) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a;drop", 'a"b', "main.a", "a-b", "a b", "a\0", "a\n"])
 def test_what_is_no_name_of_a_table(path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="is no name for a table: it is made of letters, digits and underscores"):
+    with pytest.raises(InputError, match="is not a table name: use letters, digits and underscores"):
         DuckDbSink(path, name)
     assert not path.exists()
 
@@ -275,7 +275,7 @@ def test_a_file_of_sqlite_downloads_nothing(path: Path) -> None:
         db.execute("CREATE TABLE x (a)")
     before = path.read_bytes()
     told, asked = asked_of_the_network(LOOKS, path)
-    assert told == f"{path} is there, and is not a valid DuckDB database file: name another\n" * 2
+    assert told == f"{path} exists and is not a valid DuckDB database file: choose another file\n" * 2
     assert asked == []
     assert path.read_bytes() == before
 

@@ -64,7 +64,7 @@ def test_files_are_named_by_window_and_format(tmp_path: Path, compress: str, suf
 
 
 def test_unknown_compression_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'bzip2': is none of none, gzip, zstd"):
+    with pytest.raises(InputError, match="'bzip2' is unknown: choose one of none, gzip, zstd"):
         JsonlSink(tmp_path, "bzip2")
 
 

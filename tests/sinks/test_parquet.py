@@ -210,7 +210,7 @@ def test_a_value_without_room_stops_the_run_before_anything_is_stored(tmp_path: 
 
 
 def test_unknown_settings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'snappy': is none of none, gzip, zstd"):
+    with pytest.raises(InputError, match="'snappy' is unknown: choose one of none, gzip, zstd"):
         ParquetSink(tmp_path, "snappy")
     with pytest.raises(InputError, match="partition 'hour'"):
         ParquetSink(tmp_path, partition="hour")

@@ -216,7 +216,7 @@ def test_the_first_and_the_last_time(sink: PostgresSink, last: int) -> None:
 @pytest.mark.parametrize("name", ["", "a;drop", 'a"b', "public.a", "a\0"])
 def test_what_is_no_name_of_a_table(name: str) -> None:
     for url, given in (("postgresql://", name), (f"postgresql://?table={name}", None)):
-        with pytest.raises(InputError, match="is no name for a table: it is made of letters, digits and underscores"):
+        with pytest.raises(InputError, match="is not a table name: use letters, digits and underscores"):
             PostgresSink(url, given)
 
 

@@ -80,7 +80,7 @@ def test_options_are_the_settings_and_are_found_again_from_them(
 @pytest.mark.parametrize(
     ("url", "options", "says"),
     [
-        ("out", {"format": "xml"}, "there is no format 'xml'; there are jsonl, csv, parquet"),
+        ("out", {"format": "xml"}, "format 'xml' is unknown: choose one of jsonl, csv, parquet"),
         ("out", {"csv_safe": True}, "csv_safe goes with the format csv"),
         ("out", {"compress": "lz4"}, "compression 'lz4'"),
         ("out", {"partition": "hour"}, "partition 'hour'"),

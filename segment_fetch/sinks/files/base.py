@@ -1,4 +1,4 @@
-"""Destinations made of files, wherever the files are: their names, and a window's file while it is written."""
+"""Destinations made of files, in a folder or an object store: the files' names, and a file while it is written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segment_fetch.wire.models import Part, Segment
 
 
 class FileDraft(Draft[Part]):
-    """A file that takes its name when it is whole, or leaves nothing behind.
+    """A file that appears under its name when it is complete, or leaves nothing behind.
 
     Packs what it is given, and hashes and counts the bytes as they are stored; a subclass knows where to.
     """
@@ -64,7 +64,7 @@ class FileDraft(Draft[Part]):
 
 
 class FileSink(Sink[Part]):
-    """One file a window, of one format, and what the files are called.
+    """One file per window, all of one format; knows the files' names.
 
     `partition="day"` puts them into a folder a day, as Hive does: `date=2026-11-01/`, days of UTC.
     """
@@ -168,7 +168,7 @@ class FileSink(Sink[Part]):
         """Turn the medium's errors into DestinationErrors."""
 
     def _left_over(self, names: Iterable[str], keep: AbstractSet[str], window: Window) -> list[str]:
-        """Return those names that this sink gives, to windows that overlap this one, and that are not to be kept."""
+        """Return the names of this sink's files for windows that overlap this one, without those to keep."""
         found = ((name, window_in(name)) for name in sorted(names) if name not in keep)
         own = ((name, named) for name, named in found if named and self.may_be_called(named, name))
         return [name for name, named in own if named.start < window.end and named.end > window.start]
@@ -176,5 +176,5 @@ class FileSink(Sink[Part]):
 
 def _daily(partition: str) -> bool:
     if partition not in ("none", "day"):
-        raise InputError(f"partition {partition!r}: is none of none, day")
+        raise InputError(f"partition {partition!r} is unknown: choose none or day")
     return partition == "day"

@@ -20,13 +20,13 @@ _ZSTD_LEVEL = 3
 
 
 class Compressor(Protocol):
-    """Takes pieces, gives bytes to write, and the rest at the end."""
+    """Compresses a file piece by piece."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Bytes to write for this piece; may be none yet."""
+        """Return bytes to write; may be empty until more comes."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Return the remaining bytes, which end the file."""
 
 
 class _Plain:
@@ -38,18 +38,18 @@ class _Plain:
 
 
 def check_compression(name: str) -> Compression:
-    """The name, if it is known and what it needs is installed."""
+    """Return the name if it is known and its library is installed; InputError or MissingExtraError if not."""
     match name:
         case "none" | "gzip":
             return name
         case "zstd":
             compressor(name)
             return name
-    raise InputError(f"compression {name!r}: is none of {', '.join(SUFFIXES)}")
+    raise InputError(f"compression {name!r} is unknown: choose one of {', '.join(SUFFIXES)}")
 
 
 def unpacked(file: BinaryIO, name: Compression) -> BinaryIO:
-    """What a file holds, decompressed as it is read. Who closes it closes the file."""
+    """Return a reader of the decompressed contents. Closing it closes the file."""
     if name == "gzip":
         packed = gzip.GzipFile(fileobj=file, mode="rb")
         packed.myfileobj = file  # type: ignore[assignment] # so that it is closed, too
@@ -60,14 +60,14 @@ def unpacked(file: BinaryIO, name: Compression) -> BinaryIO:
 
 
 def damage(name: Compression) -> tuple[type[Exception], ...]:
-    """The errors by which reading says that compressed data is broken."""
+    """Return the errors that reading damaged data raises."""
     if name == "zstd":
         return (_zstandard().ZstdError,)
     return (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def compressor(name: Compression) -> Compressor:
-    """A compressor for one file."""
+    """Return a compressor for one file."""
     if name == "gzip":
         return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
     if name == "none":

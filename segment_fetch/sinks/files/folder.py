@@ -110,14 +110,17 @@ class FolderSink(FileSink[Part]):
                 self._disk.remove(self.folder / name)
 
     def _is_nobodys(self, path: Path) -> bool:
-        """Return True if a file that no manifest names cannot be another run's, which is to commit it yet.
+        """Return True if a file that is not committed cannot be one that another run is about to commit.
 
         The lock says so. Without one the file has to be a day old.
         """
         return not self._unlocked or time.time() - path.stat().st_mtime > _ABANDONED_S
 
     def _refuse_strangers(self) -> None:
-        """Without a manifest nobody knows what a file holds; deleting it could lose what the API no longer has."""
+        """Raise DestinationError if files of windows are there without a manifest.
+
+        Nobody knows their contents, and deleting them could lose what the API no longer has.
+        """
         found = next((name for name in self.names() if is_segments(name)), None)
         if found is not None:
             raise DestinationError(
@@ -167,7 +170,7 @@ class FolderSink(FileSink[Part]):
         return iter(()) if written.file is None else self._file_keys(self.folder / written.file)
 
     def _file_keys(self, path: Path) -> Iterator[Key]:
-        """ValueError where the file is not what its name says."""
+        """Yield the keys in a file. ValueError where it is not of its format."""
         with self._translated(), open_regular(path) as file:
             yield from self._format.keys_in(file, self._compress)
 
@@ -213,7 +216,7 @@ class FolderSink(FileSink[Part]):
 
 
 class FolderDraft(FileDraft[Part]):
-    """A file beside the others, under a name of its own that begins with a dot, until it is whole."""
+    """A file in the folder, under a temporary name that begins with a dot until it is complete."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What files hold: text, as JSON Lines or CSV; `parquet` has the third kind."""
+"""Formats of files: the text formats, JSON Lines and CSV. Parquet is in a module of its own."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ Part_contra = TypeVar("Part_contra", contravariant=True)
 
 
 class Packer(Protocol[Part_contra]):
-    """Makes the bytes of one file, as its parts come."""
+    """Turns the parts of one file into its bytes."""
 
     def compress(self, data: Part_contra, /) -> bytes:
-        """Bytes to write for this part; may be none yet."""
+        """Return bytes to write; may be empty until more comes."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """Return the remaining bytes, which end the file."""
 
 
 class FileFormat(ABC, Generic[Part]):
-    """What the file of a window holds, and how it is compressed. `header` opens every file, an empty window's too."""
+    """The contents of a window's file, and their compression. `header` opens every file, an empty window's too."""
 
     name: str
     manifest: str = MANIFEST
@@ -54,30 +54,30 @@ class FileFormat(ABC, Generic[Part]):
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> Part:
-        """The segments, a record each."""
+        """Return the segments, a record each."""
 
     def encode_lines(self, lines: bytes) -> Part:
-        """Segments that came as JSON Lines: the same as `encode` makes of them."""
+        """Return the same as `encode`, for segments given as JSON Lines."""
         return self.encode(decode_lines(lines))
 
     def check(self, compress: str) -> Compression:
-        """The compression, if it is known and what it needs is installed."""
+        """Return the compression if it is known and its library is installed."""
         return check_compression(compress)
 
     def suffix(self, compress: Compression) -> str:
-        """How the names of its files end."""
+        """Return the end of its files' names, without the dot."""
         return f"{self.name}{SUFFIXES[compress]}"
 
     @abstractmethod
     def packer(self, compress: Compression) -> Packer[Part]:
-        """What makes a new file of its parts."""
+        """Return a packer for a new file."""
 
     @abstractmethod
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
-        """Close time and id of each segment in a file as it is stored. ValueError where it is damaged."""
+        """Yield close time and id of each segment in a file as it is stored. ValueError where it is damaged."""
 
     def settings(self) -> dict[str, str]:
-        """Return what shapes the bytes."""
+        """Return the settings that shape the bytes."""
         return {"format": self.name}
 
     def migrates(self, name: str, stored: object) -> bool:
@@ -92,7 +92,7 @@ class Format(FileFormat[bytes]):
 
     @abstractmethod
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Close time and id of each segment in a file's text. ValueError, with the line, where it is none."""
+        """Yield close time and id of each segment in a file's text. ValueError, with the line, where it is damaged."""
 
     def packer(self, compress: Compression) -> Packer[bytes]:
         return compressor(compress)
@@ -176,7 +176,7 @@ class Csv(Format):
 
 
 def _csv_rows(text: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the rows of a CSV file. ValueError, with the line, where it is none.
+    """Yield the rows of a CSV file. ValueError, with the line, where it is malformed.
 
     The csv module reads fields of at most 131,072 characters, and its limit is one for the whole process; a record that
     could be beyond it, which is rare, is taken apart here.

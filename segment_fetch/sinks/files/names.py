@@ -1,4 +1,4 @@
-"""What files are called: the manifest, and one file a window."""
+"""Names of files: the manifest's, and that of each window's file."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ HIDDEN_MANIFEST = "_manifest.json"
 """Its name among files whose readers take a whole folder: they pass over what begins with an underscore."""
 MANIFESTS = (MANIFEST, HIDDEN_MANIFEST)
 DAY = "date="
-"""How the name of a day's folder begins."""
+"""The start of the name of a day's folder."""
 _STAMP = "%Y%m%dT%H%M%S"
 PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
-"""How the name of a window's file begins, as a regular expression; its groups are the stamps of start and end."""
+"""The start of a window's file name, as a regular expression; its groups are the stamps of start and end."""
 PARTIAL = ".partial"
-"""How the name of a file ends while it is written."""
+"""The end of a file's name while it is written."""
 TOKEN_BYTES = 6
-"""What tells one writing of a window from another where files are never overwritten: so many random bytes, in hex."""
+"""Random bytes in a name, where each writing of a window gets a file of its own; written in hexadecimal."""
 TOKEN = rf"[0-9a-f]{{{2 * TOKEN_BYTES}}}"
-"""Those bytes in a name, as a regular expression."""
+"""The token of those bytes, as a regular expression."""
 _TOKEN = re.compile(f"-{TOKEN}", re.ASCII)
 _OWN = rf"\.(?:{'|'.join(map(re.escape, MANIFESTS))}|{PATTERN}(?:-{TOKEN})?\.[a-z.]+?)"
 _OWN_PARTIAL = re.compile(rf"{_OWN}(?:\.{TOKEN})?{re.escape(PARTIAL)}", re.ASCII)
@@ -40,27 +40,27 @@ def is_leftover(name: str) -> bool:
 
 
 def is_segments(name: str) -> bool:
-    """Whether a file is named like one with a window's segments."""
+    """Return True if a file is named like one with a window's segments."""
     return _NAME.match(_base(name)) is not None
 
 
 def stamp(ms: int) -> str:
-    """A moment as file names have it: 20261101T000000000Z."""
+    """Return a time as file names have it: 20261101T000000000Z."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC).strftime(_STAMP)}{ms % 1000:03d}Z"
 
 
 def day(ms: int) -> str:
-    """The day of a moment, in UTC: 2026-11-01."""
+    """Return the day of a time, in UTC: 2026-11-01."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%d}"
 
 
 def stem(window: Window) -> str:
-    """How the name of a window's file begins."""
+    """Return the start of the name of a window's file."""
     return f"segments-{stamp(window.start)}-{stamp(window.end)}"
 
 
 def window_in(name: str) -> Window | None:
-    """The window in a file's name; None where there is none. What follows it in the name is not looked at."""
+    """Return the window in a file's name, None where there is none. The rest of the name is ignored."""
     name = _base(name)
     match = _NAME.match(name)
     try:
@@ -71,7 +71,7 @@ def window_in(name: str) -> Window | None:
 
 
 def is_name(name: str | None, window: Window, suffix: str) -> bool:
-    """Whether a file is named as this window's is: `segments-START-END.suffix`, or with a token before the suffix."""
+    """Return True if a name is one of this window's: `segments-START-END.suffix`, or with a token before the suffix."""
     start, end = stem(window), f".{suffix}"
     if name is None or not (name.startswith(start) and name.endswith(end)):
         return False
@@ -80,7 +80,7 @@ def is_name(name: str | None, window: Window, suffix: str) -> bool:
 
 
 def _base(name: str) -> str:
-    """A name without the folder of its day."""
+    """Return a name without the folder of its day."""
     return name.rpartition("/")[2]
 
 

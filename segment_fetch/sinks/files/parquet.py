@@ -60,7 +60,7 @@ class Parquet(FileFormat[pa.RecordBatch]):
         match compress:
             case "none" | "gzip" | "zstd":
                 return compress
-        raise InputError(f"compression {compress!r}: is none of {', '.join(_CODECS)}")
+        raise InputError(f"compression {compress!r} is unknown: choose one of {', '.join(_CODECS)}")
 
     def suffix(self, compress: Compression) -> str:
         return self.name
@@ -85,7 +85,7 @@ class Parquet(FileFormat[pa.RecordBatch]):
 
 
 class ParquetPacker:
-    """Makes the bytes of one Parquet file, as its rows come; holds at most one row group."""
+    """Turns rows into the bytes of one Parquet file; holds at most one row group."""
 
     def __init__(self, compress: Compression, columns: pa.Schema) -> None:
         self._schema = columns
@@ -103,7 +103,7 @@ class ParquetPacker:
         )
 
     def compress(self, data: pa.RecordBatch, /) -> bytes:
-        """Bytes to write for these rows; none until they fill a row group."""
+        """Return bytes to write for these rows; empty until they fill a row group."""
         self._rows.append(data)
         self._count += data.num_rows
         while self._count >= ROW_GROUP:
@@ -118,7 +118,7 @@ class ParquetPacker:
         self._count -= min(ROW_GROUP, self._count)
 
     def flush(self) -> bytes:
-        """The last row group, and the end of the file."""
+        """Return the last row group and the end of the file."""
         if self._count:
             self._write_group()
         self._writer.close()
@@ -126,7 +126,7 @@ class ParquetPacker:
 
 
 class _Pieces:
-    """A file for pyarrow, which keeps what is written until it is taken."""
+    """A file-like object for pyarrow that keeps what is written until it is taken."""
 
     closed = False
 
@@ -138,7 +138,7 @@ class _Pieces:
         return len(data)
 
     def flush(self) -> None:
-        """What is written is there at once."""
+        """Do nothing: written bytes are available at once."""
 
     def close(self) -> None:
         self.closed = True

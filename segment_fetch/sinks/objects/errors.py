@@ -1,4 +1,4 @@
-"""What went wrong in an object store, and what to do about it.
+"""Errors of object stores, translated into messages that say what to do.
 
 The client gives most failures one class, so the status and the store's own error code are taken from its text. The rest
 of that text is not passed on: it holds whole requests, whose URLs can be signed.
@@ -23,12 +23,12 @@ _REFUSED = {
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 _REDIRECT = "redirect without LOCATION"
 _METADATA = ("/latest/api/token", "/latest/meta-data", "/metadata/identity", "/computeMetadata/", "169.254.170.")
-"""Parts of the addresses that are asked for a machine's credentials, when there are no others."""
+"""Parts of the addresses that the client asks for a machine's credentials when it finds no others."""
 
 
 @contextmanager
 def translated(place: Place) -> Iterator[None]:
-    """Turns the client's errors into DestinationErrors that say what to do."""
+    """Turn the client's errors into DestinationErrors that say what to do."""
     try:
         yield
     except (exceptions().BaseError, OSError) as error:
@@ -36,7 +36,7 @@ def translated(place: Place) -> Iterator[None]:
 
 
 def told(error: Exception, place: Place) -> DestinationError:
-    """The error as it is to be shown."""
+    """Return the error as it is shown."""
     text = str(error)
     code = found[1] if (found := _CODE.search(text)) else ""
     status = int(found[1]) if (found := _STATUS.search(text)) else 0
@@ -69,7 +69,7 @@ def _credentials_advice(error: Exception, text: str, status: int, code: str, sch
 
 
 def unsafe(place: Place) -> DestinationError:
-    """Of a store without conditional writes."""
+    """Return the error for a store without conditional writes."""
     return DestinationError(
         f"{place}: this store cannot write on condition (If-Match, If-None-Match), so two runs could destroy each "
         "other's work; use one that can, as S3, Google and Azure do, or a folder"

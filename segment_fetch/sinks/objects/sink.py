@@ -90,7 +90,7 @@ class ObjectSink(FileSink[Part]):
         return self._manifest.records
 
     def names(self) -> list[str]:
-        """The files of windows that are there, whichever format they have, and the manifest."""
+        """Return the files of windows that are there, in whichever format, and the manifest."""
         with self._translated():
             self._sizes = _windows(self._listed())
         return sorted(self._sizes)
@@ -113,7 +113,7 @@ class ObjectSink(FileSink[Part]):
         return iter(()) if written.file is None else self._file_keys(written.file)
 
     def _file_keys(self, name: str) -> Iterator[Key]:
-        """ValueError where the object is not what its name says."""
+        """Yield the keys in an object. ValueError where it is not of its format."""
         with self.open_file(name) as file:
             yield from self._format.keys_in(file, self._compress)
 
@@ -157,7 +157,7 @@ class ObjectSink(FileSink[Part]):
             self._delete(obsolete)
 
     def _overtaken(self) -> DestinationBusyError:
-        """Another run has committed. What this one wrote goes, unless the other has come to know it."""
+        """Return the error to raise; delete what this run wrote, unless the run that committed names it."""
         self._manifest.read(self._listed())
         known = b"".join([self._manifest.whole or b"", *self._manifest.records])
         self._delete([name for name in self._own if name.encode() not in known])
@@ -167,7 +167,10 @@ class ObjectSink(FileSink[Part]):
         )
 
     def must_commit_first(self, keep: AbstractSet[str], window: Window) -> bool:
-        """What this run has not written itself may be a living run's, which cannot commit it after this one has."""
+        """Return True if there are objects to delete that this run has not written itself.
+
+        They may be another run's, which can no longer commit them once this run has committed.
+        """
         dead = self._left_over({*self._sizes, *self._own}, keep, window)
         return not self._committed and self._manifest.whole is not None and not self._own.issuperset(dead)
 
@@ -183,7 +186,7 @@ class ObjectSink(FileSink[Part]):
             self._own.discard(name)
 
     def close(self) -> None:
-        """There is no lock to give back."""
+        """Do nothing: there is no lock to release."""
 
 
 def _windows(listed: Mapping[str, int]) -> dict[str, int]:

@@ -52,7 +52,7 @@ class Place(Struct, frozen=True):
 
 
 def place_of(url: str) -> Place:
-    """The place that a URL names. InputError where it names none; what may be a secret is not repeated."""
+    """Return the place that a URL names. InputError where it names none; possible secrets are not repeated."""
     scheme, _, rest = url.partition("://")
     scheme = scheme.lower()
     if scheme not in SCHEMES:
@@ -68,7 +68,7 @@ def place_of(url: str) -> Place:
 
 
 def store_of(place: Place, environ: Mapping[str, str] | None = None) -> ObjectStore:
-    """The store with its client, as the environment says. Nothing is sent yet."""
+    """Return the store with its client, configured by the environment. Nothing is sent yet."""
     env = os.environ if environ is None else environ
     stores = _obstore_stores()
     endpoint = _endpoint(place.scheme, env)
@@ -86,7 +86,7 @@ def store_of(place: Place, environ: Mapping[str, str] | None = None) -> ObjectSt
 
 
 def exceptions() -> ModuleType:
-    """The errors of the client."""
+    """Return the module with the client's errors."""
     _obstore_stores()
     from obstore import exceptions as errors  # noqa: PLC0415 - an optional extra
 
@@ -106,7 +106,7 @@ def _obstore_stores() -> ModuleType:
 
 
 def _endpoint(scheme: str, env: Mapping[str, str]) -> str | None:
-    """Another address than the platform's own. InputError where credentials would cross a network unencrypted."""
+    """Return the configured address, None for the platform's own. InputError if credentials would be sent in clear."""
     name = next((name for name in _ENDPOINTS[scheme] if env.get(name)), None)
     if name is None:
         return None
@@ -154,7 +154,7 @@ def _s3_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _has_profiles(env: Mapping[str, str]) -> bool:
-    """Whether the files of the AWS tools are to be asked; what reads them is the AWS tools' own library."""
+    """Return True if there are configuration files of the AWS tools, which the AWS tools' own library reads."""
     home = Path(env.get("HOME", "~")).expanduser() / ".aws"
     files = (env.get("AWS_SHARED_CREDENTIALS_FILE", home / "credentials"), env.get("AWS_CONFIG_FILE", home / "config"))
     return bool(env.get("AWS_PROFILE")) or any(Path(file).is_file() for file in files)

@@ -1,4 +1,4 @@
-"""Objects on their way up and down, a piece at a time."""
+"""Upload and download of objects, a piece at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PARTS_AT_ONCE = 3
 
 
 class ObjectDraft(FileDraft[Part]):
-    """An object that is there when it is whole, or not at all: one request if it is small, else a multipart upload.
+    """An object that appears when it is complete, or not at all: one request if it is small, else a multipart upload.
 
     At most `_PARTS_AT_ONCE` + 1 parts of `_PART` bytes are in memory. `done` takes the name when it is there.
     """
@@ -56,11 +56,11 @@ class ObjectDraft(FileDraft[Part]):
 
 
 class _DroppedError(Exception):
-    """The way to tell a writer that it is to abort."""
+    """Makes a writer abort its upload."""
 
 
 class Download(io.RawIOBase):
-    """An object as a file, fetched piece by piece. `translated` turns the store's errors into what is to be raised."""
+    """An object as a file, fetched piece by piece. `translated` turns the store's errors into DestinationErrors."""
 
     def __init__(self, store: ObjectStore, name: str, translated: Callable[[], AbstractContextManager[None]]) -> None:
         from obstore import open_reader  # noqa: PLC0415 - an optional extra

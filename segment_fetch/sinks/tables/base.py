@@ -70,9 +70,7 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     def __init__(self, table: str, account_id: str | None = None) -> None:
         if not re.fullmatch(r"\w+", table):
-            raise InputError(
-                f"{table!r} is no name for a table: it is made of letters, digits and underscores, without a schema"
-            )
+            raise InputError(f"{table!r} is not a table name: use letters, digits and underscores, without a schema")
         if account_id is not None:
             check_type("account_id", account_id, str, "the account number as text, or None")
         if account_id is not None and not re.fullmatch(r"[\w-]+", account_id, re.ASCII):
@@ -155,8 +153,8 @@ class TableSink(Sink["pa.RecordBatch"]):
                 return str(text).encode()
         if db.columns(self._table) and db.rows(f"SELECT 1 FROM {self._own_rows} LIMIT 1"):  # noqa: S608
             raise DestinationError(
-                f"{self.place}: table {self._table} has rows, but {self._manifest} has no manifest: nobody knows what "
-                "they are; restore it, or use another table"
+                f"{self.place}: table {self._table} has rows, but {self._manifest} has no manifest: "
+                "restore it, or use another table"
             )
         return None
 
@@ -225,7 +223,7 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     @property
     def _own_rows(self) -> str:
-        """The rows of the table that this sink's manifest is about, behind FROM."""
+        """The table, and the condition for the rows of this sink's account, as they stand behind FROM."""
         own = "" if self.account_id is None else f" WHERE {arrow.ACCOUNT} = '{self.account_id}'"
         return f"{quoted(self._table)}{own}"
 
@@ -245,8 +243,10 @@ class TableSink(Sink["pa.RecordBatch"]):
             self._forget(name)
 
     def _replace(self, ready: dict[str, TableDraft], obsolete: Sequence[str], manifest: bytes, *, taken: bool) -> None:
-        """One transaction. With `taken`, other windows have ids of these, whose close times have changed since: the
-        newer reading has it, and the window that lost a row is read again by the next run, as it lacks one.
+        """Replace windows and the manifest in one transaction.
+
+        With `taken`, rows of other windows have ids of these, as close times have changed since: the newer reading
+        keeps them, and the next run reads the window that lost a row again, as it lacks one.
         """
         db = self._db
         with db.transaction():
@@ -312,7 +312,7 @@ class TableSink(Sink["pa.RecordBatch"]):
         return digest.hexdigest() == written.sha256
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
-        """Temporary tables of an earlier run have ended with its connection; there are those of this one alone."""
+        """Drop this run's drafts within the window; those of an earlier run ended with its connection."""
         for name in list(self._drafts):
             staged = _window(name)
             if staged.start < window.end and staged.end > window.start:
@@ -326,7 +326,7 @@ class TableSink(Sink["pa.RecordBatch"]):
 
 
 def _named(manifest: bytes | None) -> dict[str, _Entry]:
-    """The windows that are in the table, by name. The commit log checks all else in a manifest."""
+    """Return the windows that are in the table, by name. The commit log checks everything else in a manifest."""
     if manifest is None:
         return {}
     try:

@@ -18,7 +18,7 @@ _KINDS = {pa.string(): "text", pa.int64(): "number", pa.timestamp("ms", "UTC"): 
 
 
 class ConflictError(DestinationError):
-    """A row with this primary key is there already."""
+    """A row with this primary key already exists."""
 
 
 class Database(ABC):
@@ -134,7 +134,7 @@ def missing_columns(db: Database, table: str, place: str, schema: pa.Schema) -> 
             f"the primary key is {', '.join(key) or 'missing'} and has to be {', '.join(primary_key(schema))}"
         )
     if differences:
-        raise DestinationError(f"{place}, table {table} is another one: {'; '.join(differences)}; use another table")
+        raise DestinationError(f"{place}, table {table} does not fit: {'; '.join(differences)}; use another table")
     return [name for name in due if name not in found]
 
 

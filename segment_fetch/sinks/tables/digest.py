@@ -1,4 +1,4 @@
-"""A checksum of rows that does not depend on how they are divided into batches, nor on who stores them."""
+"""A checksum of rows that depends neither on their division into batches nor on the database that stores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A window's rows on their way into a table: in memory, or in a temporary table where those of all windows are many."""
+"""A window's rows before they are published: in memory, or in a temporary table where there are many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segment_fetch.sinks.tables.digest import RowsDigest
 
 
 class TableDraft(Draft["pa.RecordBatch"]):
-    """A window's rows. What is in a temporary table ends with the connection, so nothing can be left of it."""
+    """A window's rows. A temporary table ends with the connection, so nothing can be left of it."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class TableDraft(Draft["pa.RecordBatch"]):
         drafts: Collection[TableDraft],
         schema: pa.Schema,
     ) -> None:
-        """`drafts` are all that there are, this one too: `held` is for the rows in memory of all of them."""
+        """`drafts` are all open ones, this one included; `held` limits the rows in memory of all of them together."""
         self.rows = 0
         """Rows in memory."""
         self._schema = schema

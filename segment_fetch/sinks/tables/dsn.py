@@ -1,4 +1,4 @@
-"""Addresses of PostgreSQL servers, whose secrets are never to be seen."""
+"""Addresses of PostgreSQL servers, whose secrets are never shown."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Dsn:
         self._uri = f"postgresql://{parts.netloc}{parts.path}?{urlencode(_DEFAULTS | passed, quote_via=quote)}"
 
     def reveal(self) -> str:
-        """The address with its secrets, as the driver takes it."""
+        """Return the address with its secrets, as the driver takes it."""
         return self._uri
 
     def redacted(self, text: str) -> str:
-        """A text without the secrets of the address."""
+        """Return a text without the secrets of the address."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
@@ -60,7 +60,7 @@ class Dsn:
 
 
 def _users(parts: SplitResult) -> list[str]:
-    """The names of users among the parameters."""
+    """Return the names of users among the parameters."""
     return [value for key, value in parse_qsl(parts.query) if key == "user"]
 
 

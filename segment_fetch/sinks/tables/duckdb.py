@@ -173,7 +173,9 @@ def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
         return _connected(path, reading=reading)
     except duckdb.IOException as error:
         if _is_something_else(path):
-            raise DestinationError(f"{path} is there, and is not a valid DuckDB database file: name another") from error
+            raise DestinationError(
+                f"{path} exists and is not a valid DuckDB database file: choose another file"
+            ) from error
         if "lock" in str(error):  # it has no code of its own
             raise DestinationBusyError(f"{path} is open in another process: {_first_line(error)}") from error
         raise DestinationError(f"{path} cannot be opened: {_first_line(error)}") from error
@@ -182,7 +184,7 @@ def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _is_something_else(path: Path) -> bool:
-    """Whether a file that DuckDB does not open is not its own.
+    """Return True if a file that DuckDB does not open is not a DuckDB file.
 
     Never asked of a file that is open: to close a file gives up the locks that this process has on it.
     """
@@ -202,13 +204,13 @@ def _connected(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _bare(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
-    """A connection that downloads nothing, whatever a file looks like: all that is needed here is built in."""
+    """Return a connection that downloads no extension, whatever the file looks like: all that is needed is built in."""
     without = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     return duckdb.connect(place, read_only=reading, config={**without})
 
 
 def _shared(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
-    """This process has the file open already, and all of one process share it, with the settings of the first."""
+    """Return a connection to a file that this process has open already, with the settings of the first connection."""
     if reading:
         try:
             return _bare(place, reading=False)

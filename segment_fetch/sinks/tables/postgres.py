@@ -93,7 +93,7 @@ class _Postgres(Database):
         self._cursor = self._connection.cursor()
 
     def prepare(self, schema: str | None, *, reading: bool) -> None:
-        """The session's settings."""
+        """Apply the session's settings."""
         for statement in _SESSION:
             self.run(statement)
         if schema is not None:
@@ -143,7 +143,7 @@ class _Postgres(Database):
                 self._cursor.adbc_ingest(table, rows, mode="append", db_schema_name=self._schema_of(table))
 
     def _schema_of(self, table: str) -> str:
-        """Where the search path finds a table."""
+        """Return the schema in which the search path finds a table."""
         [(schema,)] = self.rows(
             "SELECT nspname::text FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace "
             "WHERE pg_class.oid = to_regclass(quote_ident($1))",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 _ASYNC = 0x80 | 0x200
 """Flags of the code of coroutine functions and async generators; the module `inspect` takes long to import."""
@@ -21,7 +21,16 @@ class SegmentFetchError(Exception):
 
     `status` is the HTTP status, `window` the window (`segment_fetch.Window`) and `offset` the page where it
     happened, `retry_after` the seconds after which the answer asked to be tried again; None where there is none.
+
+    `code` is stable: programs may decide by it, and the troubleshooting page has a heading for each. `summary` is one
+    sentence on what happened, `advice` one on what to do. `may_pass` is True if the same call can succeed later without
+    a change.
     """
+
+    code: ClassVar[str] = "SF-ERROR"
+    summary: ClassVar[str] = "The extraction failed."
+    advice: ClassVar[str] = "Read the message; it says where it happened."
+    may_pass: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -64,13 +73,25 @@ def _made_again(kind: type[SegmentFetchError], args: tuple[Any, ...]) -> Segment
 class InputError(SegmentFetchError):
     """The request as asked cannot be made: mend the input. Nothing was sent for it."""
 
+    code = "SF-INPUT"
+    summary = "What was asked for is not possible."
+    advice = "Change what the message names, then run it again."
+
 
 class NoStartError(InputError):
     """An empty destination is to be brought up to date, and nothing says where to begin."""
 
+    code = "SF-NO-START"
+    summary = "The destination is empty, and no time to start from was given."
+    advice = "Give the time to start from, for example now-28d."
+
 
 class RequestRefusedError(InputError):
     """The API answered 400. `causes` are its own words. Mend the input; asking again changes nothing."""
+
+    code = "SF-REFUSED"
+    summary = "The API refused the request."
+    advice = "Change what the API names; the same request will be refused again."
 
     def __init__(self, message: str, causes: Sequence[str] = (), **where: Any) -> None:
         super().__init__(message, **where)
@@ -80,21 +101,43 @@ class RequestRefusedError(InputError):
 class CredentialsError(SegmentFetchError):
     """The API or the login service refused the credentials: mend them, or the key's permission."""
 
+    code = "SF-CREDENTIALS"
+    summary = "The credentials are missing, or were refused."
+    advice = "Run segment-fetch doctor, which names the step that fails and how to correct it."
+
 
 class ServiceError(SegmentFetchError):
     """The service could not be reached, or answered with faults, until the retries were used up: try later."""
+
+    code = "SF-SERVICE"
+    summary = "The service could not be reached, or kept failing until the retries were used up."
+    advice = "Run the same command later; segment-fetch doctor checks each step on the way."
+    may_pass = True
 
 
 class ProxyError(ServiceError):
     """The proxy refused the client's own credentials. It is not asked again: it may lock the account."""
 
+    code = "SF-PROXY"
+    summary = "The proxy refused its credentials."
+    advice = "Correct the user name and password in HTTPS_PROXY; they are not tried twice, which may lock the account."
+    may_pass = False
+
 
 class TooLargeError(ServiceError):
     """An answer was larger than any page can be, and was not read to its end."""
 
+    code = "SF-TOO-LARGE"
+    summary = "An answer was larger than any page can be."
+    advice = "Run the same command later; if it happens again, report it."
+
 
 class SchemaError(SegmentFetchError):
     """A segment does not have the documented type. `path` is the JSON path. Report it; nothing was dropped."""
+
+    code = "SF-SCHEMA"
+    summary = "A segment does not have the documented form."
+    advice = "Report it with the message, which names the field; the same data will fail again."
 
     def __init__(self, message: str, path: str, **where: Any) -> None:
         super().__init__(message, **where)
@@ -104,6 +147,11 @@ class SchemaError(SegmentFetchError):
 class IncompleteError(SegmentFetchError):
     """Some windows could not be proven complete. `windows` names them. What was delivered stands; run again."""
 
+    code = "SF-INCOMPLETE"
+    summary = "Some windows could not be proven complete, and were left out."
+    advice = "Run the same command again; only what is missing is read."
+    may_pass = True
+
     def __init__(self, message: str, windows: Sequence[Any]) -> None:
         super().__init__(message)
         self.windows = tuple(windows)
@@ -112,6 +160,11 @@ class IncompleteError(SegmentFetchError):
 class DestinationError(SegmentFetchError):
     """The destination could not be written: mend it (space, permission) and run again; what is committed stays."""
 
+    code = "SF-DESTINATION"
+    summary = "The destination could not be read or written."
+    advice = "Correct what the message names, then run the same command again; what is committed stays."
+    may_pass = True
+
 
 class UnstorableValueError(DestinationError):
     """The destination has no room for a value of one segment, a number beyond 64 bits in a table say.
@@ -119,6 +172,11 @@ class UnstorableValueError(DestinationError):
     `segment_id` and `field` (the wire's name) tell which one. Nothing of its window was stored; other windows are not
     concerned. Another format, JSON Lines say, can hold it.
     """
+
+    code = "SF-UNSTORABLE"
+    summary = "A value does not fit into the destination."
+    advice = "Use a destination that can hold it, JSON Lines for example; the same data will fail again."
+    may_pass = False
 
     def __init__(self, message: str, segment_id: str, field: str, **where: Any) -> None:
         super().__init__(message, **where)
@@ -129,17 +187,34 @@ class UnstorableValueError(DestinationError):
 class DestinationBusyError(DestinationError):
     """Another run is writing to this destination: wait for it to end."""
 
+    code = "SF-BUSY"
+    summary = "Another run is writing to this destination."
+    advice = "Wait until it has ended, then run the same command again."
+
 
 class DestinationUnavailableError(DestinationError):
     """The destination's server could not be reached, or failed: run again later; what is committed stays."""
+
+    code = "SF-UNAVAILABLE"
+    summary = "The server of the destination could not be reached, or failed."
+    advice = "Run the same command later; what is committed stays."
 
 
 class ManifestError(DestinationError):
     """The destination's manifest is damaged, or was made by another query. Nothing was changed."""
 
+    code = "SF-MANIFEST"
+    summary = "The manifest of the destination is damaged, or belongs to another query."
+    advice = "Restore the manifest from a copy, or choose another destination; nothing was changed."
+    may_pass = False
+
 
 class MissingExtraError(SegmentFetchError):
     """An optional package is not installed; the message says which `pip install` brings it."""
+
+    code = "SF-EXTRA"
+    summary = "An optional package is not installed."
+    advice = "Install it with the pip command in the message."
 
 
 class TransientError(SegmentFetchError):
@@ -148,6 +223,11 @@ class TransientError(SegmentFetchError):
     `kind` chooses the delays: "network" (dropped, stalled, truncated, malformed) or "server" (a 5xx answer).
     """
 
+    code = "SF-TRANSIENT"
+    summary = "One attempt failed in a way that a later one may not."
+    advice = "Try it again later."
+    may_pass = True
+
     def __init__(self, message: str, kind: Literal["network", "server"] = "network", **where: Any) -> None:
         super().__init__(message, **where)
         self.kind: Literal["network", "server"] = kind
@@ -155,6 +235,10 @@ class TransientError(SegmentFetchError):
 
 class ThrottledError(TransientError):
     """The API answered 429. `retry_after` is in seconds, None where the answer did not say."""
+
+    code = "SF-THROTTLED"
+    summary = "The API answered 429: too many requests."
+    advice = "Try it again later, or at a lower rate."
 
     def __init__(self, retry_after: float | None) -> None:
         super().__init__("too many requests", status=429, retry_after=retry_after)

@@ -109,6 +109,14 @@ class WindowDone(Struct, frozen=True, tag=True):
     reason: str | None = None
 
 
+class WindowCommitted(Struct, frozen=True, tag=True):
+    """A window's segments are in the destination and in its manifest: they stay, however the run ends."""
+
+    window: Window
+    status: Status
+    segments: int
+
+
 class NewFields(Struct, frozen=True, tag=True):
     """The API sends fields that this version does not know; told once for each name."""
 
@@ -133,6 +141,7 @@ Event: TypeAlias = (
     | ServiceBack
     | WindowReread
     | WindowDone
+    | WindowCommitted
     | NewFields
     | Warned
 )

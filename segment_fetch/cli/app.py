@@ -1,20 +1,19 @@
-"""The program: parse, dispatch, and the one switch from errors to exit codes."""
+"""The program: parse the command line, run the command, and end with an exit code whatever happens."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
-from segment_fetch.cli import exit_codes, parser
-from segment_fetch.cli.formatting import program
-from segment_fetch.errors import (
-    DestinationError,
-    ServiceError,
-)
+from segment_fetch.cli import exit_codes, failures, parser
+from segment_fetch.errors import DestinationError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -23,21 +22,28 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code."""
+    """Run one command and return the exit code."""
     _open_streams()
     argv_given = list(sys.argv[1:] if argv is None else argv)
     try:
         args = parser.parse(argv_given)
     except SystemExit:  # after --help and --version
         return exit_codes.OK
-    except exit_codes.UsageError as error:
-        sys.stderr.write(f"{error}\n")
-        return exit_codes.USAGE
+    except failures.UsageError as error:
+        return _not_understood(error, as_json="--json" in argv_given)
     return _run(args, argv_given)
 
 
+def _not_understood(error: failures.UsageError, *, as_json: bool) -> int:
+    sys.stderr.write(f"{error}\n")
+    if as_json:
+        command = error.prog.partition(" ")[2] or None
+        sys.stdout.write(f"{json.dumps(failures.outcome(command, error, exit_codes.USAGE, committed=None))}\n")
+    return exit_codes.USAGE
+
+
 def _open_streams() -> None:
-    """Stands in for streams that were closed before the program began, so that writing fails as on any other."""
+    """Replace streams that were closed before the program began, so that writing fails as on any other."""
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
     if sys.stderr is None:
@@ -58,28 +64,21 @@ def _run(args: Namespace, argv: Sequence[str]) -> int:
             return _failed(error, console)
         except KeyboardInterrupt:
             console.say("warning", "interrupted", "interrupted")
-            return 130
+            return _failed(failures.InterruptedRunError(signal.SIGINT), console)
 
 
 def _failed(error: Exception, console: Console) -> int:
-    code = exit_codes.exit_code(error, progressed=console.progress.pages > 0)
-    if isinstance(error, DestinationError):
+    """Say what went wrong, in the log and with `--json` as the last object, and return the exit code."""
+    failure = failures.known(error)
+    code = exit_codes.exit_code(failure, progressed=console.progress.pages > 0)
+    if isinstance(failure, failures.OutputError) or (isinstance(failure, DestinationError) and console.streaming):
         console.abandon_output()
-    if not isinstance(error, exit_codes.InterruptedRunError):
-        console.say("error", "failed", _message(error, code, console), error=type(error).__name__, exit_code=code)
+    if not isinstance(failure, failures.InterruptedRunError):  # a signal has been answered already
+        about = {"error": type(error).__name__, "code": failure.code, "exit_code": code}
+        console.say("error", "failed", failures.as_text(failure, console), **about)
         console.trace(error)
+    if console.args.json:
+        with suppress(failures.OutputError):
+            value = failures.outcome(console.args.command, failure, code, committed=console.committed())
+            console.report("", value)
     return code
-
-
-def _message(error: Exception, code: int, console: Console) -> str:
-    if code == exit_codes.INTERNAL:
-        return (
-            f"an error in this program: {type(error).__name__}: {error}; run it again with --log-level debug for the "
-            "traceback, and report it"
-        )
-    if isinstance(error, ServiceError) and code == exit_codes.SERVICE:
-        return f"{error}; try again later; `{program()} doctor` checks each step on the way"
-    said_already = isinstance(error, DestinationError) and not console.streaming
-    if code == exit_codes.INCOMPLETE and console.advice and console.progress.pages and not said_already:
-        return f"{error}; {console.advice}"
-    return str(error)

@@ -15,7 +15,7 @@ import orjson
 from segment_fetch.api.auth import Auth
 from segment_fetch.cli import credentials
 from segment_fetch.cli.event_messages import EventLogger
-from segment_fetch.cli.exit_codes import OutputError
+from segment_fetch.cli.failures import OutputError
 from segment_fetch.cli.formatting import program, width, wrapped
 from segment_fetch.cli.log import log, logging_to, say
 from segment_fetch.cli.progress import Display, Lines, RunProgress, Silent, may_be_live
@@ -31,8 +31,8 @@ class Console:
         self.args = args
         self.environ = environ
         self.command = f"{program()} {shlex.join(argv)}"
-        self.advice = ""
-        """What to do when the run is broken off; a command sets it when there is something to go on with."""
+        self.destination = ""
+        """Where the data goes, for messages; a command sets it when it begins to write."""
         self.progress = RunProgress()
         self._event_logger = EventLogger(csv=getattr(args, "format", "") == "csv")
         self._secrets: list[str] = []
@@ -108,7 +108,25 @@ class Console:
         """Says at once what a signal leaves behind; what is in flight is being stopped."""
         self._display.close()
         name = "interrupted" if signum == 2 else "terminated"
-        say("warning", name, f"{name}: {self.advice or 'nothing was changed'}")
+        say(
+            "warning",
+            name,
+            f"{name}: {self.what_next(same_command=True) if self.destination else 'nothing was changed'}",
+        )
+
+    def what_next(self, *, same_command: bool) -> str:
+        """Return what a run that broke off leaves behind. `same_command`: running it again can succeed."""
+        if self.streaming:
+            return "the output is cut off" + ("; run the command again to get all of it" if same_command else "")
+        kept = f"what is committed in {self.destination} stays"
+        return f"{kept}; the same command continues from there:\n  {self.command}" if same_command else kept
+
+    def committed(self) -> dict[str, Any] | None:
+        """Return what this run has committed so far, for programs; None if it writes nothing."""
+        if not self.destination:
+            return None
+        windows, segments = self.progress.committed
+        return {"destination": self.destination, "windows": windows, "segments": segments}
 
     def _line(self, text: str) -> None:
         text = self.redacted(text)

@@ -1,11 +1,10 @@
-"""Exit codes, which scripts rely on, and the errors that only the command line has."""
+"""Exit codes, which scripts rely on: their meanings, and the one switch from errors to them."""
 
 from __future__ import annotations
 
 import errno
-import signal
 
-from segment_fetch.cli.formatting import NAME, program
+from segment_fetch.cli.failures import InternalError, InterruptedRunError, OutputError
 from segment_fetch.errors import (
     CredentialsError,
     DestinationBusyError,
@@ -38,42 +37,11 @@ MEANINGS = (
 )
 
 
-class InterruptedRunError(Exception):
-    """SIGINT, SIGTERM or SIGHUP ended the run; everything in flight has been stopped."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(signal.Signals(signum).name)
-        self.code = 128 + signum
-
-
-class OutputError(DestinationError):
-    """Standard output cannot be written. `closed`: its reader has gone away."""
-
-    def __init__(self, error: OSError) -> None:
-        self.closed = isinstance(error, BrokenPipeError)
-        super().__init__(
-            "the reader of standard output closed it before the end"
-            if self.closed
-            else f"cannot write to standard output: {error.strerror or error}; free space, or send it elsewhere"
-        )
-
-
-class UsageError(InputError):
-    """The command line cannot be understood. `prog` is the program with its command, as in `segment-fetch plan`."""
-
-    def __init__(self, prog: str, message: str) -> None:
-        super().__init__(message)
-        self.prog = prog
-
-    def __str__(self) -> str:
-        return f"{self.prog}: error: {self.message}\nSee {self.prog.replace(NAME, program(), 1)} --help."
-
-
 def exit_code(error: Exception, *, progressed: bool) -> int:
     """Return the exit code of an error. `progressed`: something had been read before it."""
     match error:
         case InterruptedRunError():
-            return error.code
+            return 128 + error.signum
         case CredentialsError():
             return CREDENTIALS
         case InputError() | ManifestError() | MissingExtraError():
@@ -82,7 +50,7 @@ def exit_code(error: Exception, *, progressed: bool) -> int:
             return USAGE if not progressed and _is_unusable(error) else INCOMPLETE
         case ServiceError():
             return INCOMPLETE if progressed else SERVICE
-    return INCOMPLETE if isinstance(error, SegmentFetchError) else INTERNAL
+    return INTERNAL if isinstance(error, InternalError) or not isinstance(error, SegmentFetchError) else INCOMPLETE
 
 
 def _is_unusable(error: DestinationError) -> bool:

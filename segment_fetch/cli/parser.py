@@ -11,7 +11,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from segment_fetch.cli.commands import COMMANDS
-from segment_fetch.cli.exit_codes import MEANINGS, UsageError
+from segment_fetch.cli.exit_codes import MEANINGS
+from segment_fetch.cli.failures import UsageError
 from segment_fetch.cli.formatting import NAME
 
 _COLUMNS = 60

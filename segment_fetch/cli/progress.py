@@ -20,6 +20,7 @@ from segment_fetch.events import (
     Paused,
     RangePlanned,
     Retrying,
+    WindowCommitted,
     WindowDone,
     WindowOpened,
     WindowReread,
@@ -48,6 +49,8 @@ class RunProgress:
         self.retries = 0
         self.pauses = 0
         self._paused_until = -inf
+        self.committed = 0, 0
+        """Windows and segments that are in the destination."""
         self.pace: PaceChanged | None = None
         """How fast requests go out by now; None where nobody paces them."""
 
@@ -69,6 +72,14 @@ class RunProgress:
             case WindowDone():
                 self.done += 1
                 self._holds(event.window, event.segments)
+            case WindowCommitted():
+                windows, segments = self.committed
+                self.committed = windows + 1, segments + event.segments
+            case Retrying() | Paused() | PaceChanged():
+                self._slowed(event)
+
+    def _slowed(self, event: Retrying | Paused | PaceChanged) -> None:
+        match event:
             case Retrying():
                 self.retries += 1
             case Paused():

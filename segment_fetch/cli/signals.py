@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a terminal that is closed: stop what is in flight, within two seconds, whatever hangs."""
+"""Ctrl-C, SIGTERM and SIGHUP: stop what is in flight, and end within two seconds even if something hangs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,31 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from segment_fetch.cli.exit_codes import InterruptedRunError
+from segment_fetch.cli.failures import InterruptedRunError
 
 T = TypeVar("T")
 
 _PATIENCE_S = 1.2
-"""Seconds for an orderly end. Then the process ends at once, which is safe: nothing is committed by halves."""
+"""Seconds for an orderly end. Then the process ends at once, which is safe: no window is committed in part."""
 
 
 def run(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
-    """Runs a coroutine in a new event loop. A signal tells `on_signal`, then cancels it: InterruptedRunError.
+    """Run a coroutine in a new event loop and return its result.
 
-    A second signal ends the process.
+    A signal calls `on_signal` and cancels the coroutine, which then has 1.2 s to end: InterruptedRunError. A second
+    signal ends the process.
     """
-    return asyncio.run(_supervised(main, on_signal))
+    deadlines: list[threading.Timer] = []
+    try:
+        return asyncio.run(_supervised(main, on_signal, deadlines))
+    finally:
+        for deadline in deadlines:  # all has ended in order: what is still to be written may take its time
+            deadline.cancel()
 
 
-async def _supervised(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
+async def _supervised(
+    main: Coroutine[Any, Any, T], on_signal: Callable[[int], None], deadlines: list[threading.Timer]
+) -> T:
     task = asyncio.ensure_future(main)
     caught: list[int] = []
 
@@ -33,13 +41,13 @@ async def _supervised(main: Coroutine[Any, Any, T], on_signal: Callable[[int], N
         if caught:
             os._exit(128 + signum)
         caught.append(signum)
-        _end_process_later(128 + signum)
+        deadlines.append(_end_process_later(128 + signum))
         task.cancel()
         on_signal(signum)
 
     loop = asyncio.get_running_loop()
     signals = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it
         signals.append(signal.SIGHUP)
     for signum in signals:
         loop.add_signal_handler(signum, stop, signum)
@@ -54,7 +62,8 @@ async def _supervised(main: Coroutine[Any, Any, T], on_signal: Callable[[int], N
             loop.remove_signal_handler(signum)
 
 
-def _end_process_later(code: int) -> None:
+def _end_process_later(code: int) -> threading.Timer:
     timer = threading.Timer(_PATIENCE_S, os._exit, (code,))
     timer.daemon = True
     timer.start()
+    return timer

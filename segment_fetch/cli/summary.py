@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from segment_fetch.cli import failures
 from segment_fetch.cli.formatting import plural, wrapped
-from segment_fetch.errors import lasting
+from segment_fetch.errors import IncompleteError, lasting
 from segment_fetch.timerange import format_time, settles_at
 
 if TYPE_CHECKING:
@@ -37,14 +38,23 @@ def counts(report: Report) -> dict[str, int]:
 
 
 def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
-    """The report for programs."""
+    """Return the report for programs; with `error` if the run is not complete."""
+    failure = None if report.complete else failures.as_json(_failure(report))
     return {
         **more,
         "destination": run.destination,
         "exit_code": code,
         **counts(report),
         **msgspec.to_builtins(report),
+        **({} if failure is None else {"error": failure}),
     }
+
+
+def _failure(report: Report) -> IncompleteError:
+    if report.unproven:
+        windows = [entry.window for entry in report.unproven]
+        return IncompleteError(f"{plural(len(windows), 'window')} could not be proven complete", windows)
+    return failures.LostRangeError(f"{', '.join(report.lost)}: never read, and no longer served", report.lost)
 
 
 def as_text(report: Report, run: Run, columns: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeAlias
 
 from msgspec import structs
 
-from segment_fetch.events import RangePlanned, Warned
+from segment_fetch.events import RangePlanned, Warned, WindowCommitted
 from segment_fetch.extraction.context import RunContext
 from segment_fetch.extraction.encoding import WindowWriter
 from segment_fetch.extraction.report import Report, report
@@ -37,6 +37,12 @@ async def fill(
 
     `started` is the beginning of the run by `time.monotonic`.
     """
+
+    def tell_committed(entry: WindowEntry) -> None:
+        if entry.status != "unproven":
+            context.tell(WindowCommitted(entry.window, entry.status, entry.segments))
+
+    committer.on_commit = tell_committed
     oldest = context.oldest_ms()
     ranges, skipped = await committer.resume(whole.start, whole.end, oldest, keep)
     windows = [window for part in ranges for window in divide(part)]

@@ -30,6 +30,8 @@ class Committer:
         self.sink = sink
         self._query = query
         self._thread = thread
+        self.on_commit: Callable[[WindowEntry], object] = _ignore
+        """Called in the event loop with each window that was committed, or given up as unproven."""
         self._taken = False
         self._give_back = sink.close
         self.log: CommitLog
@@ -102,8 +104,15 @@ class Committer:
         self._thread.submit(self.log.withdraw, [window])
 
     async def commit(self, read: WindowRead[Any]) -> WindowEntry:
-        """Writes a window and makes it count."""
-        return await self._run(lambda: self.log.commit(read))
+        """Write a window and make it count; `on_commit` is told even if the caller is cancelled meanwhile."""
+        loop = asyncio.get_running_loop()
+
+        def commit() -> WindowEntry:
+            entry = self.log.commit(read)
+            loop.call_soon_threadsafe(self.on_commit, entry)
+            return entry
+
+        return await self._run(commit)
 
     async def abandon(self) -> list[WindowEntry]:
         """Drops what was written and cannot count; as it is to be reported."""
@@ -119,6 +128,10 @@ class Committer:
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
             raise
+
+
+def _ignore(_: WindowEntry) -> None:
+    """Do nothing."""
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ import pytest
 
 from segment_fetch import errors
 from segment_fetch.api.endpoints import SegmentApi
-from segment_fetch.cli import exit_codes
+from segment_fetch.cli import failures
 from segment_fetch.cli.exit_codes import exit_code
 from segment_fetch.client import SegmentClient
 from segment_fetch.simulator import Fault, Faults, Simulator
@@ -325,9 +325,9 @@ def test_a_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (errors.DestinationError("x"), 2, 3),
         (errors.SchemaError("x", "$"), 3, 3),
         (errors.IncompleteError("x", []), 3, 3),
-        (exit_codes.InterruptedRunError(2), 130, 130),
-        (exit_codes.InterruptedRunError(15), 143, 143),
-        (exit_codes.OutputError(BrokenPipeError()), 3, 3),
+        (failures.InterruptedRunError(2), 130, 130),
+        (failures.InterruptedRunError(15), 143, 143),
+        (failures.OutputError(BrokenPipeError()), 3, 3),
         (ValueError("x"), 70, 70),
     ],
 )

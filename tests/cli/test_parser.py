@@ -16,7 +16,8 @@ import pytest
 
 from segment_fetch.cli import arguments, parser
 from segment_fetch.cli.commands import COMMANDS, simulate
-from segment_fetch.cli.exit_codes import MEANINGS, UsageError
+from segment_fetch.cli.exit_codes import MEANINGS
+from segment_fetch.cli.failures import UsageError
 from segment_fetch.cli.formatting import program, wrapped
 from tests.cli.conftest import Run
 from tests.cli.support import SECRETS, command, process

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
-from subprocess import DEVNULL, Popen
+from subprocess import DEVNULL, PIPE, Popen
 
+import orjson
 import pytest
 
 from segment_fetch.simulator import Simulator
@@ -96,8 +98,13 @@ def test_interrupted_with_a_json_log(slow: Simulator, env: dict[str, str], tmp_p
         until(lambda: list(tmp_path.glob("segments-*")))
         code, said = _ended(running, signal.SIGTERM)
         assert running.stdout is not None
-        assert running.stdout.read() == ""
-    assert code == 143
+        report = orjson.loads(running.stdout.read())
+    assert code == report["exit_code"] == 143
+    assert report["error"]["code"] == "SF-INTERRUPTED"
+    committed = report["committed"]
+    assert committed["destination"] == str(tmp_path)
+    assert committed["windows"] == len(list(tmp_path.glob("segments-*"))) > 0
+    assert committed["segments"] == len(lines_in(tmp_path))
     assert '"event":"terminated"' in said.splitlines()[-1]
 
 
@@ -108,3 +115,30 @@ def test_a_plan_changes_nothing(slow: Simulator, env: dict[str, str]) -> None:
         code, said = _ended(running, signal.SIGINT)
     assert code == 130
     assert "interrupted: nothing was changed" in said
+
+
+_SLOW_GOODBYE = """
+import signal, sys, time
+from segment_fetch.cli import app, console
+import segment_fetch.cli.signals as signals
+
+signals._PATIENCE_S = 0.3
+report = console.Console.report
+
+def slowly(self, *of):
+    time.sleep(0.8)
+    report(self, *of)
+
+console.Console.report = slowly
+sys.exit(app.main(sys.argv[1:]))
+"""
+
+
+def test_a_run_that_ended_in_order_is_not_killed(slow: Simulator, env: dict[str, str], tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", _SLOW_GOODBYE, *_argv(slow, tmp_path), "--json"]
+    with Popen(argv, env=env, stdout=PIPE, stderr=PIPE, text=True) as running:
+        until(lambda: list(tmp_path.glob("segments-*")))
+        running.send_signal(signal.SIGTERM)
+        out, _ = running.communicate(timeout=10)
+    assert running.returncode == 143
+    assert orjson.loads(out)["error"]["code"] == "SF-INTERRUPTED"

@@ -11,7 +11,7 @@ from msgspec import Struct
 from segment_fetch.api.endpoints import CLOCK_OFF_S, SegmentApi
 from segment_fetch.api.responses import PERMISSION
 from segment_fetch.api.transport import Transport, checked_base
-from segment_fetch.cli import arguments, exit_codes, signals
+from segment_fetch.cli import arguments, exit_codes, failures, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import Credentials
 from segment_fetch.cli.formatting import plural, width, wrapped
@@ -43,13 +43,14 @@ _LABEL = 21
 
 
 class Check(Struct, frozen=True, omit_defaults=True):
-    """One line. `code` is the exit code that a failure leads to."""
+    """One line. A failure has the exit code that it leads to, and its error for programs."""
 
     name: str
     status: Literal["ok", "warning", "failed"]
     detail: str
     mend: str = ""
     code: int = exit_codes.OK
+    error: dict[str, str] | None = None
 
 
 class Doctor:
@@ -73,7 +74,8 @@ class Doctor:
 
     def failed(self, name: str, error: SegmentFetchError, mend: str = "") -> None:
         """Notes a failure."""
-        self.tell(Check(name, "failed", error.message, mend, exit_codes.exit_code(error, progressed=False)))
+        code = exit_codes.exit_code(error, progressed=False)
+        self.tell(Check(name, "failed", error.message, mend, code, failures.as_json(error)))
 
     async def examine(self, credentials: Credentials) -> None:
         """Make the checks that need the network, by one small query, until one fails."""
@@ -120,7 +122,8 @@ class Doctor:
         if abs(off_s) <= _CLOCK_GOOD_S:
             self.tell(Check("clock", "ok", detail))
         elif refused and abs(off_s) > CLOCK_OFF_S:
-            self.tell(Check("clock", "failed", detail, mend, exit_codes.CREDENTIALS))
+            error = failures.as_json(failures.ClockError(f"the clock is {detail}"))
+            self.tell(Check("clock", "failed", detail, mend, exit_codes.CREDENTIALS, error))
         else:
             self.tell(Check("clock", "warning", detail, mend))
         return off_s
@@ -171,6 +174,9 @@ def run(args: Namespace, console: Console) -> int:
     doctor = Doctor(args, console)
     try:
         credentials = console.credentials()
+        Query(credentials.account, args.source)
+        if args.base_url is not None:
+            checked_base(args.base_url)
     except SegmentFetchError as error:
         doctor.failed("settings", error)
     else:
@@ -188,7 +194,10 @@ def as_json(doctor: Doctor) -> dict[str, Any]:
         {"name": check.name, "status": check.status, "detail": check.detail, "mend": check.mend or None}
         for check in doctor.checks
     ]
-    return {"command": "doctor", "ok": doctor.code == exit_codes.OK, "exit_code": doctor.code, "checks": checks}
+    failed = next((check.error for check in doctor.checks if check.status == "failed"), None)
+    ok = failed is None
+    value = {"command": "doctor", "ok": ok, "exit_code": doctor.code, "checks": checks}
+    return value if ok else {**value, "error": failed}
 
 
 def as_text(check: Check, columns: int) -> str:

@@ -39,8 +39,7 @@ def run(args: Namespace, console: Console) -> int:
     """Extract, report, and return the exit code; errors of the library pass through."""
     report = extracted(args, console, console.credentials())
     code = exit_code(report, console)
-    place = "standard output" if args.out == "-" else shown(args.out)
-    about = summary.Run(place, console.command, resumable=args.out != "-")
+    about = summary.Run(place(args), console.command, resumable=args.out != "-")
     value = summary.as_json(report, about, code, command="extract", source=args.source, **console.progress.final_pace)
     console.report(summary.as_text(report, about, width()), value)
     return code
@@ -50,11 +49,7 @@ def extracted(args: Namespace, console: Console, credentials: Credentials) -> Re
     """Run the extraction, with progress, and return its report."""
     sink = destinations.sink(args, console)
     client = arguments.client(args, credentials, console)
-    console.advice = (
-        "the output is cut off; run the command again to get all of it"
-        if args.out == "-"
-        else f"what is committed in {args.out} stays; the same command continues from there:\n  {console.command}"
-    )
+    console.destination = place(args)
 
     async def work() -> Report:
         async with client:
@@ -62,6 +57,11 @@ def extracted(args: Namespace, console: Console, credentials: Credentials) -> Re
 
     with console.show_progress():
         return signals.run(work(), console.on_signal)
+
+
+def place(args: Namespace) -> str:
+    """Return the destination for messages."""
+    return "standard output" if args.out == "-" else shown(args.out)
 
 
 def exit_code(report: Report, console: Console) -> int:

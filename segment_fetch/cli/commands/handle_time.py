@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segment_fetch.cli import arguments, destinations, exit_codes
 from segment_fetch.cli.console import Console
-from segment_fetch.cli.exit_codes import OutputError
+from segment_fetch.cli.failures import OutputError
 from segment_fetch.cli.formatting import plural
 from segment_fetch.errors import InputError
 

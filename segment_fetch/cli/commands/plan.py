@@ -51,7 +51,13 @@ def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
         for at in plan.windows
     ]
     totals = {"windows": len(windows), "segments": plan.segments, "pages": plan.pages}
-    return {"command": "plan", "totals": totals, **_estimate(plan, rate), "windows": windows}
+    return {
+        "command": "plan",
+        "exit_code": exit_codes.OK,
+        "totals": totals,
+        **_estimate(plan, rate),
+        "windows": windows,
+    }
 
 
 def _estimate(plan: Plan, rate: Rate) -> dict[str, Any]:

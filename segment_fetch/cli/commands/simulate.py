@@ -16,6 +16,7 @@ from typing import NamedTuple
 from segment_fetch.cli import arguments, exit_codes, signals
 from segment_fetch.cli import credentials as given
 from segment_fetch.cli.console import Console
+from segment_fetch.cli.failures import InterruptedRunError
 from segment_fetch.cli.formatting import plural, program, width, wrapped
 from segment_fetch.errors import InputError
 from segment_fetch.simulator import (
@@ -224,7 +225,7 @@ def run(args: Namespace, console: Console) -> int:
 
     try:
         signals.run(work(), lambda _: None)
-    except (exit_codes.InterruptedRunError, asyncio.CancelledError):
+    except (InterruptedRunError, asyncio.CancelledError):
         return exit_codes.OK
     except OSError as error:
         raise InputError(f"port {args.port}: {error.strerror or error}; choose another, or 0 for a free one") from None

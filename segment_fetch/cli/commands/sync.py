@@ -46,9 +46,7 @@ def run(args: Namespace, console: Console) -> int:
     if args.start is None and _is_empty(args.out):  # asked before a folder is made
         raise InputError(_START_MISSING.format(out=shown(args.out)))
     client = arguments.client(args, console.credentials(), console)
-    console.advice = (
-        f"what is committed in {args.out} stays; the same command continues from there:\n  {console.command}"
-    )
+    console.destination = shown(args.out)
 
     async def work() -> Report:
         async with client:

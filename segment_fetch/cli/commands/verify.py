@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from segment_fetch.cli import arguments, destinations, exit_codes, signals
+from segment_fetch.cli import arguments, destinations, exit_codes, failures, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.errors import InputError
@@ -100,13 +100,16 @@ def _difference(entry: WindowEntry, count: int) -> Finding:
 def as_json(found: Audit, folder: str, compared: int, code: int) -> dict[str, Any]:
     """The findings for programs."""
     facts: dict[str, Any] = msgspec.to_builtins(found)
+    failure = failures.UnsoundError(f"{plural(len(found.findings), 'finding')} in {folder}")
     return {
         "command": "verify",
         "destination": folder,
         "exit_code": code,
         "sound": found.sound,
         "compared": compared,
-    } | facts
+        **facts,
+        **({} if found.sound else {"error": failures.as_json(failure)}),
+    }
 
 
 def as_text(found: Audit, folder: str, compared: int, columns: int) -> str:

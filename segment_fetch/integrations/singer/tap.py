@@ -11,6 +11,7 @@ from msgspec import Struct
 from segment_fetch.blocking import in_thread
 from segment_fetch.cli import exit_codes
 from segment_fetch.cli.console import Console
+from segment_fetch.cli.failures import OutputError
 from segment_fetch.cli.formatting import plural
 from segment_fetch.client import SegmentClient
 from segment_fetch.errors import InputError
@@ -119,6 +120,6 @@ def output(handle: int) -> Callable[[bytes], None]:
             while rest:
                 rest = rest[os.write(handle, rest) :]
         except OSError as error:
-            raise exit_codes.OutputError(error) from None
+            raise OutputError(error) from None
 
     return write

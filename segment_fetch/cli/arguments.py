@@ -41,7 +41,10 @@ def add_connection(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("connection")
     group.add_argument("--account", metavar="ID", help="LivePerson account (default: LIVEPERSON_ACCOUNT)")
     group.add_argument(
-        "--credentials", metavar="FILE", help="read NAME=VALUE lines from this file instead of the environment"
+        "--credentials",
+        type=path,
+        metavar="FILE",
+        help="read NAME=VALUE lines from this file instead of the environment",
     )
     group.add_argument(
         "--source",
@@ -66,6 +69,7 @@ def add_connection(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--state",
+        type=path,
         metavar="DIR",
         help="keep the learned limit in this folder for the next run; none: do not keep it (default: the user's state "
         "folder)",
@@ -162,7 +166,7 @@ def _add_selection(parser: ArgumentParser, group: _ArgumentGroup) -> None:
 def add_destination(parser: ArgumentParser, places: str = PLACES) -> None:
     """Add the destination and the form of its files."""
     group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help=places)
+    group.add_argument("--out", type=path, metavar="DIR", help=places)
     group.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="file format (default: jsonl)")
     group.add_argument(
         "--compress",
@@ -199,6 +203,18 @@ def moment(text: str) -> str:
     except InputError as error:
         raise ArgumentTypeError(str(error)) from None
     return text
+
+
+def path(text: str) -> str:
+    """Expand `~` at the beginning, which the shell leaves alone in `--out=~/segments`."""
+    if not text.startswith("~"):
+        return text
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise ArgumentTypeError(
+            f"{text!r}: the home folder is not known; set HOME, or write the path in full"
+        ) from None
 
 
 def duration(text: str) -> timedelta:

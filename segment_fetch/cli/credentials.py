@@ -1,4 +1,4 @@
-"""Who asks: the account and one set of secrets, from the environment or a file, never from an option."""
+"""The account and one set of secrets, from the environment or a file; never from an option."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ CLIENT = ("LIVEPERSON_CLIENT_ID", "LIVEPERSON_CLIENT_SECRET")
 BEARER = ("LIVEPERSON_BEARER",)
 
 KINDS = {OAUTH1: "OAuth 1.0 key", CLIENT: "OAuth 2.0 client", BEARER: "bearer token"}
+_PREFIX = "LIVEPERSON_"
 _NAMES = (ACCOUNT, *OAUTH1, *CLIENT, *BEARER)
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 _LARGEST = 2**20  # bytes
 
 
 class Given(NamedTuple):
-    """The values found, and the place they came from in words."""
+    """The values that were found, and where, in words."""
 
     values: Mapping[str, str]
     place: str
@@ -38,7 +39,7 @@ class Given(NamedTuple):
 
 
 class Credentials(NamedTuple):
-    """What a client needs. `kind` and `place` describe it without showing it."""
+    """An account and its credentials. `kind` and `place` describe them without showing a secret."""
 
     account: str
     auth: Auth
@@ -50,13 +51,16 @@ class Credentials(NamedTuple):
 
 
 def given(file: str | None, environ: Mapping[str, str]) -> Given:
-    """The values of the file if there is one, else of the environment; empty ones count as not set.
+    """Return the values of the file if one is named, else of the environment; empty ones count as not set.
 
-    The account is no secret: the environment's serves where the file names none.
+    The account is not a secret: that of the environment is used if the file has none. CredentialsError names the
+    variable or the line that cannot be read.
     """
+    account = {ACCOUNT: environ[ACCOUNT]} if environ.get(ACCOUNT) else {}
     if file is None:
-        return Given({name: environ[name] for name in _NAMES if environ.get(name)}, "the environment")
-    path = Path(file).expanduser()
+        values = {name: _value(environ[name], name) for name in _NAMES if name in environ}
+        return Given({name: value for name, value in values.items() if value}, "the environment")
+    path = Path(file)
     try:
         text = read_named(path, _LARGEST).decode()
         loose = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and stat.S_ISREG(path.stat().st_mode)
@@ -65,12 +69,14 @@ def given(file: str | None, environ: Mapping[str, str]) -> Given:
     except UnicodeDecodeError:
         raise CredentialsError(f"--credentials {file}: is not text in UTF-8") from None
     warning = f"other users of this machine may read {file}: chmod 600 {file}" if loose else None
-    account = {ACCOUNT: environ[ACCOUNT]} if environ.get(ACCOUNT) else {}
     return Given({**account, **_parsed(text, file)}, file, warning)
 
 
 def _parsed(text: str, file: str) -> dict[str, str]:
-    """NAME=VALUE lines. What a wrong line says is not repeated: it could be a secret without its name."""
+    """Return the values of NAME=VALUE lines; other names are ignored, but not those that look mistyped.
+
+    A line that cannot be read is not repeated: it could be a secret without its name.
+    """
     found: dict[str, str] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         stripped = line.strip()
@@ -80,23 +86,30 @@ def _parsed(text: str, file: str) -> dict[str, str]:
         if match is None:
             raise CredentialsError(f"{file}, line {number}: is not NAME=VALUE, a comment (#) or empty")
         name, value = match.groups()
-        if name not in _NAMES:
+        if name.startswith(_PREFIX) and name not in _NAMES:
             raise CredentialsError(f"{file}, line {number}: the name is none of {', '.join(_NAMES)}")
-        if value := _unquoted(value):
+        if name in _NAMES and (value := _value(value, f"{file}, line {number}")):
             found[name] = value
     return found
 
 
-def _unquoted(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value
+def _value(text: str, where: str) -> str:
+    """Return a value without quotes around it and a comment behind it, which `docker --env-file` leaves in place."""
+    text = text.strip()
+    if text[:1] in ("'", '"'):
+        match = re.fullmatch(rf"{text[0]}([^{text[0]}]*){text[0]}(?:\s+#.*)?", text, re.DOTALL)
+        if match is None:
+            raise CredentialsError(
+                f"{where}: the value begins with a quote that does not end it; close it, or remove it"
+            )
+        return match[1]
+    return re.sub(r"(?:^|\s+)#.*", "", text, count=1, flags=re.DOTALL)
 
 
 def chosen(found: Given) -> tuple[str, ...] | None:
-    """The names of the one set of credentials that is there and whole; None where there is none at all.
+    """Return the names of the one complete set of credentials, or None if there is none at all.
 
-    Raises CredentialsError that says what is missing, or what is too much.
+    CredentialsError says what is missing of a set, or that there are several.
     """
     begun = [names for names in KINDS if any(name in found.values for name in names)]
     if not begun:
@@ -109,14 +122,14 @@ def chosen(found: Given) -> tuple[str, ...] | None:
     missing = [name for name in begun[0] if name not in found.values]
     if missing:
         raise CredentialsError(
-            f"the {KINDS[begun[0]]} in {found.place} is not whole: {', '.join(missing)} "
+            f"the {KINDS[begun[0]]} in {found.place} is incomplete: {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'} missing or empty; {_how(missing, found)}"
         )
     return begun[0]
 
 
 def load(account: str | None, found: Given) -> Credentials:
-    """The account and its credentials, or CredentialsError (InputError for the account) that says how to set them."""
+    """Return the account and its credentials. CredentialsError or InputError says how to set what is missing."""
     names = chosen(found)
     account = account or found.values.get(ACCOUNT)
     if names is None:
@@ -135,7 +148,7 @@ def _auth(names: tuple[str, ...], found: Given) -> Auth:
             return OAuth1Key(*secrets)
         return ClientCredentials(*secrets) if names == CLIENT else BearerToken(*secrets)
     except InputError as error:
-        raise CredentialsError(f"{error.message}; copy {', '.join(names)} in {found.place} anew") from None
+        raise CredentialsError(f"{error.message}; copy {', '.join(names)} into {found.place} again") from None
 
 
 def _none(found: Given) -> str:
@@ -150,5 +163,5 @@ def _how(missing: list[str], found: Given) -> str:
 
 
 def environment() -> Mapping[str, str]:
-    """The process's own."""
+    """Return the environment of this process."""
     return os.environ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def test_two_sets_at_once_are_refused(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_odd_value_is_named_not_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIVEPERSON_APP_SECRET", " hush-hush\n")
+    monkeypatch.setenv("LIVEPERSON_APP_SECRET", "hush\thush")
     result = run(*PLAN)
     assert result.code == 4
     assert "app_secret is empty, or holds spaces" in result.err
@@ -120,7 +121,8 @@ def test_a_file_that_others_can_read_is_warned_of(run: Run, file: Path) -> None:
     [
         ("LIVEPERSON_BEARER=x\nhush-hush\n", "line 2: is not NAME=VALUE"),
         ("hush+hush==\n", "line 1: is not NAME=VALUE"),
-        ("hushhush==\n", "line 1: the name is none of LIVEPERSON_ACCOUNT"),
+        ("hushhush==\n", "holds no credentials"),
+        ("LIVEPERSON_BEARER='hush-hush\n", "line 1: the value begins with a quote that does not end it"),
         ("LIVEPERSON_APP_SECRT=hush-hush\n", "line 1: the name is none of"),
         ("# nothing\n", "holds no credentials"),
     ],
@@ -151,3 +153,47 @@ def test_missing_part_of_a_file() -> None:
 
 def test_the_environment_of_processes_has_none() -> None:
     assert not [name for name in environ() if name.startswith("LIVEPERSON_")]
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("a=b", "a=b"),
+        ("'a b'", "a b"),
+        ('"a#b"  # of the nightly job', "a#b"),
+        ("a#b", "a#b"),
+        ("ab   # of the nightly job", "ab"),
+        ("# nothing", None),
+        ("", None),
+        ("''", None),
+    ],
+)
+def test_quotes_and_comments_mean_the_same_in_a_file_and_in_the_environment(
+    written: str, value: str | None, file: Path
+) -> None:
+    file.write_text(f"PATH=/bin\nSOMETHING_ELSE='open\nLIVEPERSON_BEARER={written}\n")
+    for found in (credentials.given(str(file), {}), credentials.given(None, {"LIVEPERSON_BEARER": written})):
+        assert found.values.get("LIVEPERSON_BEARER") == value
+
+
+def test_a_quote_that_is_not_closed_is_refused_in_the_environment_too() -> None:
+    with pytest.raises(CredentialsError, match="LIVEPERSON_BEARER: the value begins with a quote") as caught:
+        credentials.given(None, {"LIVEPERSON_BEARER": "'hush-hush"})
+    assert "hush" not in str(caught.value)
+
+
+def test_a_fifo_is_refused_at_once(file: Path, run: Run) -> None:
+    fifo = file.parent / "fifo"
+    os.mkfifo(fifo)
+    result = run(*PLAN, "--credentials", str(fifo))
+    assert result.code == 4
+    assert "not a regular file" in result.err
+
+
+def test_the_home_folder(file: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("LIVEPERSON_BEARER=hush-hush\n")
+    monkeypatch.setenv("HOME", str(file.parent))
+    assert run(*PLAN, "--credentials=~/secrets.env").code == 5
+    unknown = run(*PLAN, "--credentials=~nobody-of-this-name/secrets.env")
+    assert unknown.code == 2
+    assert "the home folder is not known; set HOME" in unknown.err

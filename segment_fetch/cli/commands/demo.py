@@ -62,7 +62,11 @@ _HEADINGS = ("skill_id", "segments", "hours", "minutes each")
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument(
-        "--out", metavar="DIR", default="demo-out", help="a folder or duckdb:///FILE (default: demo-out)"
+        "--out",
+        type=arguments.path,
+        metavar="DIR",
+        default="demo-out",
+        help="a folder or duckdb:///FILE (default: demo-out)",
     )
     parser.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="file format (default: jsonl)")
     parser.add_argument(

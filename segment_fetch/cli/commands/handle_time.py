@@ -39,7 +39,12 @@ _COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     group = parser.add_argument_group("source")
-    group.add_argument("--out", metavar="DESTINATION", help="the folder, object store or database that holds segments")
+    group.add_argument(
+        "--out",
+        type=arguments.path,
+        metavar="DESTINATION",
+        help="the folder, object store or database that holds segments",
+    )
     group.add_argument(
         "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time (default: the first held)"
     )

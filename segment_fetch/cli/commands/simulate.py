@@ -111,7 +111,12 @@ def _add_service(parser: ArgumentParser) -> None:
         default="oauth1",
         help="credentials asked for (default: oauth1)",
     )
-    group.add_argument("--credentials", metavar="FILE", help="take them from NAME=VALUE lines, not the environment")
+    group.add_argument(
+        "--credentials",
+        type=arguments.path,
+        metavar="FILE",
+        help="take them from NAME=VALUE lines, not the environment",
+    )
     group.add_argument("--no-permission", action="store_true", help="refuse good credentials, as without permission")
     group.add_argument(
         "--latency", type=latency, default=(0.0, 0.0), metavar="MS", help="of each answer: 50, or 30-120 (default: 0)"

@@ -33,7 +33,9 @@ _LISTED = 50
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     group = parser.add_argument_group("destination")
-    group.add_argument("--out", metavar="DIR", help="the folder, object store or database to check")
+    group.add_argument(
+        "--out", type=arguments.path, metavar="DIR", help="the folder, object store or database to check"
+    )
     group.add_argument(
         "--against-api", action="store_true", help="also compare each window's count with what the API reports now"
     )

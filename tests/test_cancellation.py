@@ -15,9 +15,11 @@ import pytest
 from segment_fetch import ClientCredentials as Credentials
 from segment_fetch import Event, RetryPolicy, SegmentClient
 from segment_fetch.events import PageRead, Paused, Retrying
+from segment_fetch.extraction.opening import Opened
 from segment_fetch.simulator import ClientCredentials, Fault, Simulator
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
+from tests.chaos import cancellations
 from tests.support_runs import END, START, client, contents, names, now, served, settled, until
 from tests.support_sinks import LoggedDisk
 
@@ -275,3 +277,44 @@ async def test_one_run_is_cancelled_and_another_of_the_same_client_goes_on(scene
         assert (await going_on).complete
         with suppress(asyncio.CancelledError):
             await stalled
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+@pytest.mark.parametrize("way", cancellations.WAYS)
+async def test_nothing_is_left_wherever_a_run_is_cancelled(way: str) -> None:
+    """Every fourth await; `python -m tests.chaos.cancellations` takes each."""
+    with cancellations.served().in_thread() as simulator:
+        points = await cancellations.run_way(way, simulator, step=lambda point: point + 4)
+    assert points >= 1
+
+
+async def test_what_is_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    close = Opened.close
+    left: list[asyncio.Task[None]] = []
+
+    async def leaving_a_task(opened: Opened) -> None:
+        await close(opened)
+        left.append(asyncio.create_task(asyncio.sleep(0.01)))
+
+    monkeypatch.setattr(Opened, "close", leaving_a_task)
+    with cancellations.served().in_thread() as simulator, pytest.raises(AssertionError):
+        await cancellations.run_way("stream", simulator, step=lambda point: point + 1)
+    await asyncio.gather(*left)
+
+
+async def test_a_slow_consumer_of_a_stream_holds_back_the_requests(scene: Scene) -> None:
+    """With windows of 20 segments, no more than a few are read ahead of a consumer that does not come back."""
+    scene.options |= {"split_above": 20, "limit": 20, "window": timedelta(hours=6), "connections": 2}
+    async with scene.open() as opened, aclosing(opened.stream(START, END)) as batches:
+        await anext(batches)
+        seen: list[int] = []
+
+        def is_quiet() -> bool:
+            seen.append(scene.simulator.stats.requests)
+            return len(seen) > 100 and len(set(seen[-100:])) == 1
+
+        await until(is_quiet, "the end of reading ahead")
+        asked = seen[-1]
+        rest = sum([len(batch) async for batch in batches])
+    assert asked < scene.simulator.stats.requests / 2
+    assert rest > 100

@@ -136,7 +136,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_blocks_have_a_language_that_is_tested() -> None:
     assert {block.language for block in blocks()} == {
         *("sh", "shell", "cron", "dockerfile", "python"),
-        *("text", "json", "yaml", ""),
+        *("text", "json", "toml", "yaml", ""),
     }
     assert len(RUN) > 10
     assert len(SCRIPTS) > 10
@@ -301,9 +301,12 @@ def mentions(page: str, name: str) -> bool:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_is_documented(command: str) -> None:
-    page = {"simulate": "docs/simulator.md", "report": "docs/report.md", "handle-time": "docs/handle-time.md"}.get(
-        command, "docs/commands.md"
-    )
+    page = {
+        "simulate": "docs/simulator.md",
+        "report": "docs/report.md",
+        "fleet": "docs/fleet.md",
+        "handle-time": "docs/handle-time.md",
+    }.get(command, "docs/commands.md")
     assert mentions("docs/commands.md", f"`{command}`")
     names = set(COMMANDS[command].names()) - {"--help"}
     common = {"--json", "--quiet", "--log-level", "--log-format"}

@@ -8,7 +8,8 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -277,3 +278,11 @@ def _fault(error: Exception, host: str | None) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the answer broke off"
     return "the connection was dropped"
+
+
+@asynccontextmanager
+async def shared_session(connections: int) -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield a session for many clients, which have at most so many connections together; requests wait in turn."""
+    connector = aiohttp.TCPConnector(limit=connections)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session

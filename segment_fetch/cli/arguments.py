@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, _ArgumentGroup
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Literal
 from segment_fetch.cli import speed
 from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
+from segment_fetch.events import Event
 from segment_fetch.query import Filters
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import parse_time
 from segment_fetch.windows.planning import SPLIT_ABOVE
 
 if TYPE_CHECKING:
+    import aiohttp
+
     from segment_fetch.api.timeouts import Timeouts
     from segment_fetch.cli.console import Console
     from segment_fetch.cli.credentials import Credentials
@@ -302,6 +305,18 @@ def _number(text: str) -> float | None:
 def client(args: Namespace, credentials: Credentials, console: Console) -> SegmentClient:
     """Return the client that the options describe; it reports its events to the console."""
     speed.use_fast_gzip()
+    return client_of(args, credentials, console.environ, on_event=console.watch)
+
+
+def client_of(
+    args: Namespace,
+    credentials: Credentials,
+    environ: Mapping[str, str],
+    *,
+    on_event: Callable[[Event], None],
+    session: aiohttp.ClientSession | None = None,
+) -> SegmentClient:
+    """Return the client that the options describe. `environ` says where the learned limit is kept."""
     return SegmentClient(
         credentials.account,
         auth=credentials.auth,
@@ -310,12 +325,13 @@ def client(args: Namespace, credentials: Credentials, console: Console) -> Segme
         base_url=args.base_url,
         rate=requests_per_second(args),
         connections=args.connections,
-        pace=pace_store(args.state, console.environ),
+        pace=pace_store(args.state, environ),
         window=getattr(args, "window", timedelta(days=7)),
         split_above=getattr(args, "split_above", SPLIT_ABOVE),
         retry=retry_policy(args),
         timeouts=timeouts(args),
-        on_event=console.watch,
+        on_event=on_event,
+        session=session,
     )
 
 

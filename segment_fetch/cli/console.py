@@ -80,9 +80,9 @@ class Console:
             yield
 
     @contextmanager
-    def show_progress(self) -> Iterator[None]:
-        """How far the run is is shown for the length of the block."""
-        self._display = self._new_display()
+    def show_progress(self, display: Display | None = None) -> Iterator[None]:
+        """Show how far the run is while the block runs, in a display of the command's own or the usual one."""
+        self._display = display or self._new_display()
         try:
             yield
         finally:
@@ -102,6 +102,10 @@ class Console:
         """Takes an event of the library."""
         self.progress.take(event)
         self._event_logger.tell(event)
+        self._display.update()
+
+    def redraw(self) -> None:
+        """Have the display show what has changed."""
         self._display.update()
 
     def on_signal(self, signum: int) -> None:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from segment_fetch.api.endpoints import SegmentApi
 from segment_fetch.events import Event
+from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.turns import Turns
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.throttle.limiter import Gate
@@ -38,6 +39,7 @@ class RunContext(Struct, frozen=True):
     tell: Callable[[Event], None]
     clock: Callable[[], float]
     turns: Turns
+    rows: RowBudget | None = None
 
     def workers(self, source: PageSource) -> WorkerPool:
         """A pool of workers that sends what the source asks for."""

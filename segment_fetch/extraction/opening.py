@@ -15,6 +15,7 @@ from segment_fetch.errors import InputError
 from segment_fetch.events import Event
 from segment_fetch.extraction import run, stream, sync  # noqa: F401 - so that the first call of a method imports nothing
 from segment_fetch.extraction.context import ReadOptions, RunContext
+from segment_fetch.extraction.row_budget import budget_of
 from segment_fetch.extraction.turns import turns_of
 from segment_fetch.query import Query
 from segment_fetch.throttle.limiter import Gate
@@ -68,6 +69,7 @@ class Opened:
             tell=tell,
             clock=clock,
             turns=turns,
+            rows=budget_of(loop),
         )
 
     def check_loop(self) -> None:

@@ -17,6 +17,7 @@ from typing import Generic, Self
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
 from segment_fetch.extraction.context import ReadOptions, RunContext
+from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.turns import ended
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
@@ -45,7 +46,9 @@ class WindowQueue(Generic[Part]):
         tell: Callable[[Event], None],
         done: Callable[[WindowRead[Part]], None],
         outlet: Outlet[Part] | None = None,
+        budget: RowBudget | None = None,
     ) -> None:
+        self._budget = budget
         self._unopened = deque(windows)
         self._open: list[WindowReader[Part] | IncrementalSplitter | SubWindow] = []
         self._options = options
@@ -82,15 +85,29 @@ class WindowQueue(Generic[Part]):
             return True
         if self._held and self._full(item.count) and item.window > min(self._held):
             return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
-        self._held[item.window] = item.count
+        self._hold(item.window, item.count)
         return True
 
     def _full(self, more: int) -> bool:
+        if self._held and self._budget is not None and not self._budget.has_room(more):
+            return True
         return sum(self._held.values()) + more > self._options.split_above * WINDOWS_AHEAD
+
+    def _hold(self, window: Window, rows: int) -> None:
+        if self._budget is not None:
+            self._budget.held += rows - self._held.get(window, 0)
+        self._held[window] = rows
 
     def release(self, window: Window) -> None:
         """The consumer is done with the window."""
-        self._held.pop(window, None)
+        rows = self._held.pop(window, 0)
+        if self._budget is not None:
+            self._budget.held -= rows
+
+    def release_all(self) -> None:
+        """Note that nothing is held any more: the reading has ended."""
+        for window in list(self._held):
+            self.release(window)
 
     def finished(self) -> bool:
         """Whether every window is at its end."""
@@ -148,7 +165,7 @@ class WindowQueue(Generic[Part]):
 
     def _finish(self, owner: WindowReader[Part], read: WindowRead[Part]) -> None:
         self._open = [item for item in self._open if item is not owner]
-        self._held[owner.window] = read.segments
+        self._hold(owner.window, read.segments)
         self._tell(WindowDone(read.window, read.status, read.segments, read.reason))
         self._done(read)
 
@@ -223,9 +240,20 @@ async def read(
 ) -> AsyncIterator[WindowStream[Part]]:
     """Read windows side by side for the length of the block; leaving it cancels all requests in flight."""
     results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
-    queue = WindowQueue(windows, context.options, encode, tell=context.tell, done=results.put_nowait, outlet=outlet)
+    queue = WindowQueue(
+        windows,
+        context.options,
+        encode,
+        tell=context.tell,
+        done=results.put_nowait,
+        outlet=outlet,
+        budget=context.rows,
+    )
     stream = WindowStream(queue, results, context.workers(queue))
     try:
         yield stream
     finally:
-        await stream.stop()
+        try:
+            await stream.stop()
+        finally:
+            queue.release_all()

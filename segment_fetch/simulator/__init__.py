@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from segment_fetch.simulator.accounts import AccountsSimulator
     from segment_fetch.simulator.auth import Bearer, ClientCredentials
     from segment_fetch.simulator.dataset import Dataset
     from segment_fetch.simulator.drift import Drift
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from segment_fetch.simulator.stats import RequestRecord, Stats
 
 __all__ = [
+    "AccountsSimulator",
     "AtOnce",
     "Bearer",
     "ClientCredentials",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "AccountsSimulator": "accounts",
     "AtOnce": "limits",
     "Bearer": "auth",
     "ClientCredentials": "auth",

@@ -173,8 +173,16 @@ class Simulator:
             raise
         self._runner = runner
         self.port = runner.addresses[0][1]
-        self._pages.url = f"{self.base_url}/api/account/{self.account}/agent-segments"
-        self._service.domain = self._domain_host or f"{self.host}:{self.port}"
+        self.serve_at(self.base_url)
+
+    def serve_at(self, base_url: str) -> None:
+        """Name an address in links and in the answers of the Domain API; `start` names the simulator's own."""
+        self._pages.url = f"{base_url}/api/account/{self.account}/agent-segments"
+        self._service.domain = self._domain_host or base_url.partition("://")[2]
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer a request, for a server of the caller's own."""
+        return await self._service.handle(request)
 
     async def stop(self) -> None:
         """Stop listening and close every connection, also those stalled by a fault."""

@@ -139,7 +139,11 @@ def test_no_rate(text: str) -> None:
 def test_examples_can_be_parsed() -> None:
     for name in COMMANDS:
         examples = import_module(f"segment_fetch.cli.commands.{name.replace('-', '_')}").EXAMPLES
-        joined = examples.replace("\\\n", " ").replace("|\n      gzip > yesterday.jsonl.gz", "")
+        joined = (
+            examples.replace("\\\n", " ")
+            .replace("|\n      gzip > yesterday.jsonl.gz", "")
+            .replace(" > report.json", "")
+        )
         for line in joined.splitlines():
             assert parser.parse(line.split()[1:]).command == name
 

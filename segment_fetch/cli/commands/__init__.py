@@ -12,6 +12,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "extract": "extract a range of segments into a destination",
         "sync": "extract what has closed since the last run",
+        "fleet": "sync many accounts of a file, side by side",
         "verify": "check a destination against its manifest",
         "report": "write a page about what a destination holds",
         "handle-time": "sum handle time by interval, skill, agent or group",

@@ -1,0 +1,195 @@
+"""`fleet`: many accounts of a file, side by side; by shard of a cluster."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from segment_fetch.cli import arguments, signals
+from segment_fetch.cli.console import Console
+from segment_fetch.cli.fleet_progress import FleetProgress, FleetTable
+from segment_fetch.cli.formatting import plural, shown, width, wrapped
+from segment_fetch.cli.progress import Silent, may_be_live
+from segment_fetch.errors import InputError, lasting
+from segment_fetch.events import Event, NewFields, ServiceBack, ServiceDown, Warned
+
+if TYPE_CHECKING:
+    from segment_fetch.fleet import AccountJob, AccountResult, FleetSummary
+
+USAGE = "FILE [options]"
+DESCRIPTION = """\
+Extract many accounts side by side, each as sync does (or extract, where it has a `to`), with a pacer, a destination \
+and a manifest of its own. An account that fails never harms another. Run it again: accounts that are up to date cost \
+one small request each, the others go on."""
+EXAMPLES = """\
+  segment-fetch fleet accounts.toml
+  segment-fetch fleet accounts.toml --only 111111,222222
+  segment-fetch fleet accounts.toml --json > report.json
+  segment-fetch fleet accounts.toml \\
+    --failed-from report.json
+  segment-fetch fleet accounts.toml --shard 0/8
+  segment-fetch fleet accounts.toml --shards 8"""
+
+_LISTED = 20
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Declare the options of the command."""
+    parser.add_argument("file", metavar="FILE", help="TOML: [defaults], and a table [accounts.ID] for each account")
+    group = parser.add_argument_group("accounts")
+    group.add_argument("--only", metavar="ID,...", default="", help="these accounts of the file")
+    group.add_argument("--failed-from", metavar="REPORT", help="those that were not complete in this JSON report")
+    group.add_argument("--shard", metavar="I/N", help="shard I (from 0 on) of N, by a hash of the account")
+    group.add_argument(
+        "--shards",
+        type=arguments.positive,
+        metavar="N",
+        help="shard of N; its index is JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX",
+    )
+    group.add_argument("--balance", metavar="REPORT", help="balance the shards by the seconds in this JSON report")
+    group = parser.add_argument_group("bounds over all accounts")
+    group.add_argument("--accounts-at-once", type=arguments.positive, default=200, metavar="N", help="(default: 200)")
+    group.add_argument(
+        "--connections", type=arguments.positive, default=256, metavar="N", help="concurrent requests (default: 256)"
+    )
+    group.add_argument(
+        "--rows",
+        type=arguments.positive,
+        default=500_000,
+        metavar="N",
+        help="segments held in memory (default: 500000)",
+    )
+    arguments.add_output(parser)
+
+
+def run(args: Namespace, console: Console) -> int:
+    """Run the fleet, report, and return the exit code."""
+    from segment_fetch.fleet import FleetLimits, run_fleet, summarize  # noqa: PLC0415 - brings the parsers of TOML
+
+    jobs = chosen(args, console)
+    progress = FleetProgress(len(jobs))
+    console.destination = "the destinations of its accounts"
+
+    def watch(account: str, event: Event) -> None:
+        progress.take(account, event)
+        _log(account, event, console)
+        console.redraw()
+
+    def ended(result: AccountResult) -> None:
+        progress.end(result)
+        _log_result(result, console)
+        console.redraw()
+
+    limits = FleetLimits(args.accounts_at_once, args.connections, args.rows)
+    results = run_fleet(
+        jobs,
+        limits=limits,
+        on_event=watch,
+        on_secrets=console.hide,
+        on_warning=lambda account, text: console.say("warning", "credentials_readable", text, account=account),
+        environ=console.environ,
+    )
+    live = not args.quiet and args.log_format == "text" and may_be_live(sys.stderr)
+    display = FleetTable(sys.stderr, progress) if live else Silent(sys.stderr, console.progress)
+    with console.show_progress(display):
+        summary = signals.run(summarize(jobs, results, on_result=ended), console.on_signal)
+    console.report(as_text(summary, width()), as_json(summary))
+    return summary.exit_code
+
+
+def chosen(args: Namespace, console: Console) -> list[AccountJob]:
+    """Return the jobs that the options choose. InputError for a file, a report or a shard that cannot be used."""
+    from segment_fetch.fleet import load_accounts, shard_of  # noqa: PLC0415
+    from segment_fetch.fleet.run import failed_in, weights_in  # noqa: PLC0415
+    from segment_fetch.fleet.shards import index_from, parse_shard  # noqa: PLC0415
+
+    only = [name.strip() for name in args.only.split(",") if name.strip()]
+    jobs = load_accounts(args.file, only=only)
+    if args.failed_from is not None:
+        failed = set(failed_in(_report(args.failed_from, "--failed-from")))
+        jobs = [job for job in jobs if job.account in failed]
+    if args.shard is not None and args.shards is not None:
+        raise InputError("--shard and --shards exclude each other: give the index, or let the scheduler's serve")
+    if args.balance is not None and args.shard is None and args.shards is None:
+        raise InputError("--balance goes with --shard or --shards")
+    if args.shard is not None or args.shards is not None:
+        index, count = parse_shard(args.shard) if args.shard else (index_from(console.environ), args.shards)
+        weights = None if args.balance is None else weights_in(_report(args.balance, "--balance"))
+        jobs = shard_of(jobs, index, count, weights=weights)
+    return jobs
+
+
+def _report(file: str, option: str) -> bytes:
+    from segment_fetch.regular_files import read_named  # noqa: PLC0415
+
+    try:
+        return read_named(Path(file).expanduser())
+    except OSError as error:
+        raise InputError(f"{option} {file}: cannot be read: {error.strerror or error}") from None
+
+
+def _log(account: str, event: Event, console: Console) -> None:
+    match event:
+        case Warned(message):
+            console.say("warning", "warned", f"{account}: {message}", account=account)
+        case NewFields(names):
+            console.say("warning", "new_fields", f"{account}: new fields {', '.join(names)}", account=account)
+        case ServiceDown(seconds, _, reason):
+            console.say(
+                "warning", "service_down", f"{account}: nothing for {lasting(seconds)}: {reason}", account=account
+            )
+        case ServiceBack(seconds):
+            console.say("info", "service_back", f"{account}: answers again, after {lasting(seconds)}", account=account)
+        case _:
+            console.say("debug", type(event).__name__, f"{account}: {event}", account=account)
+
+
+def _log_result(result: AccountResult, console: Console) -> None:
+    fields = {"account": result.account, "exit_code": result.exit_code}
+    if result.exit_code == 0:
+        text = f"{result.account}: {plural(result.segments, 'segment')} in {lasting(result.seconds)}"
+        console.say("info", "account_done", text, **fields)
+    else:
+        message = (result.error or {}).get("message", "")
+        console.say("error", "account_failed", f"{result.account}: {result.status}: {message}", **fields)
+
+
+def as_json(summary: FleetSummary) -> dict[str, Any]:
+    """Return the summary for programs."""
+    results = summary.accounts
+    return {
+        "command": "fleet",
+        "exit_code": summary.exit_code,
+        "complete": sum(result.exit_code == 0 for result in results),
+        "incomplete": sum(result.status == "incomplete" for result in results),
+        "failed": sum(result.status == "failed" for result in results),
+        "segments": sum(result.segments for result in results),
+        "seconds": summary.seconds,
+        "accounts": [_entry(result) for result in results],
+    }
+
+
+def _entry(result: AccountResult) -> dict[str, Any]:
+    entry: dict[str, Any] = {"account": result.account, "status": result.status, "exit_code": result.exit_code}
+    return entry | msgspec.to_builtins(result)  # type: ignore[no-any-return]
+
+
+def as_text(summary: FleetSummary, columns: int) -> str:
+    """Return the summary for people."""
+    results = summary.accounts
+    complete = sum(result.exit_code == 0 for result in results)
+    segments = sum(result.segments for result in results)
+    accounts, rows = plural(len(results), "account"), plural(segments, "segment")
+    lines = [f"{complete:,} of {accounts} complete: {rows} in {lasting(summary.seconds)}."]
+    for result in summary.failed[:_LISTED]:
+        message = shown((result.error or {}).get("message", ""))
+        lines.append(f"  {result.account}  {result.status} (exit code {result.exit_code}): {message}")
+    if len(summary.failed) > _LISTED:
+        lines.append(f"  and {len(summary.failed) - _LISTED:,} more (--json lists all)")
+    if summary.failed:
+        lines.append("Run the same command again: only what is missing is read.")
+    return "\n".join(wrapped(line, columns, hang="    ") for line in lines)

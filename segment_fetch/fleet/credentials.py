@@ -1,0 +1,114 @@
+"""An account's credentials, resolved on the machine that uses them: from the environment, a file or a command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+from msgspec import Struct
+
+from segment_fetch.cli.credentials import ACCOUNT, BEARER, CLIENT, OAUTH1, Credentials, Given, given, load
+from segment_fetch.errors import CredentialsError
+
+COMMAND_TIMEOUT_S = 30.0
+"""Seconds that a command may take to print credentials."""
+
+_LARGEST = 2**20  # bytes of a command's output
+_PREFIX = "LIVEPERSON_"
+_NAMES = {name.removeprefix(_PREFIX): name for name in (*OAUTH1, *CLIENT, *BEARER)}
+
+
+class FromEnvironment(Struct, frozen=True):
+    """Variables that begin with a prefix: BRAND_A_APP_KEY for the prefix BRAND_A_."""
+
+    prefix: str
+
+
+class FromFile(Struct, frozen=True):
+    """NAME=VALUE lines in a file, with the names that the environment has."""
+
+    path: str
+
+
+class FromCommand(Struct, frozen=True):
+    """A command that prints NAME=VALUE lines or JSON; run without a shell, its output never logged."""
+
+    argv: tuple[str, ...]
+
+
+CredentialSource: TypeAlias = FromEnvironment | FromFile | FromCommand
+
+
+async def resolve(
+    account: str, source: CredentialSource, environ: Mapping[str, str], *, timeout_s: float = COMMAND_TIMEOUT_S
+) -> tuple[Credentials, str | None]:
+    """Return an account's credentials, and a warning if others may read them. CredentialsError where there are none."""
+    match source:
+        case FromEnvironment(prefix):
+            values = {name: environ[prefix + short] for short, name in _NAMES.items() if environ.get(prefix + short)}
+            found = Given(values, f"the environment ({prefix}…)")
+        case FromFile(path):
+            found = given(path, {})
+        case FromCommand(argv):
+            found = Given(await _printed(argv, timeout_s), f"what {argv[0]} prints")
+    values = {name: value for name, value in found.values.items() if name != ACCOUNT}
+    return load(account, found._replace(values=values)), found.warning
+
+
+async def _printed(argv: tuple[str, ...], timeout_s: float) -> dict[str, str]:
+    """Return what a command prints. No error repeats its output, which may hold a secret."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise CredentialsError(f"{argv[0]} cannot be run: {error.strerror or error}") from None
+    try:
+        async with asyncio.timeout(timeout_s):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        raise CredentialsError(f"{argv[0]} did not print credentials within {timeout_s:g} s") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode:
+        raise CredentialsError(f"{argv[0]} ended with exit code {process.returncode} instead of printing credentials")
+    if len(output) > _LARGEST:
+        raise CredentialsError(f"{argv[0]} printed more than 1 MiB; it is to print credentials alone")
+    return dict(_values(output.decode(errors="replace")))
+
+
+def _values(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and values in JSON, at any depth, or in NAME=VALUE lines; what has another name is left out."""
+    pairs: list[tuple[str, Any]] = []
+    try:
+        pairs += _leaves(json.loads(text))
+    except (ValueError, RecursionError):
+        for line in text.splitlines():
+            name, equals, value = line.strip().removeprefix("export ").partition("=")
+            if equals:
+                pairs.append((name, value.strip().strip("'\"")))
+    for name, value in pairs:
+        short = name.strip().upper().removeprefix(_PREFIX)
+        if short in _NAMES and isinstance(value, str) and value:
+            yield _NAMES[short], value
+
+
+def _leaves(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if isinstance(inner, (dict, list)):
+                yield from _leaves(inner)
+            else:
+                yield str(name), inner
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)

@@ -1,0 +1,148 @@
+"""The accounts file: every key of `sync`, checked as a whole, every fault with its line, and no secret in it."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from segment_fetch import InputError
+from segment_fetch.cli.parser import build
+from segment_fetch.fleet import AccountJob, load_accounts
+from segment_fetch.fleet.credentials import FromCommand, FromEnvironment, FromFile
+
+WHOLE = """
+[defaults]
+out = "s3://lake/segments/{account}"
+from = "now-30d"
+clamp = true
+
+[accounts.111111]
+credentials = { env = "BRAND_A_" }
+[accounts.222222]
+credentials = { file = "brand-b.env" }
+timezone = "Europe/Berlin"
+rate = 5
+retry_delays = [5, 10]
+[accounts.333333]
+credentials = { command = ["vault", "kv", "get", "-format=json", "brand-c"] }
+out = "brand-c"
+to = "now-1d"
+window = "1d"
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "accounts.toml"
+    file.write_text(text)
+    return file
+
+
+def faults(folder: Path, text: str) -> str:
+    with pytest.raises(InputError) as raised:
+        load_accounts(written(folder, text))
+    return str(raised.value)
+
+
+def test_defaults_and_keys_become_options(tmp_path: Path) -> None:
+    one, two, three = load_accounts(written(tmp_path, WHOLE))
+    assert (one.account, one.command, one.out) == ("111111", "sync", "s3://lake/segments/111111")
+    assert (one.options["start"], one.options["clamp"], one.options["rate"]) == ("now-30d", True, "auto")
+    assert one.credentials == FromEnvironment("BRAND_A_")
+    assert (two.options["timezone"], two.options["rate"]) == ("Europe/Berlin", 5.0)
+    assert two.options["retry_delays"] == (5.0, 10.0)
+    assert two.credentials == FromFile("brand-b.env")
+    assert (three.command, three.out, three.options["window"]) == ("extract", "brand-c", timedelta(days=1))
+    assert three.credentials == FromCommand(("vault", "kv", "get", "-format=json", "brand-c"))
+
+
+def test_only_some_accounts_are_chosen(tmp_path: Path) -> None:
+    file = written(tmp_path, WHOLE)
+    assert [job.account for job in load_accounts(file, only=["333333", "111111"])] == ["111111", "333333"]
+    with pytest.raises(InputError, match="there is no account 9"):
+        load_accounts(file, only=["9"])
+
+
+def test_every_option_of_sync_is_a_key(tmp_path: Path) -> None:
+    elsewhere = {"--help", "--account", "--credentials", "--json", "--quiet", "--log-level", "--log-format"}
+    _, parsers = build(["sync", "extract"])
+    for command in ("sync", "extract"):
+        for option in set(parsers[command].names()) - elsewhere:
+            text = f"[accounts.1]\n{option[2:].replace('-', '_')} = 1\n"
+            assert "unknown key" not in faults(tmp_path, text), option
+
+
+def test_a_job_can_be_sent_to_another_machine(tmp_path: Path) -> None:
+    jobs = load_accounts(written(tmp_path, WHOLE))
+    again: list[AccountJob] = pickle.loads(pickle.dumps(jobs))
+    assert again == jobs
+
+
+GOOD = 'credentials = { env = "A_" }\nout = "x/{account}"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("[accounts.1]\n" + GOOD + "tmezone = 'UTC'\n", 4, "unknown key tmezone"),
+        ("[accounts.1]\n" + GOOD + "csv-safe = true\n", 4, "unknown key csv-safe: did you mean csv_safe?"),
+        ("[accounts.1]\n" + GOOD + "rate = 'fast'\n", 4, "is not a rate"),
+        ("[accounts.1]\n" + GOOD + "clamp = 'yes'\n", 4, "clamp: write true or false"),
+        ("[accounts.1]\n" + GOOD + "from = 2026-11-01\n", 4, "from: write a text"),
+        ("[accounts.1]\n" + GOOD + "from = 'yesterday'\n", 4, "time 'yesterday'"),
+        ("[accounts.1]\n" + GOOD + "timezone = 'Berlin'\n", 4, "IANA name"),
+        ("[accounts.1]\n" + GOOD + "source = 'no spaces'\n", 1, "source 'no spaces'"),
+        ("[accounts.1]\n" + GOOD + "window = '1d'\n", 4, "window goes with extract"),
+        ("[accounts.1]\n" + GOOD + "app_secret = 'hunter2hunter2'\n", 4, "secrets are never in this file"),
+        ("[accounts.1]\nout = 'x'\ncredentials = { bearer = 'hunter2hunter2' }\n", 3, "write credentials = "),
+        ("[accounts.1]\nout = 'x'\n", 1, "credentials are missing"),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\n", 1, "out is missing"),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = '-'\n", 3, "cannot write to standard output"),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = 'ftp://x'\n", 3, "there is no destination ftp://"),
+        (
+            "[accounts.1]\ncredentials = { env = 'A_' }\nout = 'postgresql://me:hunter2hunter2@h/d'\n",
+            3,
+            "leave the password out",
+        ),
+        ("[acounts.1]\n", 1, "[acounts] is unknown"),
+        ("[accounts.'a b']\n" + GOOD, 1, "account 'a b'"),
+        ("[defaults]\nprefix = 1\n[accounts.1]\n" + GOOD, 2, "unknown key prefix"),
+    ],
+)
+def test_a_fault_is_named_with_its_line_and_shows_no_secret(tmp_path: Path, text: str, line: int, message: str) -> None:
+    found = faults(tmp_path, text)
+    assert f"accounts.toml, line {line}: " in found
+    assert message in found
+    assert "hunter2" not in found
+
+
+def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
+    found = faults(tmp_path, "[accounts.1]\nrate = 0\n[accounts.2]\nout = 'x'\nsecret = 1\n")
+    assert found.startswith(("4 faults:\n", "5 faults:\n"))
+    assert "line 2" in found
+    assert "line 5" in found
+
+
+def test_two_accounts_in_one_folder_are_refused(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path, "[accounts.1]\ncredentials = {env='A_'}\nout = 'x'\n[accounts.2]\n" + GOOD.replace("/{account}", "")
+    )
+    assert "line 6: writes to x, as account 1 does: put {account} into out" in found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[accounts.1\n", "is not TOML"), ("", "holds no account"), ("accounts = 1", "holds no account")],
+)
+def test_a_file_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    assert message in faults(tmp_path, text)
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        load_accounts(tmp_path / "no.toml")
+    (tmp_path / "accounts.toml").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="UTF-8"):
+        load_accounts(tmp_path / "accounts.toml")

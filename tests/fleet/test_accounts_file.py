@@ -100,7 +100,7 @@ GOOD = 'credentials = { env = "A_" }\nout = "x/{account}"\n'
         ("[accounts.1]\nout = 'x'\n", 1, "credentials are missing"),
         ("[accounts.1]\ncredentials = { env = 'A_' }\n", 1, "out is missing"),
         ("[accounts.1]\ncredentials = { env = 'A_' }\nout = '-'\n", 3, "cannot write to standard output"),
-        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = 'ftp://x'\n", 3, "there is no destination ftp://"),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = 'ftp://x'\n", 3, "ftp:// is not a known destination"),
         (
             "[accounts.1]\ncredentials = { env = 'A_' }\nout = 'postgresql://me:hunter2hunter2@h/d'\n",
             3,

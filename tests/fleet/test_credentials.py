@@ -62,7 +62,7 @@ async def test_a_command_prints_them(text: str) -> None:
     ("source", "message"),
     [
         (printing(SECRET, 3), "exit code 3"),
-        (printing(f'{{"app_secret": "{SECRET}"}}'), "is not whole: LIVEPERSON_APP_KEY"),
+        (printing(f'{{"app_secret": "{SECRET}"}}'), "is incomplete: LIVEPERSON_APP_KEY"),
         (printing(SECRET), "holds no credentials"),
         (FromCommand(("/nonexistent/program", SECRET)), "/nonexistent/program cannot be run: No such file"),
         (FromCommand((sys.executable, "-c", "print('x' * 2_000_000)")), "more than 1 MiB"),

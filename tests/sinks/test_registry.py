@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from segment_fetch import InputError
-from segment_fetch.cli import parser
+from segment_fetch.cli import arguments
 from segment_fetch.sinks import FolderSink, ObjectSink, ParquetSink, open_sink
 from segment_fetch.sinks.registry import FORMATS, URL_FORMS, file_sink, kind_of, table_sink
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
@@ -108,6 +108,8 @@ def test_table_sink(tmp_path: Path) -> None:
     assert isinstance(table_sink("duckdb:///x"), DuckDbSink)
 
 
-def test_command_offers_every_format() -> None:
-    for name in FORMATS:
-        assert parser.parse(["extract", "--from", "now-1d", "--out", "x", "--format", name]).format == name
+def test_command_offers_every_format_and_names_every_kind_of_url() -> None:
+    assert tuple(FORMATS) == arguments.FORMATS
+    for url in URL_FORMS:
+        scheme, _, _ = url.partition("://")
+        assert scheme in arguments.PLACES

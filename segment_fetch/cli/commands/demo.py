@@ -68,7 +68,7 @@ def add_options(parser: ArgumentParser) -> None:
         default="demo-out",
         help="a folder or duckdb:///FILE (default: demo-out)",
     )
-    parser.add_argument("--format", choices=("jsonl", "csv", "parquet"), help="file format (default: jsonl)")
+    parser.add_argument("--format", choices=arguments.FORMATS, help="file format (default: jsonl)")
     parser.add_argument(
         "--segments", type=arguments.whole, default=60_000, metavar="N", help="number of segments (default: 60000)"
     )

@@ -1,4 +1,7 @@
-"""What commands say and where: data and reports on standard output, progress and log on standard error."""
+"""Where a command writes: data and reports on standard output, progress and the log on standard error.
+
+Everything but the data takes one way out, on which secrets are removed and control characters made harmless.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ from segment_fetch.api.auth import Auth
 from segment_fetch.cli import credentials
 from segment_fetch.cli.event_messages import EventLogger
 from segment_fetch.cli.failures import OutputError
-from segment_fetch.cli.formatting import program, width, wrapped
+from segment_fetch.cli.formatting import harmless, harmless_json, program, width, wrapped
 from segment_fetch.cli.log import log, logging_to, say
 from segment_fetch.cli.progress import Display, Lines, RunProgress, Silent, may_be_live
+from segment_fetch.errors import redacted
 from segment_fetch.events import Event
 
 _SHORTEST_SECRET = 4
 
 
 class Console:
-    """One run of the program. Whatever it writes goes through `redacted`, except the data."""
+    """The output of one run of the program. Everything but the data goes through `_outgoing`."""
 
     def __init__(self, args: Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         self.args = args
@@ -40,16 +44,16 @@ class Console:
 
     @property
     def quiet(self) -> bool:
-        """Whether only warnings and errors are wanted."""
+        """True if only warnings and errors are printed."""
         return bool(self.args.quiet)
 
     @property
     def streaming(self) -> bool:
-        """Whether the data goes to standard output."""
+        """True if the data goes to standard output."""
         return getattr(self.args, "out", "") == "-"
 
     def credentials(self) -> credentials.Credentials:
-        """Those that the options and the environment give; from now on they are redacted."""
+        """Return the credentials of the options and the environment, which are redacted from now on."""
         found = credentials.given(self.args.credentials, self.environ)
         self.hide([value for name, value in found.values.items() if name != credentials.ACCOUNT])
         if found.warning:
@@ -57,21 +61,21 @@ class Console:
         return credentials.load(self.args.account, found)
 
     def hide(self, secrets: Sequence[str] | Auth) -> None:
-        """Values that are never to be written."""
+        """Never write these values."""
         values = secrets.secrets() if isinstance(secrets, Auth) else secrets
         for value in values:
             if len(value) >= _SHORTEST_SECRET:
                 self._secrets += [value, orjson.dumps(value, default=str).decode()[1:-1]]
 
-    def redacted(self, text: str) -> str:
-        """The text without any secret."""
+    def _outgoing(self, text: str, *, is_json: bool) -> str:
+        """Return a text as it may be written: without a secret, and without characters that a terminal obeys."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
-        return text
+        return harmless_json(text) if is_json else harmless(redacted(text, self._secrets))
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Logs go to standard error for the length of the block."""
+        """Write the log to standard error for the length of the block."""
         level = self.args.log_level
         if self.quiet and level == "info":
             level = "warning"
@@ -81,7 +85,7 @@ class Console:
 
     @contextmanager
     def show_progress(self, display: Display | None = None) -> Iterator[None]:
-        """Show how far the run is while the block runs, in a display of the command's own or the usual one."""
+        """Show the progress of the run for the length of the block, in `display` or the usual one."""
         self._display = display or self._new_display()
         try:
             yield
@@ -99,7 +103,7 @@ class Console:
         return Lines(sys.stderr, self.progress)
 
     def watch(self, event: Event) -> None:
-        """Takes an event of the library."""
+        """Take an event of the library."""
         self.progress.take(event)
         self._event_logger.tell(event)
         self._display.update()
@@ -109,7 +113,7 @@ class Console:
         self._display.update()
 
     def on_signal(self, signum: int) -> None:
-        """Says at once what a signal leaves behind; what is in flight is being stopped."""
+        """Say immediately what a signal leaves behind; requests in flight are being stopped."""
         self._display.close()
         name = "interrupted" if signum == 2 else "terminated"
         say(
@@ -133,44 +137,44 @@ class Console:
         return {"destination": self.destination, "windows": windows, "segments": segments}
 
     def _line(self, text: str) -> None:
-        text = self.redacted(text)
+        text = self._outgoing(text, is_json=self.args.log_format == "json")
         if sys.stderr.isatty() and self.args.log_format == "text":
             text = wrapped(text, width())
         with suppress(OSError, ValueError):
             self._display.line(text)
 
-    def out(self, text: str, stream: TextIO | None = None) -> None:
-        """Writes a text on standard output. Raises OutputError."""
+    def out(self, text: str, stream: TextIO | None = None, *, is_json: bool = False) -> None:
+        """Write a text to standard output. Raises OutputError."""
         stream = stream or sys.stdout
         try:
-            stream.write(self.redacted(text) + "\n")
+            stream.write(self._outgoing(text, is_json=is_json) + "\n")
             stream.flush()
         except OSError as error:
             raise OutputError(error) from None
 
     def report(self, text: str, value: Mapping[str, Any]) -> None:
-        """The report: as JSON, as text, or not at all; where the data takes standard output, on standard error."""
+        """Write the report, as JSON or text, unless quiet; to standard error if the data goes to standard output."""
         stream = sys.stderr if self.streaming else sys.stdout
         if self.args.json or (self.streaming and self.args.log_format == "json" and not self.quiet):
-            self.out(orjson.dumps(value).decode(), stream)
+            self.out(orjson.dumps(value).decode(), stream, is_json=True)
         elif not self.quiet:
             self.out(text, stream)
 
     def data(self) -> BinaryIO:
-        """Standard output for data."""
+        """Return standard output for data."""
         return sys.stdout.buffer
 
     def abandon_output(self) -> None:
-        """Nothing more goes to standard output: what is buffered would fail again when the process ends."""
+        """Drop what is buffered for standard output, which would fail again when the process ends."""
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
 
     def say(self, level: str, event: str, message: str, **fields: object) -> None:
-        """A line of the log."""
+        """Log a line."""
         say(level, event, message, **fields)
 
     def trace(self, error: Exception) -> None:
-        """Where an error happened, for those who look for it (`--log-level debug`)."""
+        """Log the traceback of an error, at debug level."""
         log.debug("where it happened:", exc_info=error)

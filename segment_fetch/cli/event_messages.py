@@ -1,4 +1,4 @@
-"""Events become log lines: each kind once at the level at which somebody wants to read it."""
+"""Log lines for the events of the library: the first of each kind at the level at which it matters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from segment_fetch.cli.formatting import pace, plural
 from segment_fetch.cli.log import say
-from segment_fetch.errors import lasting
+from segment_fetch.errors import lasting, printable
 from segment_fetch.events import (
     Event,
     NewFields,
@@ -30,23 +30,24 @@ from segment_fetch.timerange import format_time
 _PROVEN = {
     "complete": "proven complete",
     "provisional": "proven as of now; late segments may still come",
-    "unproven": "not proven, left out",
+    "unproven": "not proven, and left out",
 }
 _REASONS = {
-    "started": "the pace begins",
-    "remembered": "the pace of an earlier run",
-    "too_fast": "the 429 is taken for too many a second",
-    "too_many_at_once": "the 429 is taken for too many at once",
+    "started": "first pace",
+    "remembered": "pace of an earlier run",
+    "too_fast": "the 429 is attributed to too many requests a second",
+    "too_many_at_once": "the 429 is attributed to too many concurrent requests",
     "no_refusals": "no 429 for a while",
 }
 _CAPITAL = re.compile(r"(?<!^)(?=[A-Z])")
 _MOST_REASONS = 8
+_LONGEST = 2_000  # characters
 
 
 class EventLogger:
-    """Tells the log of events. Of retries and pauses it tells the first of each kind; the rest at debug.
+    """Logs events. Of retries and pauses, the first of each kind is logged at its level, the others at debug.
 
-    `csv`: the destination cannot carry new fields.
+    `csv`: the destination cannot hold new fields.
     """
 
     def __init__(self, *, csv: bool = False) -> None:
@@ -54,9 +55,9 @@ class EventLogger:
         self._seen: set[str] = set()
 
     def tell(self, event: Event) -> None:
-        """Logs an event."""
+        """Log an event, in one line whatever the API put into it."""
         level, message = self._told(event)
-        say(level, _CAPITAL.sub("_", type(event).__name__).lower(), message, **_fields(event))
+        say(level, _CAPITAL.sub("_", type(event).__name__).lower(), printable(message, _LONGEST), **_fields(event))
 
     def _told(self, event: Event) -> tuple[str, str]:
         match event:
@@ -76,7 +77,7 @@ class EventLogger:
     def _retrying(self, event: Retrying) -> tuple[str, str]:
         where = f"window {event.window}, offset {event.offset}"
         level = self._level(re.sub(r"\d+", "", event.reason), "info")
-        return level, f"{event.reason}; asking again after {event.delay:.1f} s ({where})"
+        return level, f"{event.reason}; retrying after {event.delay:.1f} s ({where})"
 
     def _pace(self, event: Paused | PaceChanged) -> tuple[str, str]:
         if isinstance(event, Paused):
@@ -98,7 +99,7 @@ class EventLogger:
 
     def _new_fields(self, event: NewFields) -> str:
         names = ", ".join(event.names)
-        what = "CSV does not carry them: use --format jsonl to keep them" if self._csv else "they are kept as they are"
+        what = "CSV cannot hold them: use --format jsonl to keep them" if self._csv else "they are kept as they are"
         return f"the API sends fields that this version does not know: {names}; {what}"
 
 
@@ -118,8 +119,8 @@ def _plainly(event: Event) -> tuple[str, str]:
 
 
 def _down(event: ServiceDown) -> str:
-    until = f"it is asked now and then for up to {lasting(event.patience)} (--patience)"
-    return f"nothing comes through since {lasting(event.seconds)}: {event.reason}; {until}"
+    until = f"trying for up to {lasting(event.patience)} (--patience)"
+    return f"no request has succeeded for {lasting(event.seconds)}: {event.reason}; {until}"
 
 
 def _done(event: WindowDone) -> tuple[str, str]:
@@ -129,7 +130,7 @@ def _done(event: WindowDone) -> tuple[str, str]:
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    """What an event holds, for programs; windows as times."""
+    """Return the fields of an event for programs, with windows as times."""
     fields: dict[str, Any] = {name: getattr(event, name) for name in event.__struct_fields__}
     for name, value in fields.items():
         if isinstance(value, Window):

@@ -28,6 +28,21 @@ def _is_on_path(called: str) -> bool:
     return found is not None and Path(found).resolve() == Path(called).resolve()
 
 
+def harmless(text: str) -> str:
+    """Return lines that a terminal shows and does not obey: what is neither printable nor a line break becomes `?`."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
+
+
+def harmless_json(json: str) -> str:
+    """Return the same JSON, with characters that a terminal would obey written as escapes."""
+    return "".join(sign if sign.isprintable() or sign == "\n" else _escape(sign) for sign in json)
+
+
+def _escape(sign: str) -> str:
+    units = sign.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
 def plural(count: int, noun: str) -> str:
     """1 window, 2,000 windows."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

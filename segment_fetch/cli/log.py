@@ -1,4 +1,4 @@
-"""Log lines on standard error: text for people, JSON lines for programs."""
+"""The log: text for people, one JSON object per line for programs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 class TextFormatter(logging.Formatter):
-    """The message, with its level where that matters, and the time where a file is likely to be read later."""
+    """The message, with its level unless that is info; `timed`: with the time, for a file that is read later."""
 
     def __init__(self, *, timed: bool) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time, level, event, message, and the event's own fields."""
+    """One object per line: time, level, event, message, and the fields of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -60,7 +60,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def logging_to(write: Callable[[str], None], *, level: str, form: str, timed: bool) -> Iterator[None]:
-    """Sends the library's log, and at debug asyncio's, to `write` for the length of the block, and nowhere else."""
+    """Send the library's log, and at debug asyncio's, to `write` alone for the length of the block."""
     handler = _Handler(write)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=timed))
     ours, asyncio = logging.getLogger("segment_fetch"), logging.getLogger("asyncio")
@@ -80,5 +80,5 @@ def logging_to(write: Callable[[str], None], *, level: str, form: str, timed: bo
 
 
 def say(level: str, event: str, message: str, **fields: object) -> None:
-    """One line of the log."""
+    """Log a line."""
     log.log(_LEVELS[level], "%s", message, extra={"event": event, "fields": fields})

@@ -1,4 +1,4 @@
-"""How far a run is, while it runs: a live display on a terminal, a line now and then elsewhere."""
+"""The progress of a run, added up from its events, and its display: live on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ INTERVAL_S = 5.0
 
 
 class RunProgress:
-    """The state of one run. `read` and `expected` are segments; `expected` is a guess until every window is open."""
+    """The progress of one run. `read` and `expected` are segments; `expected` is a guess until every window is open."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -52,10 +52,10 @@ class RunProgress:
         self.committed = 0, 0
         """Windows and segments that are in the destination."""
         self.pace: PaceChanged | None = None
-        """How fast requests go out by now; None where nobody paces them."""
+        """The present pace of requests; None if they are not paced."""
 
     def take(self, event: Event) -> None:
-        """Adds an event."""
+        """Add an event."""
         match event:
             case RangePlanned():
                 self._started = self._clock()
@@ -88,7 +88,7 @@ class RunProgress:
                 self.pace = event
 
     def _paused(self, seconds: float) -> None:
-        """A 429 that comes during a pause makes it longer at most."""
+        """Count a pause once: a 429 that comes during one only makes it longer."""
         now = self._clock()
         self.pauses += now >= self._paused_until
         self._paused_until = max(self._paused_until, now + seconds)
@@ -110,40 +110,40 @@ class RunProgress:
         self._holds(event.window, rows)
 
     def _holds(self, window: Window, rows: int) -> None:
-        """Notes the rows of a window."""
+        """Set the number of rows read of a window."""
         self._sum += self._within(window, rows) - self._within(window, self._rows.get(window, 0))
         self._rows[window] = rows
         self._shown = max(self._shown, min(self._sum, self._known))
 
     def _within(self, window: Window, rows: int) -> int:
-        """Pages overlap, so that there may be more rows of a window than segments."""
+        """Return the rows that count: pages overlap, so there may be more rows of a window than segments."""
         return min(rows, self._most.get(window, rows))
 
     @property
     def started(self) -> bool:
-        """Whether it is known what will be read."""
+        """True if the range has been planned."""
         return self._planned > 0
 
     @property
     def read(self) -> int:
-        """Segments read so far; never less than before, though a window be read again, nor more than are expected."""
+        """Segments read so far; it never falls, even if a window is read again, and never exceeds `expected`."""
         return self._shown
 
     @property
     def expected(self) -> int:
-        """Segments there will be; windows not yet opened are taken to hold as many as the others."""
+        """Segments expected in all; windows not opened yet are assumed to hold as many as the others."""
         opened = len(self._counts)
         known = self._known
         return known if not opened else max(self.read, known + known * (self._planned - opened) // opened)
 
     @property
     def sure(self) -> bool:
-        """Whether `expected` is known and no guess."""
+        """True if `expected` is known, not a guess."""
         return len(self._counts) >= self._planned
 
     @property
     def final_pace(self) -> dict[str, Any]:
-        """The pace for programs; empty where nobody paces."""
+        """The pace for programs; empty if requests are not paced."""
         if self.pace is None:
             return {}
         return {"pace": {"rate": round(self.pace.rate, 3), "at_once": self.pace.at_once}}
@@ -155,31 +155,31 @@ class RunProgress:
 
     @property
     def fraction(self) -> float:
-        """How much is done, 0 to 1."""
+        """The share that is done, 0 to 1."""
         if self.windows and self.done == self.windows:
             return 1.0
         return min(0.999, self.read / self.expected) if self.expected else 0.0
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest will take at the speed so far; None where too little is known."""
+        """Seconds that the rest will take at the speed so far; None while too little is known."""
         return self.elapsed * (1 - self.fraction) / self.fraction if self.fraction > 0.01 else None
 
 
 class Display(ABC):
-    """Shows a progress. `line` writes a line of the log without disturbing what is shown."""
+    """Shows the progress of a run. `line` writes a line of the log without disturbing it."""
 
     @abstractmethod
     def update(self) -> None:
-        """The progress has changed."""
+        """Show that the progress has changed."""
 
     @abstractmethod
     def line(self, text: str) -> None:
-        """Writes a line."""
+        """Write a line."""
 
     @abstractmethod
     def close(self) -> None:
-        """Takes away what is shown. May be called more than once."""
+        """Remove what is shown. May be called more than once."""
 
 
 class Lines(Display):
@@ -210,18 +210,18 @@ class Lines(Display):
         self._stream.flush()
 
     def close(self) -> None:
-        """Lines stay."""
+        """Leave the lines where they are."""
 
 
 class Silent(Lines):
     """No progress; warnings and errors only."""
 
     def update(self) -> None:
-        """Says nothing."""
+        """Show nothing."""
 
 
 def sentence(progress: RunProgress) -> str:
-    """A progress as a line of text."""
+    """Return the progress as a line of text."""
     expected = f"{progress.expected:,}" if progress.sure else f"about {progress.expected:,}"
     parts = [f"{progress.read:,} of {expected} segments", f"{progress.done:,} of {progress.windows:,} windows"]
     parts += [f"retries {progress.retries:,}"] if progress.retries else []
@@ -231,7 +231,7 @@ def sentence(progress: RunProgress) -> str:
 
 
 def numbers(progress: RunProgress) -> dict[str, object]:
-    """A progress for programs."""
+    """Return the progress for programs."""
     return {
         "segments": progress.read,
         "segments_expected": progress.expected,
@@ -246,6 +246,6 @@ def numbers(progress: RunProgress) -> dict[str, object]:
 
 
 def may_be_live(stream: TextIO) -> bool:
-    """Whether a live display can be shown: a terminal that can move its cursor, and rich is installed."""
+    """Return True if a live display can be shown: on a terminal that can move its cursor, with rich installed."""
     able = stream.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
     return able and find_spec("rich") is not None

@@ -1,4 +1,4 @@
-"""The live display: a bar and a line below it, redrawn by rich. Imported only where rich is."""
+"""The live display: a bar and a line below it, drawn by rich. Imported only if rich is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REDRAWS_PER_S = 8
 
 
 class LiveDisplay(Display):
-    """Begins to show when there is something to show, and leaves nothing behind."""
+    """A progress bar that appears once the range is planned, and leaves nothing behind."""
 
     def __init__(self, stream: TextIO, progress: RunProgress) -> None:
         self._progress = progress
@@ -53,18 +53,18 @@ class LiveDisplay(Display):
 
 
 def beside(progress: RunProgress) -> str:
-    """What stands beside the bar; leaves some of 60 columns to it."""
+    """Return the text beside the bar, short enough for 60 columns."""
     paced = f" {pace(progress.pace, brief=True)}" if progress.pace else ""
     return f"{int(progress.fraction * 100):3}% {counted(progress)}{paced}"
 
 
 def counted(progress: RunProgress) -> str:
-    """21,000 of 60,000; a tilde before a guess."""
+    """Return 21,000 of 60,000, with a tilde before a guess."""
     return f"{progress.read:,} of {'' if progress.sure else '~'}{progress.expected:,}"
 
 
 def below(progress: RunProgress) -> str:
-    """The second line; fits into 60 columns."""
+    """Return the second line, which fits into 60 columns."""
     left = f", {lasting(progress.left)} left" if progress.left is not None and progress.fraction < 1 else ""
     return (
         f"windows {progress.done}/{progress.windows}, retries {progress.retries}, pauses {progress.pauses}, "

@@ -1,4 +1,4 @@
-"""What an extraction did, in words, and what to do next."""
+"""The report of an extraction, as text and as JSON, and what to do next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from segment_fetch.cli import failures
 from segment_fetch.cli.formatting import plural, wrapped
-from segment_fetch.errors import IncompleteError, lasting
+from segment_fetch.errors import IncompleteError, lasting, printable
 from segment_fetch.timerange import format_time, settles_at
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 _LISTED = 5
 _LABEL = 14
+_LONGEST = 1_000  # characters
 
 
 class Run(NamedTuple):
-    """What the summary needs beside the report: where the segments went, and the command that was given."""
+    """A run beside its report: where the segments went, the command, and whether it can be resumed."""
 
     destination: str
     command: str
@@ -28,7 +29,7 @@ class Run(NamedTuple):
 
 
 def counts(report: Report) -> dict[str, int]:
-    """How many of the windows read are proven, provisional, unproven."""
+    """Return how many of the windows read are proven, provisional and unproven."""
     statuses = [entry.status for entry in report.windows]
     return {
         "proven": statuses.count("complete"),
@@ -58,7 +59,7 @@ def _failure(report: Report) -> IncompleteError:
 
 
 def as_text(report: Report, run: Run, columns: int) -> str:
-    """The report for people."""
+    """Return the report for people."""
     if not report.windows:
         return wrapped(_nothing(report, run), columns)
     lines = [_headline(report, run), *_empty(report), *_facts(report), *_unproven(report), *_next(report, run)]
@@ -68,7 +69,7 @@ def as_text(report: Report, run: Run, columns: int) -> str:
 def _nothing(report: Report, run: Run) -> str:
     there = plural(report.skipped, "window")
     return (
-        f"Nothing to do: the range is in {run.destination} already, {there}, proven complete. "
+        f"Nothing to do: the range is in {run.destination} already ({there}, proven complete). "
         f"{plural(report.requests, 'request')} made."
     )
 
@@ -81,12 +82,12 @@ def _headline(report: Report, run: Run) -> str:
 def _empty(report: Report) -> list[str]:
     if report.segments or not report.complete:
         return []
-    return ["There are none in this range: if that is a surprise, check the account, the range and the filters."]
+    return ["The range holds none. If that is unexpected, check the account, the range and the filters."]
 
 
 def _facts(report: Report) -> list[str]:
-    there = f"; {report.skipped:,} more were there already" if report.skipped else ""
-    repeated = f", {report.retries:,} of them repeated" if report.retries else ""
+    there = f"; {report.skipped:,} more were complete already" if report.skipped else ""
+    repeated = f", {report.retries:,} of them retries" if report.retries else ""
     throttled = f", {report.throttled:,} answered 429 (too many)" if report.throttled else ""
     facts = {
         "windows": f"{len(report.windows):,} read{there}",
@@ -94,19 +95,19 @@ def _facts(report: Report) -> list[str]:
         "requests": f"{report.requests:,}{repeated}{throttled}",
     }
     if report.duplicates:
-        facts["duplicates"] = f"{plural(report.duplicates, 'row')} seen again, kept once"
+        facts["duplicates"] = f"{plural(report.duplicates, 'row')} received twice, kept once"
     if report.added or report.removed:
         facts["changes"] = f"{plural(report.added, 'segment')} added, {report.removed:,} removed in windows read again"
     if report.unknown_fields:
-        facts["new fields"] = ", ".join(report.unknown_fields)
+        facts["new fields"] = printable(", ".join(report.unknown_fields), _LONGEST)
     return [f"  {label:<{_LABEL - 2}}{text}" for label, text in facts.items()]
 
 
 def _proofs(found: dict[str, int]) -> dict[str, str]:
     words = {
-        "proven": "every segment is there, once, and no more will come",
-        "provisional": "every segment that there is now; late ones may still come",
-        "unproven": "left out: they could not be proven complete",
+        "proven": "every segment is there once, and no more will come",
+        "provisional": "every segment as of now; late ones may still come",
+        "unproven": "left out, because they could not be proven complete",
     }
     return {
         name: f"{plural(found[name], 'window')}: {words[name]}" if found[name] else "0 windows"
@@ -116,14 +117,21 @@ def _proofs(found: dict[str, int]) -> dict[str, str]:
 
 
 def _unproven(report: Report) -> list[str]:
-    lines = [f"  {'-':<{_LABEL - 2}}{entry.window}: {entry.reason}" for entry in report.unproven[:_LISTED]]
+    lines = [
+        f"  {'-':<{_LABEL - 2}}{entry.window}: {printable(entry.reason, _LONGEST)}"
+        for entry in report.unproven[:_LISTED]
+    ]
     more = len(report.unproven) - _LISTED
     return [*lines, f"  {'-':<{_LABEL - 2}}and {more:,} more"] if more > 0 else lines
 
 
 def _next(report: Report, run: Run) -> list[str]:
     if not run.resumable:
-        return ["Next: run it again; nothing is remembered of this run."] if report.unproven else []
+        return (
+            ["Next: run it again from the beginning; standard output keeps no record of this run."]
+            if report.unproven
+            else []
+        )
     if report.unproven:
         return ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
     if not counts(report)["provisional"]:
@@ -137,6 +145,6 @@ def _settle(report: Report) -> str:
     last = max(window.end for window in provisional)
     settled = format_time(settles_at(last) // 1000 * 1000)
     return (
-        f"Next: after {settled} extract the same range again into the same place, which settles what is provisional: "
+        f"Next: after {settled} extract the same range again into the same destination, to settle what is provisional: "
         f"--from {format_time(first)} --to {format_time(last)}"
     )

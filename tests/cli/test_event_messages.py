@@ -41,7 +41,7 @@ def test_an_outage_is_told_once_until_it_ends() -> None:
     down = ServiceDown(3.0, 900.0, "the service failed with 503")
     first, back, again = _told(down, down, ServiceBack(75.0), down)
     assert (first["event"], first["level"]) == ("service_down", "warning")
-    assert "nothing comes through since 3.0 s: the service failed with 503" in first["message"]
+    assert "no request has succeeded for 3.0 s: the service failed with 503" in first["message"]
     assert "for up to 15 min (--patience)" in first["message"]
     assert back["message"] == "the service answers again, after 1 min 15 s"
     assert again["event"] == "service_down"
@@ -60,8 +60,8 @@ def test_what_a_429_was_taken_for_is_told_once_of_each_kind() -> None:
     fast, crowded = PaceChanged(9.7, None, "too_fast"), PaceChanged(20.0, 5, "too_many_at_once")
     told = _told(PaceChanged(5.0, None, "started"), fast, crowded, fast, PaceChanged(11.0, 5, "no_refusals"))
     assert [line["message"] for line in told] == [
-        "the 429 is taken for too many a second: now 9.7 requests a second",
-        "the 429 is taken for too many at once: now 20 requests a second, 5 at once",
+        "the 429 is attributed to too many requests a second: now 9.7 requests a second",
+        "the 429 is attributed to too many concurrent requests: now 20 requests a second, 5 at once",
     ]
     assert (told[1]["event"], told[1]["rate"], told[1]["at_once"]) == ("pace_changed", 20.0, 5)
 

@@ -35,7 +35,7 @@ def test_everything_arrives_and_is_summed_up(run: Run, api: Simulator, tmp_path:
     assert result.code == 0
     assert _ids(lines_in(tmp_path / "out")) == list(api.dataset.ids())
     assert f"Extracted 3,000 segments into {tmp_path}/out" in result.words
-    assert "proven 3 windows: every segment is there, once, and no more will come" in result.words
+    assert "proven 3 windows: every segment is there once, and no more will come" in result.words
     assert "Next" not in result.out
 
 
@@ -53,7 +53,7 @@ def test_a_longer_range_adds_what_is_missing(run: Run, api: Simulator, tmp_path:
     half = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((api.dataset.start + api.dataset.end) // 2000))
     assert _extract(run, api, tmp_path, "--to", half).code == 0
     result = _extract(run, api, tmp_path)
-    assert "windows 1 read; 1 more were there already" in result.words
+    assert "windows 1 read; 1 more were complete already" in result.words
     assert _ids(lines_in(tmp_path)) == list(api.dataset.ids())
 
 
@@ -163,7 +163,7 @@ def test_an_account_without_segments(run: Run, segment_simulator: SimulatorFacto
     result = _extract(run, api, tmp_path)
     assert result.code == 0
     assert "Extracted 0 segments" in result.out
-    assert "none in this range" in result.words
+    assert "The range holds none" in result.words
 
 
 def test_one_millisecond(run: Run, segment_simulator: SimulatorFactory, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_provisional_windows_say_when_to_come_back(
     api = segment_simulator(Dataset.recent(500, now=time.time(), days=1), auth=KEY)
     result = _extract(run, api, tmp_path)
     assert result.code == 0
-    assert "provisional 1 window: every segment that there is now" in result.words
+    assert "provisional 1 window: every segment as of now" in result.words
     assert re.search(r"Next: after \S+Z extract the same range again .* --from \S+ --to \S+", result.words)
 
 
@@ -205,7 +205,7 @@ def test_new_fields_are_told_once(run: Run, segment_simulator: SimulatorFactory,
     kept = _extract(run, api, tmp_path / "jsonl")
     assert kept.err.count("fields that this version does not know: newField; they are kept") == 1
     left_out = _extract(run, api, tmp_path / "csv", "--format", "csv")
-    assert left_out.err.count("newField; CSV does not carry them: use --format jsonl") == 1
+    assert left_out.err.count("newField; CSV cannot hold them: use --format jsonl") == 1
     assert "new fields newField" in left_out.words
 
 
@@ -215,8 +215,8 @@ def test_retries_are_told_once_a_kind_and_counted(run: Run, api: Simulator, tmp_
     result = _extract(run, api, tmp_path)
     assert result.code == 0
     assert result.err.count("the service failed with 500 (internalCode 1017)") == 1
-    assert result.err.count("the answer broke off; asking again after 0.0 s") == 1
-    assert re.search(r"requests \d+, 3 of them repeated", result.words)
+    assert result.err.count("the answer broke off; retrying after 0.0 s") == 1
+    assert re.search(r"requests \d+, 3 of them retries", result.words)
 
 
 def test_every_retry_is_told_at_debug(run: Run, api: Simulator, tmp_path: Path) -> None:
@@ -275,13 +275,13 @@ def test_plan_as_json(run: Run, api: Simulator) -> None:
 
 def test_plan_without_a_rate_gives_no_estimate(run: Run, api: Simulator) -> None:
     result = run("plan", "--base-url", api.base_url, *spanning(api.dataset), *AT_ONCE)
-    assert "without a rate there is no estimate" in result.words
+    assert "with --rate none the time cannot be estimated" in result.words
 
 
 def test_plan_says_which_rate_it_reckons_with(run: Run, api: Simulator, tmp_path: Path) -> None:
     argv = ["plan", "--base-url", api.base_url, *spanning(api.dataset), "--state", str(tmp_path)]
     guess = run(*argv)
-    assert "at 10 requests a second, which is a guess" in guess.words
+    assert "at 10 requests a second, an assumption" in guess.words
     PaceStore(tmp_path / "pace").save(ACCOUNT, api.base_url, Learned(32.0, limited=True, cap=None, at=time.time()))
     assert "at 32 requests a second." in run(*argv).words
     told = run(*argv, "--json").json

@@ -161,7 +161,7 @@ def test_a_stream_that_is_closed_from_the_start_is_no_error_of_the_program(
 def test_a_sync_that_cannot_begin_leaves_no_folder(run: Run, recent: Simulator, tmp_path: Path) -> None:
     found = run("sync", "--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
     assert found.code == 2
-    assert "say the time to start from with --from" in found.words
+    assert "give the time to start from" in found.words
     assert "`start`" not in found.words
     assert not (tmp_path / "days").exists()
 
@@ -178,7 +178,7 @@ def test_verify_beside_a_run_looks_only_at_what_is_committed(run: Run, recent: S
     try:
         beside = run("verify", "--out", str(folder))
         assert (beside.code, "LEFT OVER" in beside.out) == (0, False)
-        assert "A run is writing there right now" in beside.words
+        assert "A run is writing there now" in beside.words
         assert run("verify", "--json", "--out", str(folder)).json["running"] is True
         (folder / name).unlink()
         assert "MISSING FILE" in run("verify", "--out", str(folder)).out

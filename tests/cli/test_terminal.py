@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
+import orjson
 import pytest
 
 from segment_fetch.cli import progress_bar
+from segment_fetch.cli.console import Console
 from segment_fetch.cli.log import logging_to
 from segment_fetch.cli.progress import Lines, RunProgress, numbers, sentence
 from segment_fetch.events import (
+    NewFields,
     PageRead,
     Paused,
     RangePlanned,
     Retrying,
+    Warned,
     WindowDone,
     WindowOpened,
     WindowReread,
@@ -214,3 +220,37 @@ def test_the_display_fits(columns: int, monkeypatch: pytest.MonkeyPatch) -> None
     display.close()
     assert "a line above" in stream.getvalue()
     assert max(map(len, shown(stream.getvalue()))) <= columns
+
+
+_FORGED = "\x1b[2J\x9b1m\u202ename\r\nerror: forged " + "x" * 5_000
+
+
+def test_foreign_text_reaches_the_terminal_as_text() -> None:
+    window = Window(0, DAY)
+    said, stream = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", said)
+        console = Console(Namespace(quiet=False, log_level="info", log_format="text", json=False), [], {})
+        console.hide(["hush hush secret"])
+        with console.logging():
+            console.watch(NewFields((_FORGED,)))
+            console.watch(WindowDone(window, "unproven", 0, _FORGED))
+            console.watch(Warned(f"said {base64.b64encode(b'hush hush secret').decode()} and hush%20hush%20secret"))
+    console.out(_FORGED, stream)
+    for text in (said.getvalue(), stream.getvalue()):
+        assert not [sign for sign in text if not sign.isprintable() and sign != "\n"]
+    assert len(said.getvalue().splitlines()) == 3
+    assert max(map(len, said.getvalue().splitlines())) < 2_200
+    assert "hush" not in said.getvalue().partition("said ")[2]
+    assert "***" in said.getvalue()
+
+
+def test_json_escapes_what_a_terminal_obeys() -> None:
+    console = Console(Namespace(quiet=False, log_level="info", log_format="json", json=True, out="x"), [], {})
+    stream = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        console.report("", {"name": _FORGED + "\U000e0001"})
+    assert stream.getvalue().isprintable() is False  # the line break at its end
+    assert stream.getvalue().rstrip("\n").isprintable()
+    assert orjson.loads(stream.getvalue())["name"] == _FORGED + "\U000e0001"

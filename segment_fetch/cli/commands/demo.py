@@ -174,10 +174,10 @@ def simulator(options: Sequence[str], environ: Mapping[str, str]) -> Iterator[di
 def _announced(process: subprocess.Popen[bytes]) -> dict[str, Any]:
     assert process.stdout is not None and process.stderr is not None  # noqa: S101, PT018 - both are pipes
     line = process.stdout.readline()
-    if not line:
+    announced: dict[str, Any] = orjson.loads(line) if line else {}
+    if "base_url" not in announced:
         said = process.stderr.read().decode(errors="replace").strip()
         raise ServiceError(f"the simulator did not start: {said or 'it said nothing'}")
-    announced: dict[str, Any] = orjson.loads(line)
     return announced
 
 

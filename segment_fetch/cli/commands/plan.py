@@ -1,4 +1,4 @@
-"""`plan`: what an extraction would read; nothing is kept."""
+"""`plan`: the windows, counts and pages that an extraction would read, and the expected time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segment_fetch.windows.planning import Plan
 USAGE = "--from TIME [options]"
 REQUIRED = ("--from",)
 DESCRIPTION = """\
-Show the windows, counts and pages that extracting a range takes, and about how long. Moves nothing."""
+Show the windows, counts and pages that extracting a range takes, and about how long. Extracts nothing."""
 EXAMPLES = """\
   segment-fetch plan --from now-28d
   segment-fetch plan --from 2026-11-01 --to now-1d --json"""
@@ -30,7 +30,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. Returns its exit code; errors of the library pass through."""
+    """Plan, report, and return the exit code; errors of the library pass through."""
     client = arguments.client(args, console.credentials(), console)
 
     async def work() -> Plan:
@@ -45,7 +45,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
-    """The plan for programs."""
+    """Return the plan for programs."""
     windows = [
         {"from": format_time(at.window.start), "to": format_time(at.window.end), "count": at.count, "pages": at.pages}
         for at in plan.windows
@@ -61,12 +61,12 @@ def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
 
 
 def _estimate(plan: Plan, rate: Rate) -> dict[str, Any]:
-    """What `--rate` said, the rate that the estimate reckons with, and the estimate."""
+    """Return the rate asked for, the rate that the estimate assumes, and the estimate in seconds."""
     return {"rate": rate, "assumed_rate": plan.rate, "seconds": plan.seconds}
 
 
 def as_text(plan: Plan, columns: int) -> str:
-    """The plan for people: a line for each window, and the totals."""
+    """Return the plan for people: a line for each window, and the totals."""
     rows = [("from (UTC)", "to (UTC)", "count", "pages")]
     rows += [(_short(at.window.start), _short(at.window.end), f"{at.count:,}", f"{at.pages:,}") for at in plan.windows]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -80,8 +80,8 @@ def as_text(plan: Plan, columns: int) -> str:
 def _totals(plan: Plan) -> str:
     totals = f"{plural(len(plan.windows), 'window')}, {plural(plan.segments, 'segment')}, {plural(plan.pages, 'page')}"
     if plan.seconds is None or plan.rate is None:
-        return f"{totals}; without a rate there is no estimate of the time."
-    known = "" if plan.rate_known else ", which is a guess: the API's limit is not known yet"
+        return f"{totals}; with --rate none the time cannot be estimated."
+    known = "" if plan.rate_known else ", an assumption: the API's limit is not known yet"
     return f"{totals}; about {lasting(plan.seconds)} at {per_second(plan.rate)} requests a second{known}."
 
 

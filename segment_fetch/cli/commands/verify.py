@@ -1,4 +1,4 @@
-"""`verify`: is a folder what its manifest says, and does the API still say the same?"""
+"""`verify`: a destination held against its manifest, and on request against the API."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from segment_fetch.cli import arguments, destinations, exit_codes, failures, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, printable
 from segment_fetch.manifest.format import Manifest, WindowEntry
 from segment_fetch.manifest.verify import Audit
 from segment_fetch.query import Window
@@ -20,14 +20,15 @@ from segment_fetch.timerange import oldest_start
 USAGE = "--out DIR [options]"
 REQUIRED = ("--out",)
 DESCRIPTION = """\
-Hold every file of a folder against its manifest, line by line, without the network: files that are missing, cut off \
-or changed, segments that are doubled, lost or out of place. With --against-api also compare the number of segments \
-in each window with what the API has now."""
+Check every file or row of a destination against its manifest, without the network: files that are missing, truncated \
+or changed, segments that are duplicated, missing or in the wrong file. With --against-api also compare the number of \
+segments in each window with what the API reports now."""
 EXAMPLES = """\
   segment-fetch verify --out segments
   segment-fetch verify --out segments --against-api --json"""
 
 _LISTED = 50
+_LONGEST = 1_000  # characters
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. Returns its exit code; errors of the library pass through."""
+    """Check, report, and return the exit code; errors of the library pass through."""
     found = destinations.audit(args.out, console)
     compared = 0
     if args.against_api:
@@ -59,7 +60,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _against_api(args: Namespace, console: Console) -> tuple[int, list[Finding]]:
-    """How many windows the API still serves, and those of which it has another number of segments."""
+    """Return how many windows the API still serves, and a finding for each whose count differs."""
     manifest = destinations.manifest(args.out, console)
     credentials = console.credentials()
     if credentials.account != manifest.query.get("account"):
@@ -100,7 +101,7 @@ def _difference(entry: WindowEntry, count: int) -> Finding:
 
 
 def as_json(found: Audit, folder: str, compared: int, code: int) -> dict[str, Any]:
-    """The findings for programs."""
+    """Return the findings for programs."""
     facts: dict[str, Any] = msgspec.to_builtins(found)
     failure = failures.UnsoundError(f"{plural(len(found.findings), 'finding')} in {folder}")
     return {
@@ -115,8 +116,11 @@ def as_json(found: Audit, folder: str, compared: int, code: int) -> dict[str, An
 
 
 def as_text(found: Audit, folder: str, compared: int, columns: int) -> str:
-    """The findings for people."""
-    lines = [f"{finding.kind.upper()}: {finding.where}: {finding.message}" for finding in found.findings[:_LISTED]]
+    """Return the findings for people."""
+    lines = [
+        printable(f"{finding.kind.upper()}: {finding.where}: {finding.message}", _LONGEST)
+        for finding in found.findings[:_LISTED]
+    ]
     if len(found.findings) > _LISTED:
         lines.append(f"and {len(found.findings) - _LISTED:,} more (--json lists all)")
     what = f"{plural(found.windows, 'window')}, {plural(found.segments, 'segment')}"
@@ -127,5 +131,5 @@ def as_text(found: Audit, folder: str, compared: int, columns: int) -> str:
     else:
         lines.append(f"{folder} is NOT sound: {plural(len(found.findings), 'finding')} in {what}{asked}.")
     if found.running:
-        lines.append("A run is writing there right now; files that it has not committed yet are not looked at.")
+        lines.append("A run is writing there now; files that it has not committed yet were not checked.")
     return "\n".join(wrapped(line, columns) for line in lines)

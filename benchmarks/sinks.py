@@ -28,6 +28,7 @@ import msgspec
 from benchmarks import measure
 from benchmarks.segments import PAGE, WINDOW, pages
 from segment_fetch.sinks import Sink, Written
+from segment_fetch.timerange import format_time
 from segment_fetch.wire.models import Segment
 
 Pages = Iterable[list[Segment]]
@@ -74,8 +75,9 @@ def fill(sink: Sink[Any], rows: Pages) -> None:
 
 def _manifest(written: Written, segments: int) -> bytes:
     """As much of one as makes a window count."""
-    entry = {"file": written.file, "sha256": written.sha256, "segments": segments}
-    return msgspec.json.encode({"format_version": 1, "query": {}, "windows": [entry]})
+    entry: dict[str, Any] = {"from": format_time(WINDOW.start), "to": format_time(WINDOW.end), "status": "complete"}
+    entry |= {"file": written.file, "sha256": written.sha256, "segments": segments}
+    return msgspec.json.encode({"format_version": 2, "commits": 1, "query": {}, "windows": [entry]})
 
 
 def timed(work: Callable[[], None]) -> float:

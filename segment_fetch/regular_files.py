@@ -36,7 +36,10 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
     """Return the contents of a regular file. OSError where it has more than `largest` bytes."""
     with open_regular(path) as file:
-        data = file.read(largest + 1)
+        expected = os.fstat(file.fileno()).st_size
+        data = file.read(min(expected, largest) + 1)  # memory for as many bytes is taken at once
+        while len(data) <= largest and (more := file.read(65_536)):  # it has grown meanwhile
+            data += more
     return _limited(data, path, largest)
 
 

@@ -50,6 +50,10 @@ def test_growth_measures_each_size() -> None:
     assert "Slope of time" in printed
 
 
+def test_commits_are_measured_in_each_destination() -> None:
+    assert _rows(_run("commits", "--smoke")) == ["folder", "object store", "DuckDB"] * 2
+
+
 def test_every_peer_that_is_installed_extracts_all_segments() -> None:
     here = [program.title for program in PROGRAMS if find_spec(program.needs)]
     assert len(here) >= 3  # this client, requests, dlt

@@ -20,7 +20,8 @@ class Report(Struct, frozen=True):
 
     `complete` is True if every window of the range is in the destination and proven. `settled` windows were
     provisional before, and unchanged. `added` and `removed` are segments that came and went in windows that were read
-    again. `lost` names ranges that the API no longer serves and that were never read.
+    again. All that closed before `complete_before`, from the destination's first window on, is there and final; None
+    where the destination keeps no manifest. `lost` names ranges that the API no longer serves and that were never read.
     """
 
     complete: bool
@@ -37,6 +38,7 @@ class Report(Struct, frozen=True):
     added: int = 0
     removed: int = 0
     lost: tuple[str, ...] = ()
+    complete_before: str | None = None
 
     @property
     def unproven(self) -> tuple[WindowEntry, ...]:

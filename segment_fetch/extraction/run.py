@@ -56,7 +56,8 @@ async def fill(
         entries |= {entry.window: entry for entry in await committer.abandon()}
     made = report([entries[window] for window in sorted(entries)], skipped, stream.counts, started, committer.change)
     lost = tuple(str(entry.window) for entry in out_of_reach if entry.status == "unproven")
-    return structs.replace(made, lost=lost, complete=made.complete and not lost)
+    final = committer.log.complete_before
+    return structs.replace(made, lost=lost, complete=made.complete and not lost, complete_before=final)
 
 
 async def _commit_all(

@@ -83,7 +83,7 @@ class CommitLog:
         if stored is not None:
             found = read_committed(stored, sink.appended())
             self._refuse_other_query(found.query)
-            check_names(found.entries, sink.may_be_called)
+            check_names(found.entries.items(), sink.may_be_called)
             self._entries, self._commits = found.entries, found.commits
             self._appended = found.appended
             same = found.version == FORMAT_VERSION and found.query == self._identity
@@ -271,7 +271,7 @@ class CommitLog:
     def _append(self, entries: Sequence[WindowEntry], obsolete: Sequence[str]) -> None:
         record = Record(self._commits, self.complete_before, tuple(entries))
         self._sink.append(msgspec.json.encode(record), obsolete)
-        self._appended += 1
+        self._appended += not self._sink.always_whole
 
     def _publish(self, obsolete: Sequence[str]) -> None:
         manifest = Manifest(

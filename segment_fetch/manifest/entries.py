@@ -35,6 +35,10 @@ class Entries:
         """All entries, oldest first."""
         return map(self._by_window.__getitem__, self._windows)
 
+    def items(self) -> Iterator[tuple[Window, WindowEntry]]:
+        """All windows with their entries, oldest first."""
+        return ((window, self._by_window[window]) for window in self._windows)
+
     def within(self, window: Window) -> list[tuple[Window, WindowEntry]]:
         """The windows that overlap this one, oldest first."""
         low, high = self._slice(window)

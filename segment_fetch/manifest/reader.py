@@ -15,8 +15,8 @@ from segment_fetch.manifest.format import (
     FORMAT_VERSION,
     Manifest,
     damaged_sequence,
-    parse_manifest,
     parse_record,
+    parse_with_windows,
 )
 
 
@@ -46,8 +46,8 @@ def read_committed(stored: bytes, records: Iterable[bytes] = ()) -> Committed:
     Records that the manifest already has in it are passed over: a run that was killed after it stored the manifest
     left them behind.
     """
-    manifest = parse_manifest(stored)
-    entries = Entries({entry.window: entry for entry in manifest.windows})
+    manifest, windows = parse_with_windows(stored)
+    entries = Entries(dict(zip(windows, manifest.windows, strict=True)))
     commits = manifest.commits
     for record in map(parse_record, records):
         if record.commit <= commits:

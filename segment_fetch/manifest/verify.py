@@ -73,7 +73,7 @@ def audit(place: str | Path | Sink[Any]) -> Audit:
             sink = there
             if not isinstance(place, Sink) and isinstance(there, FileSink):
                 sink = file_sink(place, committed.query)  # now that it is known how the files were written
-            check_names(committed.entries, sink.may_be_called)
+            check_names(committed.entries.items(), sink.may_be_called)
             return _audit(sink, committed)
     except (ManifestError, InputError) as error:
         return _only(Finding("bad manifest", there.manifest_name, error.message))

@@ -109,6 +109,9 @@ class Sink(ABC, Generic[Part]):
     appends: bool = False
     """True if single commits can be appended to the manifest. Where not, it is stored whole with each of them."""
 
+    always_whole: bool = False
+    """True if `append` leaves the whole manifest up to date, so that there is nothing to fold in at the end."""
+
     utc_days: bool = False
     """True if no window may reach over a midnight of UTC."""
 

@@ -146,7 +146,8 @@ def test_rows_that_somebody_deleted_are_read_again(path: Path) -> None:
         ("DELETE FROM agent_segments WHERE agent_id = 1", "wrong row count"),
         ("INSERT INTO agent_segments (segment_id, end_time) VALUES ('x', '2020-01-01')", "extra rows"),
         ("UPDATE agent_segments_manifest SET manifest = '{}'", "bad manifest"),
-        ("UPDATE agent_segments_manifest SET manifest = replace(manifest, '\"segments-', '\"other-')", "bad manifest"),
+        ("UPDATE agent_segments_windows SET entry = replace(entry, '\"segments-', '\"other-')", "bad manifest"),
+        ("UPDATE agent_segments_windows SET entry = '{}'", "bad manifest"),
     ],
 )
 def test_verify_finds_what_was_changed(path: Path, change: str, kind: str) -> None:

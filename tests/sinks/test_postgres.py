@@ -185,7 +185,7 @@ def test_a_user_who_may_not_write(postgres_server: Postgres, sink: PostgresSink,
     commit(sink, ONE, rows(ONE, "a"))
     reader = f"reader_{uuid4().hex}"
     postgres_server.run(f"CREATE ROLE {reader} LOGIN PASSWORD '{PASSWORD}'")
-    postgres_server.run(f"GRANT SELECT ON {table}, {table}_manifest TO {reader}")
+    postgres_server.run(f"GRANT SELECT ON {table}, {table}_manifest, {table}_windows TO {reader}")
     reading = PostgresSink(postgres_server.url(user=reader), table)
     assert keys(reading) == ["a"]
     with pytest.raises(DestinationError, match="permission denied for table"):

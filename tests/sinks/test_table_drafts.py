@@ -10,6 +10,7 @@ import pytest
 from segment_fetch import Segment, Window
 from segment_fetch.sinks.tables.drafts import TableDraft
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
+from segment_fetch.timerange import format_time
 from tests.support_sinks import hours
 from tests.support_tables import rows
 
@@ -37,8 +38,9 @@ def checksums(path: Path, held: int, counts: Sequence[int]) -> tuple[list[str | 
                 peak = max(peak, sum(each.rows for each in drafts))
         written = [draft.finish() for draft in drafts]
         entries = ",".join(
-            f'{{"segments":{count},"file":"{one.file}","sha256":"{one.sha256}"}}'
-            for one, count in zip(written, counts, strict=True)
+            f'{{"from":"{format_time(window.start)}","to":"{format_time(window.end)}","status":"complete",'
+            f'"segments":{count},"file":"{one.file}","sha256":"{one.sha256}"}}'
+            for window, one, count in zip(WINDOWS, written, counts, strict=True)
         )
         keys = [[key[1] for key in sink.keys(one)] for one in written[:2]]
         assert keys == [[segment.segmentId for segment in mine] for mine in wanted[:2]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import count
 
@@ -20,7 +20,7 @@ from segment_fetch import arrow
 from segment_fetch.errors import DestinationError, InputError, ManifestError, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import AGAIN, Finding, Key, Sink, Written, write_all
-from segment_fetch.sinks.files.names import stem, window_in
+from segment_fetch.sinks.files.names import PATTERN, stem, window_in
 from segment_fetch.sinks.tables.database import (
     ConflictError,
     Database,
@@ -31,10 +31,12 @@ from segment_fetch.sinks.tables.database import (
 )
 from segment_fetch.sinks.tables.digest import RowsDigest
 from segment_fetch.sinks.tables.drafts import TableDraft
+from segment_fetch.sinks.tables.manifest_rows import ManifestRows
 from segment_fetch.timerange import format_time
 from segment_fetch.wire.models import Segment
 
 TABLE = "agent_segments"
+_NAME = re.compile(PATTERN, re.ASCII)
 _LONGEST_NAME = 63  # bytes; PostgreSQL cuts off the rest
 _WIRE = {column: name for name, column in arrow.COLUMNS.items()}
 
@@ -63,6 +65,8 @@ class TableSink(Sink["pa.RecordBatch"]):
     zero_characters = True
     """True if a text in the database can hold the character U+0000."""
 
+    appends = True
+    always_whole = True
     mend = "delete its rows from the table"
     held = 250_000
     """Rows in memory, of all windows, until they are published; where there are more, those of the largest window go
@@ -78,9 +82,11 @@ class TableSink(Sink["pa.RecordBatch"]):
         self.account_id = account_id
         self.schema = arrow.schema(account=account_id is not None)
         self._table = table
-        self._manifest = f"{table}_manifest" if account_id is None else f"{table}_manifest_{account_id}"
-        if len(self._manifest.encode()) > _LONGEST_NAME:
-            raise InputError(f"the name {self._manifest!r} has more than {_LONGEST_NAME} bytes: choose a shorter table")
+        own = "" if account_id is None else f"_{account_id}"
+        self._head = f"{table}_manifest{own}"
+        self._manifest = ManifestRows(self._head, f"{table}_windows{own}")
+        if len(self._head.encode()) > _LONGEST_NAME:
+            raise InputError(f"the name {self._head!r} has more than {_LONGEST_NAME} bytes: choose a shorter table")
         self._database: Database | None = None
         self._drafts: dict[str, TableDraft] = {}
         self._numbers = count(1)
@@ -143,20 +149,17 @@ class TableSink(Sink["pa.RecordBatch"]):
                     add_columns(db, self._table, missing, self.schema)
             else:
                 create(db, self._table, self.schema)
-            if not db.columns(self._manifest):
-                db.run(f"CREATE TABLE {quoted(self._manifest)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
+            self._manifest.create(db)
 
     def _read_manifest(self) -> bytes | None:
         db = self._db
-        if db.columns(self._manifest):
-            for (text,) in db.rows(f"SELECT manifest FROM {quoted(self._manifest)} WHERE id = 1"):  # noqa: S608
-                return str(text).encode()
-        if db.columns(self._table) and db.rows(f"SELECT 1 FROM {self._own_rows} LIMIT 1"):  # noqa: S608
+        manifest = self._manifest.read(db)
+        if manifest is None and db.columns(self._table) and db.rows(f"SELECT 1 FROM {self._own_rows} LIMIT 1"):  # noqa: S608
             raise DestinationError(
-                f"{self.place}: table {self._table} has rows, but {self._manifest} has no manifest: "
+                f"{self.place}: table {self._table} has rows, but {self._head} has no manifest: "
                 "restore it, or use another table"
             )
-        return None
+        return manifest
 
     @property
     def _db(self) -> Database:
@@ -229,21 +232,34 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
         entries = _named(manifest)
+        self._commit(entries, obsolete, lambda: self._manifest.replace(self._db, manifest))
+        self._entries = entries
+
+    def append(self, record: bytes, obsolete: Sequence[str]) -> None:
+        entries = _named(record)
+        self._commit(entries, obsolete, lambda: self._manifest.append(self._db, record))
+        for name in obsolete:
+            self._entries.pop(name, None)
+        self._entries |= entries
+
+    def _commit(self, entries: Mapping[str, _Entry], obsolete: Sequence[str], store: Callable[[], None]) -> None:
+        """Move the finished rows of these windows into the table, and store what the manifest says of them."""
         ready = {
             name: draft for name, draft in self._drafts.items() if name in entries and draft.has(entries[name].sha256)
         }
         try:
-            self._replace(ready, obsolete, manifest, taken=False)
+            self._replace(ready, obsolete, store, taken=False)
         except ConflictError:
             for draft in ready.values():
                 draft.temporary()
-            self._replace(ready, obsolete, manifest, taken=True)
-        self._entries = entries
+            self._replace(ready, obsolete, store, taken=True)
         for name in ready:
             self._forget(name)
 
-    def _replace(self, ready: dict[str, TableDraft], obsolete: Sequence[str], manifest: bytes, *, taken: bool) -> None:
-        """Replace windows and the manifest in one transaction.
+    def _replace(
+        self, ready: dict[str, TableDraft], obsolete: Sequence[str], store: Callable[[], None], *, taken: bool
+    ) -> None:
+        """Replace windows and what the manifest says of them in one transaction.
 
         With `taken`, rows of other windows have ids of these, as close times have changed since: the newer reading
         keeps them, and the next run reads the window that lost a row again, as it lacks one.
@@ -258,8 +274,7 @@ class TableSink(Sink["pa.RecordBatch"]):
                     where = "WHERE" if self.account_id is None else "AND"
                     db.run(f"DELETE FROM {self._own_rows} {where} segment_id IN ({ids})")  # noqa: S608
                 draft.insert(self._columns)
-            stored = f"INSERT INTO {quoted(self._manifest)} VALUES (1, $1)"  # noqa: S608
-            db.run(f"{stored} ON CONFLICT (id) DO UPDATE SET manifest = excluded.manifest", manifest.decode())
+            store()
 
     def holds(self, written: Written) -> bool:
         """Return True if the table has as many rows of the window as the manifest says."""
@@ -331,17 +346,14 @@ def _named(manifest: bytes | None) -> dict[str, _Entry]:
         return {}
     try:
         windows = msgspec.json.decode(manifest, type=_Windows).windows
-        entries = {entry.file: entry for entry in windows if entry.file is not None}
-        for name in entries:
-            _window(name)
-    except (msgspec.DecodeError, ValueError) as error:
+    except msgspec.DecodeError as error:
         raise ManifestError(f"the manifest is damaged: {error}; restore it, or use another table") from None
-    return entries
+    return {entry.file: entry for entry in windows if entry.file is not None}
 
 
 def _window(name: str) -> Window:
     window = window_in(f"{name}.")
-    if window is None or name != stem(window):
+    if window is None or not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a window")
     return window
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -41,7 +42,7 @@ class RunContext(Struct, frozen=True):
     turns: Turns
     rows: RowBudget | None = None
 
-    def workers(self, source: PageSource) -> WorkerPool:
+    def workers(self, source: PageSource[Any]) -> WorkerPool:
         """A pool of workers that sends what the source asks for."""
         return WorkerPool(self.api, self.gate, source, connections=self.connections, retry=self.retry, tell=self.tell)
 

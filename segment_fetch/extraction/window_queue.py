@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Generic, Self
+from typing import Any, Generic, Self, TypeAlias, assert_never
 
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
@@ -21,14 +21,23 @@ from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.turns import ended
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
-from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader
-from segment_fetch.windows.splitting import IncrementalSplitter, SubWindow
+from segment_fetch.windows.checks import Divide
+from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader, WindowRequest
+from segment_fetch.windows.splitting import SplitRequest, Splitter, SubWindow
 from segment_fetch.windows.strategy import Failed
+from segment_fetch.windows.traits import ServerTraits
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 
 WINDOWS_AHEAD = 3
 """Windows of the largest size that may be held in memory at once."""
+
+
+Request: TypeAlias = WindowRequest[Any] | SplitRequest
+"""A page that a window queue asks for."""
+
+MAX_DIVISIONS = 1_000
+"""Times that one window is divided because the server does not answer for all of it, before the rest is given up."""
 
 
 class WindowQueue(Generic[Part]):
@@ -50,7 +59,7 @@ class WindowQueue(Generic[Part]):
     ) -> None:
         self._budget = budget
         self._unopened = deque(windows)
-        self._open: list[WindowReader[Part] | IncrementalSplitter | SubWindow] = []
+        self._open: list[WindowReader[Part] | Splitter | SubWindow] = []
         self._options = options
         self._encode = encode
         self._tell = tell
@@ -58,30 +67,33 @@ class WindowQueue(Generic[Part]):
         self._outlet = outlet
         self._held: dict[Window, int] = {}
         self._named: set[str] = set()
+        self._traits = ServerTraits()
+        self._divisions: Counter[Window] = Counter()
+        self._roots: dict[Window, Window] = {}  # of a part of a divided window, that window
 
-    def next(self) -> PageRequest | None:
+    def next(self) -> Request | None:
         """A page of the oldest window that has one to ask for, or the first page of the next window."""
         for index, item in enumerate(self._open):
             if isinstance(item, SubWindow):
-                item = self._open[index] = self._reading(item.window, item.newest())  # noqa: PLW2901
+                item = self._open[index] = self._reader(item.window, item.newest(), divided=True)  # noqa: PLW2901
             if item.has_next:
                 return item.next() if self._may_fill(item) else None
         if self._full(1) or not self._unopened:
             return None
-        begun = self._reading(self._unopened.popleft())
+        begun = self._reader(self._unopened.popleft())
         insort(self._open, begun, key=lambda item: item.window)  # the newest may have been begun before
         return begun.next()
 
-    def newest(self) -> PageRequest | None:
+    def newest(self) -> Request | None:
         """The first page of the newest window, where that is not begun."""
         if not self._unopened:
             return None
-        begun = self._reading(self._unopened.pop())
+        begun = self._reader(self._unopened.pop())
         self._open.append(begun)
         return begun.next()
 
-    def _may_fill(self, item: WindowReader[Part] | IncrementalSplitter) -> bool:
-        if isinstance(item, IncrementalSplitter) or item.count is None or item.window in self._held:
+    def _may_fill(self, item: WindowReader[Part] | Splitter) -> bool:
+        if isinstance(item, Splitter) or item.count is None or item.window in self._held:
             return True
         if self._held and self._full(item.count) and item.window > min(self._held):
             return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
@@ -110,57 +122,112 @@ class WindowQueue(Generic[Part]):
             self.release(window)
 
     def finished(self) -> bool:
-        """Whether every window is at its end."""
+        """True if every window is at its end."""
         return not self._open and not self._unopened
 
-    def wants(self, request: PageRequest) -> bool:
-        """Whether a delayed page is still of use."""
-        owner = request.reading
-        return any(owner is item for item in self._open) and owner.wants(request)
+    def wants(self, request: Request) -> bool:
+        """True if a delayed page is still of use."""
+        match request:
+            case WindowRequest(reader=reader):
+                return any(reader is item for item in self._open) and reader.wants(request)
+            case SplitRequest(splitter=splitter):
+                return any(splitter is item for item in self._open) and splitter.wants(request)
+            case _:
+                assert_never(request)
 
-    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
-        """A page cannot be had: its window is given up, the others go on."""
-        owner = request.reading
+    def failed(self, request: Request, error: SegmentFetchError) -> None:
+        """Take it that a page cannot be had: its window is given up, the others go on."""
         if not self.wants(request):
             return
-        if isinstance(owner, IncrementalSplitter):
-            rest = self._reading(owner.rest)
-            self._replace(owner, [rest])
-            if owner.parts:
-                self._tell(WindowSplit(owner.window, (*owner.parts, owner.rest)))
-            owner = rest
-        self._finish(owner, owner.unproven(Failed(str(error))))
+        match request:
+            case WindowRequest(reader=reader):
+                if not reader.refused(request, error):
+                    self._finish(reader, reader.unproven(Failed(str(error))))
+            case SplitRequest(splitter=splitter):
+                rest = self._reader(splitter.rest)
+                self._replace(splitter, [rest])
+                if splitter.parts:
+                    self._tell(WindowSplit(splitter.window, (*splitter.parts, splitter.rest)))
+                self._finish(rest, rest.unproven(Failed(str(error))))
+            case _:
+                assert_never(request)
+        self._advance_all()
 
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes a page; raises TransientError where it contradicts itself."""
-        owner = request.reading
+    def answered(self, request: Request, answer: PageAnswer) -> None:
+        """Take a page. Raises TransientError where it contradicts itself."""
         if not self.wants(request):
             return
-        first = isinstance(owner, WindowReader) and owner.count is None
-        owner.answered(request, answer)
-        self._tell(PageRead(owner.window, request.offset, len(answer.page.segments)))
-        self._name_fields(answer)
-        if isinstance(owner, IncrementalSplitter):
-            if not owner.has_next:
-                self._divide(owner)
-            return
-        if first:
-            self._tell(WindowOpened(owner.window, owner.count))
-            if self._too_large(owner):
-                self._replace(
-                    owner, [IncrementalSplitter(owner.window, answer, owner.limit, self._options.split_above)]
-                )
+        match request:
+            case WindowRequest(reader=reader):
+                self._read(reader, request, answer)
+            case SplitRequest(splitter=splitter):
+                splitter.answered(request, answer)
+                self._told(splitter.window, request, answer)
+                if not splitter.has_next:
+                    self._split(splitter)
+            case _:
+                assert_never(request)
+        self._advance_all()
+
+    def _told(self, window: Window, request: PageRequest, answer: PageAnswer) -> None:
+        self._tell(PageRead(window, request.offset, len(answer.page.segments)))
+        names = new_fields(answer.page) - self._named
+        if names:
+            self._named |= names
+            self._tell(NewFields(tuple(sorted(names))))
+
+    def _read(self, reader: WindowReader[Part], request: WindowRequest[Part], answer: PageAnswer) -> None:
+        first = reader.count is None
+        if reader.answered(request, answer):
+            self._told(reader.window, request, answer)
+        if first and reader.count is not None:
+            self._tell(WindowOpened(reader.window, reader.count))
+            if self._too_large(reader):
+                bound = self._options.split_above
+                self._replace(reader, [Splitter(reader.window, answer, reader.limit, bound)])
                 return
-        if (read := owner.advance()) is not None:
-            self._finish(owner, read)
+        self._advance(reader)
+
+    def _advance_all(self) -> None:
+        """Let windows go on that waited for what another one learned about the server."""
+        for item in list(self._open):
+            if isinstance(item, WindowReader) and item.waits:
+                self._advance(item)
+
+    def _advance(self, reader: WindowReader[Part]) -> None:
+        match reader.advance():
+            case None:
+                pass
+            case Divide(windows, reason):
+                self._divide(reader, windows, reason)
+            case read:
+                self._finish(reader, read)
+
+    def _divide(self, reader: WindowReader[Part], windows: Sequence[Window], reason: str) -> None:
+        """Read a window in parts, as the server does not answer for all of it at once; up to a number of times."""
+        self._divisions[root := self._roots.pop(reader.window, reader.window)] += 1
+        if self._divisions[root] > MAX_DIVISIONS:
+            self._finish(reader, reader.unproven(Failed(f"{reason}, in each of {MAX_DIVISIONS} parts")))
+            return
+        self._roots |= dict.fromkeys(windows, root)
+        self.release(reader.window)
+        self._tell(WindowSplit(reader.window, tuple(windows)))
+        self._replace(reader, [self._reader(window) for window in windows])
 
     def _too_large(self, owner: WindowReader[Part]) -> bool:
         divisible = not owner.divided and owner.window.end - owner.window.start > 1
         return divisible and (owner.count or 0) > self._options.split_above
 
-    def _reading(self, window: Window, newest: PageAnswer | None = None) -> WindowReader[Part]:
+    def _reader(self, window: Window, newest: PageAnswer | None = None, *, divided: bool = False) -> WindowReader[Part]:
         return WindowReader(
-            window, self._options.limit, self._encode, tell=self._tell, newest=newest, outlet=self._outlet
+            window,
+            self._options.limit,
+            self._encode,
+            tell=self._tell,
+            traits=self._traits,
+            newest=newest,
+            divided=divided,
+            outlet=self._outlet,
         )
 
     def _finish(self, owner: WindowReader[Part], read: WindowRead[Part]) -> None:
@@ -169,8 +236,8 @@ class WindowQueue(Generic[Part]):
         self._tell(WindowDone(read.window, read.status, read.segments, read.reason))
         self._done(read)
 
-    def _divide(self, owner: IncrementalSplitter) -> None:
-        """Begins the parts that are known, so that connections have something to do while the others are found."""
+    def _split(self, owner: Splitter) -> None:
+        """Begin the parts that are known, so that connections have something to do while the others are found."""
         ready = owner.ready()
         if owner.complete:
             self._tell(WindowSplit(owner.window, tuple(owner.parts)))
@@ -180,17 +247,11 @@ class WindowQueue(Generic[Part]):
 
     def _replace(
         self,
-        owner: WindowReader[Part] | IncrementalSplitter,
-        items: Sequence[WindowReader[Part] | IncrementalSplitter | SubWindow],
+        owner: WindowReader[Part] | Splitter,
+        items: Sequence[WindowReader[Part] | Splitter | SubWindow],
     ) -> None:
         at = next(index for index, item in enumerate(self._open) if item is owner)
         self._open[at : at + 1] = items
-
-    def _name_fields(self, answer: PageAnswer) -> None:
-        names = new_fields(answer.page) - self._named
-        if names:
-            self._named |= names
-            self._tell(NewFields(tuple(sorted(names))))
 
 
 class WindowStream(Generic[Part]):

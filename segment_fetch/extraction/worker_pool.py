@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -48,7 +49,7 @@ class WorkerPool:
         self,
         api: SegmentApi,
         gate: Gate,
-        source: PageSource,
+        source: PageSource[Any],
         *,
         connections: int,
         retry: RetryPolicy,

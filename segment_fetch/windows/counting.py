@@ -1,4 +1,4 @@
-"""What is there, without keeping it: counts and plans, as page sources of a pool."""
+"""Counts and plans of what is there, without keeping it, as page sources of a pool."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.query import Window
 from segment_fetch.windows.planning import PlannedWindow, pages
-from segment_fetch.windows.splitting import Splitter
+from segment_fetch.windows.splitting import SplitRequest, Splitter
 from segment_fetch.wire.pages import PageAnswer, PageRequest
 
 
@@ -25,7 +25,7 @@ class Counting:
         self.at_ms: dict[Window, int] = {}
 
     def next(self) -> PageRequest | None:
-        return PageRequest(self._todo.popleft(), 0, 1, self) if self._todo else None
+        return PageRequest(self._todo.popleft(), 0, 1) if self._todo else None
 
     def newest(self) -> PageRequest | None:
         return PageRequest(self._todo.pop(), 0, 1, self) if self._todo else None
@@ -67,15 +67,15 @@ class Survey:
         self._bound = bound
         self._unopened = deque(windows)
         self._due = len(windows)
-        self._splitting: list[Splitter] = []
+        self._splitters: list[Splitter] = []
         self._found: list[PlannedWindow] = []
 
     def next(self) -> PageRequest | None:
-        for splitting in self._splitting:
-            if splitting.has_next:
-                return splitting.next()
+        for splitter in self._splitters:
+            if splitter.has_next:
+                return splitter.next()
         if self._unopened:
-            return PageRequest(self._unopened.popleft(), 0, self._limit, self)
+            return PageRequest(self._unopened.popleft(), 0, self._limit)
         return None
 
     def newest(self) -> PageRequest | None:
@@ -85,21 +85,22 @@ class Survey:
         return True
 
     def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        if isinstance(request.reading, Splitter):
-            request.reading.answered(request, answer)
-            if request.reading.complete:
-                self._divide(request.reading)
+        if isinstance(request, SplitRequest):
+            splitter = request.splitter
+            splitter.answered(request, answer)
+            if splitter.complete:
+                self._divide(splitter)
             return
         count = answer.page.pagination.count
         if count > self._bound and request.window.end - request.window.start > 1:
-            self._splitting.append(Splitter(request.window, answer, self._limit, self._bound, pages=False))
+            self._splitters.append(Splitter(request.window, answer, self._limit, self._bound, pages=False))
         else:
             self._add(request.window, count)
             self._due -= 1
 
-    def _divide(self, splitting: Splitter) -> None:
-        self._splitting.remove(splitting)
-        for piece in splitting.pieces():
+    def _divide(self, splitter: Splitter) -> None:
+        self._splitters.remove(splitter)
+        for piece in splitter.pieces():
             self._add(piece.window, piece.count)
         self._due -= 1
 

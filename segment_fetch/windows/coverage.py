@@ -1,8 +1,9 @@
-"""Is this window proven? Pages in; a proof out, or the requests that are still needed for one.
+"""The proof that pages cover a window, or the requests that are still needed for one. No I/O.
 
 Pages of a window are read side by side while rows may arrive or vanish, so the counts and offsets of two
 pages say nothing about each other. What a page does say holds whatever happened around it: it is one
-contiguous slice, as of one moment, of a result sorted by close time, newest first.
+contiguous slice, as of one moment, of a result sorted by close time. Pages are taken newest first here; a page of a
+server that sorts oldest first is turned around by `newest_first` before.
 
 **What a page vouches for.** Take a row with close time `d` that was present throughout the reading. If `d` is
 older than the page's first row, the page does not begin behind it; if `d` is newer than the page's last row,
@@ -12,49 +13,57 @@ strict, because the edge of a page may cut a group of equal close times, and in 
 * At offset 0 nothing lies before the page, so its `first` is the `to` it was asked with: the result holds
   `d < to`, whether the server's `to` is inclusive or not. A row that closes exactly at the `to` of a request
   shows that it is inclusive; then the result holds `d <= to`.
-* Where `offset + rows >= count` nothing lies behind the page, so its `last` is below the window's start.
-* All rows of one instant, read as a window of their own and proven, vouch for that instant.
+* Where `offset + rows >= count` nothing lies behind the page, so its `last` is below the start it was asked with.
+* All rows of one millisecond, read as a window of their own and proven, vouch for that millisecond.
 
 **Why a chain is right.** A chain is a series of pages, from the window's end to below its start, where the
 `first` of each is strictly newer than the `last` of the one before. Close times are whole milliseconds, so
 the ranges vouched for leave none out: every row that was present throughout is on a page of the chain. This
 uses no count of another page, no read order and no order of ties, and pages read long ago stay valid.
 
-Its limits: replicas that disagree, a close time that changes and, for an instant with more rows than a page
+Its limits: replicas that disagree, a close time that changes and, for a millisecond with more rows than a page
 holds, a row that vanishes and comes back.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice
-from operator import gt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-OVERLAP = 20  # rows that neighbouring pages of a moving window share
+LIVE_OVERLAP = 20
+"""Rows that neighbouring pages of a live window share, at least."""
+
+SETTLED_OVERLAP = 2
+"""The same for a settled one. Two is the least that lets a joint be strict; one shared row loses rows to swaps."""
+
+Order: TypeAlias = Literal["descending", "ascending"]
 
 
 class PageView(msgspec.Struct, frozen=True, gc=False):
-    """What a proof needs of one page. `count` is None for a *prefix*: the newest rows of the window, cut from
-    a page of a bigger query, whose own count is not the window's.
+    """The parts of a page that a proof needs, rows newest first. `count` is None for a *prefix*: the newest rows of the
+    window, cut from a page of a bigger query, whose own count is not the window's.
     """
 
     to: int  # toMillis it was asked with: the window's end, or lower for a patch
-    offset: int  # offset it was asked with, in the result that ends at that `to`
+    offset: int  # rows of the result that are newer than the page's first
     count: int | None  # pagination.count that came with the page
-    ids: Sequence[Any]  # of each row, as sent, its segmentId or what stands for it
-    times: Sequence[int]  # endTimeL of each row, as sent
-    falling: bool = False  # whether these are known to be `falls`
+    ids: Sequence[Any]  # of each row, its segmentId or what stands for it
+    times: Sequence[int]  # endTimeL of each row
+    falling: bool = False  # True if the times are known not to rise
+    start: int = 0  # fromMillis it was asked with, where that lies above the window's start
+    is_full: bool = False  # True if it holds as many rows as were asked for
 
     @property
     def is_last(self) -> bool:
-        """Whether its own count says that no row lies behind it."""
-        return self.count is not None and self.offset + len(self.ids) >= self.count
+        """True if its own count says that no older row lies behind it. A full page shows nothing beyond its count, so
+        that is believed of a page with room left alone: a count can lag behind.
+        """
+        return self.count is not None and self.offset + len(self.ids) >= self.count and not self.is_full
 
 
 class ProvenTie(msgspec.Struct, frozen=True, gc=False):
@@ -64,30 +73,22 @@ class ProvenTie(msgspec.Struct, frozen=True, gc=False):
     ids: Sequence[Any]
 
 
-class KeptRows(msgspec.Struct, frozen=True, gc=False):
-    """The rows to keep of one page: those whose id no earlier row of the proof has."""
+class Covered(msgspec.Struct, frozen=True, gc=False):
+    """The pages that cover the window, as indices, from the window's end to its start."""
 
-    page: int  # its index in the pages that were passed in
-    rows: Sequence[int]  # indices into its ids, rising
-
-
-class Proof(msgspec.Struct, frozen=True, gc=False):
-    """Each id once, page by page from the window's end to its start."""
-
-    chain: tuple[KeptRows, ...]
-    segments: int  # rows kept
-    duplicates: int  # rows of these pages left out, as an earlier one has the same id
+    chain: tuple[int, ...]
 
 
 class Gap(msgspec.Struct, frozen=True, gc=False):
     """No page vouches for the close times from `oldest` to `newest`, both included.
 
-    Ask for a page with `toMillis=to` and offset 0, and give it to `find_coverage` with all the pages of before.
+    Ask for the page at offset 0 from `start` to `to`, and give it to `find_coverage` with all the pages of before.
     """
 
     to: int
     newest: int
     oldest: int
+    start: int = 0
 
 
 class OversizedTie(msgspec.Struct, frozen=True, gc=False):
@@ -102,21 +103,28 @@ class OversizedTie(msgspec.Struct, frozen=True, gc=False):
 
 
 class Uncovered(msgspec.Struct, frozen=True, gc=False):
-    """Not proven yet. What is missing is independent of each other and may be read side by side."""
+    """Not proven yet. The missing requests are independent of each other and may be sent side by side."""
 
     gaps: tuple[Gap, ...]
     ties: tuple[OversizedTie, ...]
 
 
-def falls(times: Sequence[int]) -> bool:
-    """Whether each close time is strictly older than the one before it."""
-    return all(map(gt, times, islice(times, 1, None)))
+def order_of(times: Sequence[int]) -> Order | None:
+    """The order in which close times are sorted; None if they are not sorted, or all equal, which tells nothing."""
+    found = list(times)
+    if not found or found[0] == found[-1]:
+        return None
+    ordered = sorted(found)
+    if found == ordered:
+        return "ascending"
+    return "descending" if found == ordered[::-1] else None
 
 
 def check_page(page: PageView, *, start: int, limit: int) -> str | None:
-    """A sentence that says what is wrong with the page, or None. A faulty page is read again, never used.
+    """Return a sentence that says what is wrong with a page as it was sent, or None. A faulty page is read again.
 
-    A short page is a fault and never an end: its own count says how many rows it has to have.
+    Its rows may still be in either order, `offset` is the one that was asked for. A short page is a fault and never an
+    end: its own count says how many rows it has to have.
     """
     rows, count = len(page.ids), page.count
     if len(page.times) != rows:
@@ -133,13 +141,31 @@ def check_page(page: PageView, *, start: int, limit: int) -> str | None:
 
 def _check_times(page: PageView, start: int) -> str | None:
     times, name = page.times, f"the page at offset {page.offset}"
-    if not page.falling and sorted(times, reverse=True) != list(times):
-        return f"{name} has close times that rise, so it is not sorted newest first"
-    if times[0] > page.to:
-        return f"{name} begins at close time {times[0]}, but was asked for none after {page.to}"
-    if times[-1] < start:
-        return f"{name} ends at close time {times[-1]}, but was asked for none before {start}"
+    if not page.falling and order_of(times) is None and min(times) != max(times):
+        return f"{name} has close times that rise and fall, so it is not sorted"
+    newest, oldest = max(times[0], times[-1]), min(times[0], times[-1])
+    if newest > page.to:
+        return f"{name} holds close time {newest}, but was asked for none after {page.to}"
+    if oldest < start:
+        return f"{name} holds close time {oldest}, but was asked for none before {start}"
     return None
+
+
+def newest_first(page: PageView) -> PageView:
+    """Turn around a page of a server that sorts oldest first: its first row is the last of such a result, so the rows
+    in front of it are those that lie behind it. A prefix stands as it is: it is newest first already.
+
+    At offset 0 it is the last page, full or not; a full one is not taken for the first, whatever its count says.
+    """
+    if page.count is None:
+        return page
+    return msgspec.structs.replace(
+        page,
+        offset=max(int(page.is_full), page.count - page.offset - len(page.ids)),
+        ids=page.ids[::-1],
+        times=page.times[::-1],
+        is_full=page.is_full and page.offset > 0,
+    )
 
 
 def largest_tie(times: Iterable[int]) -> int:
@@ -147,66 +173,64 @@ def largest_tie(times: Iterable[int]) -> int:
     return max(Counter(times).values(), default=0)
 
 
-def overlap(tie: int) -> int:
-    """How many rows neighbouring pages of a moving window share, where `tie` is the largest group seen."""
-    return max(OVERLAP, 3 * tie)
+def live_overlap(tie: int) -> int:
+    """Return how many rows neighbouring pages of a live window share, where `tie` is the largest group seen."""
+    return max(LIVE_OVERLAP, 3 * tie)
 
 
-def offsets(count: int, limit: int, k: int = 0) -> range:
+def settled_overlap(tie: int) -> int:
+    """Return the same for a settled window: enough for a joint to be strict beside a tie of that size."""
+    return max(SETTLED_OVERLAP, 1 + tie)
+
+
+def offsets(count: int, limit: int, k: int) -> range:
     """The offsets, from 0 on, that read a result of `count` rows with `k` rows shared between neighbours.
 
-    Never more than half a page is shared: patches where they are needed cost less than that everywhere.
+    They go on until a page has room left, so that the last one is never full and a count that lags is seen. At most
+    half a page is shared, or two rows of three: patches where they are needed cost less.
     """
-    step = max(1, limit - min(k, limit // 2))
-    return range(0, max(1, count - limit + step), step)
-
-
-def _unique(columns: list[Any]) -> int:
-    return len(set().union(*columns))
-
-
-def count_proof(pages: Sequence[PageView], unique_in: Callable[[list[Any]], int] = _unique) -> int | None:
-    """How many segments a window holds, if it is proven that nothing changes in it: all pages report one count, and
-    there are as many ids. None if it is not.
-
-    `pages` are of one query, a prefix included, and at least one has a count. The ids are a subset of the
-    rows, as large as the set of rows, so none is missing. Equal counts alone would not do: where two answers
-    order ties differently, one row comes twice and another never. If one row came and another went between
-    two answers, this is no proof; a chain is. `unique_in` counts the different ids of several pages.
-    """
-    counts = {page.count for page in pages if page.count is not None}
-    unique = unique_in([page.ids for page in pages])
-    return unique if counts == {unique} else None
+    shared = min(k, max(limit // 2, min(SETTLED_OVERLAP, limit - 1)))
+    return range(0, max(1, count - shared + 1), limit - shared)
 
 
 def tie_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> bool:
-    """Whether an instant is proven, whatever changes: it fits one answer, or all of it had been seen before.
+    """True if all rows of one millisecond are known: they fit one answer, or all of them had been seen before.
 
-    Every page of `later`, a whole pass, was asked for after the last page of `earlier` had come, which may be any
-    pages that hold rows of the instant. Were a row missing that was present throughout, the first answer of the pass
-    had counted it, so one of the others was not there at that moment. It had been seen before and is seen in the pass:
-    it vanished and came back, which is excluded.
+    `later` are whole passes, each page of which was asked for after the last page of `earlier` had come; `earlier` may
+    be any pages that hold rows of that millisecond. All pages of `later` report one count, and hold as many ids. Were a
+    row missing that was present throughout, the first answer of `later` had counted it, so one of the others was not
+    there at that moment. It had been seen before and is seen later: it vanished and came back, which is excluded.
     """
-    return count_proof(later) is not None and (len(later) == 1 or _ids(later) <= _ids(earlier))
+    found = _ids(later)
+    if {page.count for page in later} != {len(found)}:
+        return False
+    return len(later) == 1 or found <= _ids(earlier)
 
 
 def find_coverage(
-    pages: Sequence[PageView | ProvenTie], *, start: int, end: int, k: int = OVERLAP
-) -> Proof | Uncovered:
+    pages: Sequence[PageView | ProvenTie],
+    *,
+    start: int,
+    end: int,
+    k: int = LIVE_OVERLAP,
+    order: Order = "descending",
+) -> Covered | Uncovered:
     """Chain the pages from the window's `end` down to its `start`, or say what is missing for that.
 
     The pages have passed `check_page`. They may be of any moment, in any order and more than are needed: each
-    step takes the one that reaches furthest. A patch begins `k` rows above the end of the page it follows.
+    step takes the one that reaches furthest. A patch begins `k` rows inside the page that it goes on from: the one
+    above the gap, or the one below it where the server sorts oldest first (`order`).
     """
     inclusive = any(isinstance(page, PageView) and page.to in page.times[:1] for page in pages)
     links = (_link(index, page, start, end, inclusive) for index, page in enumerate(pages))
     chain, breaks = _sweep([link for link in links if link.last < link.first - 1], start, end)
     if not breaks:
-        return _keep(pages, chain)
-    missing = [_missing(pages, broken, end, inclusive, k) for broken in breaks]
+        return Covered(tuple(chain))
+    missing = _missing_above if order == "ascending" else _missing_below
+    needed = [missing(pages, broken, (start, end), inclusive=inclusive, k=k) for broken in breaks]
     return Uncovered(
-        gaps=tuple(item for item in missing if isinstance(item, Gap)),
-        ties=tuple(item for item in missing if isinstance(item, OversizedTie)),
+        gaps=tuple(item for item in needed if isinstance(item, Gap)),
+        ties=tuple(item for item in needed if isinstance(item, OversizedTie)),
     )
 
 
@@ -219,13 +243,14 @@ class _Link(NamedTuple):
 class _Break(NamedTuple):
     newest: int  # no page vouches for the close times from `oldest` to `newest`
     oldest: int
-    page: int | None  # the one above, if any
+    above: int | None  # the page of the chain above it, if any
+    below: int | None  # the page that vouches for what lies below, if any
 
 
 def follows(first: int, last: int) -> bool:
-    """Whether a page that begins at `first` may follow one that ends at `last`.
+    """True if a page that begins at `first` may follow one that ends at `last`.
 
-    Strictly newer: at the instant `last` rows may lie behind the page in hand and before the next one.
+    Strictly newer: at the millisecond `last`, rows may lie behind the page in hand and before the next one.
     """
     return first > last
 
@@ -238,7 +263,7 @@ def _link(index: int, page: PageView | ProvenTie, start: int, end: int, inclusiv
     else:
         first = page.times[0] if page.times else start
     if page.is_last:
-        return _Link(first, start - 1, index)
+        return _Link(first, max(start, page.start) - 1, index)
     return _Link(first, page.times[-1] if page.times else first, index)
 
 
@@ -257,50 +282,47 @@ def _sweep(links: list[_Link], start: int, end: int) -> tuple[list[int], list[_B
             chain.append(furthest.page)
             last = furthest.last
         else:
-            oldest = links[at].first if at < len(links) else start
-            breaks.append(_Break(last, oldest, chain[-1] if chain else None))
+            below = links[at] if at < len(links) else None
+            oldest = start if below is None else below.first
+            above = chain[-1] if chain else None
+            breaks.append(_Break(last, oldest, above, None if below is None else below.page))
             last = oldest - 1
     return chain, breaks
 
 
-def _missing(
-    pages: Sequence[PageView | ProvenTie], broken: _Break, end: int, inclusive: bool, k: int
+def _missing_below(
+    pages: Sequence[PageView | ProvenTie], broken: _Break, bounds: tuple[int, int], *, inclusive: bool, k: int
 ) -> Gap | OversizedTie:
     """The request that leads on from a break: a patch that begins above it, so that two pages show the joint;
-    if that did not reach past it, the lowest patch whose result still holds all of the instant `newest`.
+    if that did not reach past it, the lowest patch whose result still holds all rows of the millisecond `newest`.
     """
-    newest = broken.newest
+    (start, end), newest = bounds, broken.newest
     read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
     if any(page.times[0] == page.times[-1] == newest for page in read if not page.is_last):
         return OversizedTie(newest, newest if inclusive else newest + 1)
     lowest = wanted = newest if inclusive or newest == end else newest + 1
-    above = None if broken.page is None else pages[broken.page]
+    above = None if broken.above is None else pages[broken.above]
     if isinstance(above, PageView):
         wanted = max(lowest, above.times[-max(1, min(k, len(above.times) // 2))])
-    asked = {page.to for page in read if page.offset == 0}
-    return Gap(lowest if wanted in asked else wanted, newest, broken.oldest)
+    asked = {page.to for page in read if page.offset == 0 and page.start <= start}
+    return Gap(lowest if wanted in asked else wanted, newest, broken.oldest, start)
 
 
-def _keep(pages: Sequence[PageView | ProvenTie], order: Iterable[int]) -> Proof:
-    seen: set[Any] = set()
-    chain: list[KeptRows] = []
-    rows = 0
-    for index in order:
-        ids = pages[index].ids
-        chain.append(KeptRows(index, _fresh(ids, seen)))
-        rows += len(ids)
-    return Proof(tuple(chain), segments=len(seen), duplicates=rows - len(seen))
+def _missing_above(
+    pages: Sequence[PageView | ProvenTie], broken: _Break, bounds: tuple[int, int], *, inclusive: bool, k: int
+) -> Gap | OversizedTie:
+    """The same where offset 0 is the oldest row of a result: the patch begins inside the page below the break."""
+    (start, end), oldest = bounds, broken.oldest
+    read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
+    if any(page.times[0] == page.times[-1] == oldest for page in read if page.offset > 0):
+        return OversizedTie(oldest, oldest if inclusive else oldest + 1)
+    wanted = oldest
+    below = None if broken.below is None else pages[broken.below]
+    if isinstance(below, PageView) and below.times:
+        wanted = min(oldest, below.times[max(1, min(k, len(below.times) // 2)) - 1])
+    asked = {max(start, page.start) for page in read if page.is_last and page.to == end}
+    return Gap(end, broken.newest, oldest, oldest if wanted in asked else wanted)
 
 
-def _fresh(ids: Sequence[Any], seen: set[Any]) -> list[int]:
-    """The rows whose id is neither among those seen, to which it is added, nor in an earlier row of the same page."""
-    fresh = []
-    for row, segment_id in enumerate(ids):
-        if segment_id not in seen:
-            seen.add(segment_id)
-            fresh.append(row)
-    return fresh
-
-
-def _ids(pages: Sequence[PageView]) -> set[Any]:
+def _ids(pages: Iterable[PageView]) -> set[Any]:
     return set().union(*(page.ids for page in pages))

@@ -1,189 +1,208 @@
-"""A window that may change while it is read: its pages overlap. They are joined as they come; what cannot be is
-proven by stitching, with patches where a joint cannot be shown, and instants where there are large ties.
+"""A window that may change while it is read: its pages overlap. They are joined as they come; those that cannot be are
+proven by their coverage, with patches where a joint cannot be shown, and milliseconds of their own for large ties.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
-from segment_fetch.windows.merge import PartJoiner, in_order, ordered_page, since
-from segment_fetch.windows.overlap import OverlapJoiner, Page
-from segment_fetch.windows.strategy import Failed, Pass, Proven
-from segment_fetch.windows.ties import Fetch, TieReader, Ties, exact
+from segment_fetch.windows.merge import in_order, merged
+from segment_fetch.windows.overlap import OverlapJoiner
+from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Pass, Proven, Step
+from segment_fetch.windows.ties import TieReader, Ties, exact
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.raw_rows import times_of
 
 MAX_PATCH_ROUNDS = 50
 """Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
 
-
-def _picked(rows: Sequence[Segment], which: Sequence[int]) -> Sequence[Segment]:
-    """Some rows of a page. Most often they are all that lie between two of them."""
-    if which and which[-1] - which[0] == len(which) - 1:
-        return rows[which[0] : which[-1] + 1]
-    segments = list(rows)
-    return [segments[row] for row in which]
-
-
-def _apart(chain: Iterable[Sequence[Segment]], limit: int) -> list[Sequence[Segment]]:
-    """The rows of a chain of pages, newest first, so that none but the rows of one instant are in two of its members.
-
-    A row that came or went between two overlapping pages is in one of them alone, where the other has newer and older
-    ones; such pages are sorted together, and divided anew into as many rows as a page holds.
-    """
-    runs: list[tuple[int, list[Sequence[Segment]]]] = []
-    for rows in filter(len, chain):
-        times = times_of(rows)
-        oldest, run = times[-1], [rows]
-        while runs and runs[-1][0] < times[0]:
-            above, pages = runs.pop()
-            oldest, run = min(above, oldest), [*pages, *run]
-        runs.append((oldest, run))
-    return [member for _, run in runs for member in _sorted_together(run, limit)]
-
-
-def _sorted_together(pages: list[Sequence[Segment]], limit: int) -> list[Sequence[Segment]]:
-    if len(pages) == 1:
-        return pages
-    rows = in_order(row for page in pages for row in page)[::-1]
-    return [rows[at : at + limit] for at in range(0, len(rows), limit)]
+_PREFIX = -1
+"""The place of a prefix among the offsets: above offset 0, which may be asked for beside it."""
 
 
 class LivePass(Pass[Part]):
-    """Overlapping pages: joined from the oldest on while they come, as far as that can be; the others are stitched.
+    """Overlapping pages: joined from the oldest on while they come, as far as that can be; the others are held.
 
-    What was joined is not at hand any more where an id turns out to be twice in the window, or its last page not to be
-    the last. It is then to be read anew, with `joins` off.
+    The rows that were joined are not at hand any more where an id turns out to be twice in the window, or its last page
+    not to be the last. It is then to be read anew, with `joins` off. `conflicts` are the ids that came with two
+    contents in the pass before, if that was why it failed.
     """
 
+    name = "live"
+
     def __init__(
-        self, window: Window, limit: int, encode: Callable[[Sequence[Segment]], Part], *, joins: bool = True
+        self,
+        window: Window,
+        limit: int,
+        encode: Callable[[Sequence[Segment]], Part],
+        *,
+        order: coverage.Order = "descending",
+        joins: bool = True,
+        conflicts: frozenset[str] | None = None,
     ) -> None:
         self._window = window
         self._limit = limit
         self._encode = encode
+        self._order: coverage.Order = order
         self._joins = joins
-        self._seams = OverlapJoiner(window, encode)
-        self._behind: deque[int] = deque()  # offsets of pages to be joined
+        self._conflicts = conflicts
+        self._joiner = OverlapJoiner(window, encode)
+        self._queue: deque[int] = deque()  # offsets in the order in which their pages are to be joined
         self._waiting: dict[int, Page] = {}  # those of them that came
         self._pages: list[Page] = []  # all others; at the end the first is what was joined and not given, if any was
         self._parts: list[Part] = []
         self._ties = Ties()
-        self._overlap = coverage.OVERLAP
-        self._asked = self._ended = self._confirmed = False
+        self._overlap = 0
+        self._is_planned = self._has_ended = self._was_confirmed = False
         self._rounds = 0
 
-    def take(self, ask: Fetch, view: coverage.PageView, rows: Sequence[Segment]) -> str | None:
-        if ask.instant is not None:
-            ask.instant.take(view, rows)
-        elif ask.offset in self._behind:
-            self._waiting[ask.offset] = Page(view, rows)
+    def overlap_for(self, tie: int) -> int:
+        """Return how many rows neighbouring pages share, where `tie` is the largest group of equal close times."""
+        return coverage.live_overlap(tie)
+
+    def take(self, fetch: Fetch, page: Page) -> str | None:
+        if fetch.tie is not None:
+            fetch.tie.take(page)
+        elif fetch.window == self._window and fetch.offset in self._queue and fetch.offset not in self._waiting:
+            self._waiting[fetch.offset] = page
         else:
-            self._pages.append(Page(view, rows))
+            self._pages.append(page)
         return None
 
     def ready(self) -> list[Part]:
-        """What is joined below the next page, unless the window then turns out to need another reading."""
         parts: list[Part] = []
-        while self._behind and (page := self._waiting.get(self._behind[0])) is not None:
-            if (joined := self._seams.join(page)) is None:
+        while self._queue and (page := self._waiting.get(self._queue[0])) is not None:
+            if (joined := self._joiner.join(page)) is None:
                 self._stop_joining()
             else:
                 parts += joined
-                del self._waiting[self._behind.popleft()]
+                del self._waiting[self._queue.popleft()]
         return parts
 
     def _stop_joining(self) -> None:
         self._pages += self._waiting.values()
         self._waiting.clear()
-        self._behind.clear()
+        self._queue.clear()
 
-    def advance(self) -> list[Fetch] | Proven[Part] | Failed:
-        if not self._asked:
-            newest = self._pages[-1].view
-            self._asked = newest.count is not None
-            if asks := self._first_asks(newest):
-                return asks
-        if not self._ended:
-            self._ended = True
+    def advance(self) -> Step[Part]:
+        if not self._is_planned and (fetches := self._plan()):
+            return More(fetches)
+        if not self._has_ended:
+            self._has_ended = True
             self._parts += self.ready()
-            self._pages[:0] = filter(None, [self._seams.rest()])
-        step = self._ties.advance()
-        if isinstance(step, str):
-            return Failed(step)
-        return step or self._stitched()
+            if not self._pages and self._joiner.reaches_end:
+                return self._joined()
+            self._pages[:0] = filter(None, [self._joiner.rest()])
+        match self._ties.advance():
+            case None:
+                return self._covered()
+            case step:
+                return step
 
-    def _first_asks(self, view: coverage.PageView) -> list[Fetch]:
-        """The pages behind the first one, which tells how much they have to overlap; oldest first."""
-        self._overlap = max(self._overlap, coverage.overlap(coverage.largest_tie(view.times)))
+    def _plan(self) -> list[Fetch]:
+        """The pages beside the first one, which tells how much they have to overlap; oldest first.
+
+        A prefix has no count, so the page behind it must tell it first.
+        """
+        view = self._pages[-1].view
+        self._overlap = max(self._overlap, self.overlap_for(coverage.largest_tie(view.times)))
         if view.count is None:
             shared = min(self._overlap, self._limit // 2)
-            return [Fetch(self._window, max(1, view.offset + len(view.ids) - shared))]
-        offsets = coverage.offsets(view.count - view.offset, self._limit, self._overlap)[:0:-1]
-        behind = [view.offset + at for at in offsets]
+            behind = max(0, len(view.ids) - shared)
+            return [Fetch(self._window, behind)]
+        self._is_planned = True
+        first = view.offset if self._order == "descending" else 0
+        offsets = [first + at for at in coverage.offsets(view.count - first, self._limit, self._overlap)]
+        if self._order == "descending":
+            offsets.reverse()
         if self._joins:
-            self._behind.extend(behind)
-        return [Fetch(self._window, at) for at in behind]
+            self._queue.extend(offsets)
+            self._waiting[first] = self._pages.pop()
+            if self._pages and (prefix := self._pages.pop()).rows:
+                self._queue.append(_PREFIX)
+                self._waiting[_PREFIX] = prefix
+        return [Fetch(self._window, at) for at in offsets if at != first]
 
-    def _stitched(self) -> list[Fetch] | Proven[Part] | Failed:
-        if self._seams.joined and any(self._seams.is_below(page.view) for page in self._pages):
+    def _joined(self) -> Step[Part]:
+        """Every page was joined, so they are a chain from the window's start to its end."""
+        parts = self._parts + self._joiner.finish()
+        if not self._joiner.are_different():
+            return Failed("an id came twice in pages that were joined", again=True)
+        return self.accept(Proven(parts, self._joiner.rows), self._joiner.rows + self._joiner.foreign)
+
+    def accept(self, proven: Proven[Part], ids: int) -> Proven[Part] | Failed:
+        """Accept a chain of pages that holds so many different ids, the next window's included."""
+        return proven
+
+    def _covered(self) -> Step[Part]:
+        if self._joiner.joined and any(self._joiner.is_below(page.view) for page in self._pages):
             return Failed("its pages contradict each other about where it ends", again=True)
-        self._pages = [Page(exact(*page), page.rows) for page in self._pages]
+        self._pages = [page._replace(view=exact(page)) for page in self._pages]
         views = [page.view for page in self._pages]
-        instants = list(self._ties.all.values())
+        ties = list(self._ties.all.values())
         known: list[coverage.PageView | coverage.ProvenTie] = [*views]
-        known += [coverage.ProvenTie(instant.at, list(instant.rows)) for instant in instants]
-        outcome = coverage.find_coverage(known, start=self._seams.at, end=self._window.end, k=self._overlap)
-        if isinstance(outcome, coverage.Proof):
-            if doubt := self._doubtful_end(outcome.chain[-1].page):
-                return [doubt]
-            rows = [page.rows for page in self._pages] + [list(instant.rows.values()) for instant in instants]
-            chain = [_picked(rows[kept.page], kept.rows) for kept in outcome.chain]
-            self._pages.clear()
-            rows.clear()
-            return self._proven(chain)
+        known += [coverage.ProvenTie(tie.at, list(tie.rows)) for tie in ties]
+        outcome = coverage.find_coverage(
+            known, start=self._joiner.at, end=self._window.end, k=self._overlap, order=self._order
+        )
+        match outcome:
+            case coverage.Covered(chain):
+                if doubt := self._doubtful_end(chain[-1]):
+                    return More([doubt])
+                return self._merged([index for index in chain if index < len(views)], ties)
+            case coverage.Uncovered(gaps, oversized):
+                return self._patches(gaps, oversized, views)
+
+    def _patches(
+        self,
+        gaps: Sequence[coverage.Gap],
+        oversized: Sequence[coverage.OversizedTie],
+        views: Sequence[coverage.PageView],
+    ) -> Step[Part]:
         self._rounds += 1
         if self._rounds > MAX_PATCH_ROUNDS:
             return Failed(f"it changed faster than it could be read, in {MAX_PATCH_ROUNDS} rounds")
-        patches = [Fetch(Window(self._window.start, gap.to)) for gap in outcome.gaps]
-        ties = [TieReader(tie.at, tie.to, self._limit, seen=views, still=False) for tie in outcome.ties]
-        patches += [self._ties.add(instant) for instant in ties if instant.at not in self._ties.all]
-        return patches or Failed("its pages contradict each other")
+        descending = self._order == "descending"
+        patches = [Fetch(Window(self._window.start if descending else gap.start, gap.to)) for gap in gaps]
+        new = [TieReader(tie.at, tie.to, self._limit, seen=views) for tie in oversized if tie.at not in self._ties.all]
+        patches += map(self._ties.add, new)
+        return More(patches) if patches else Failed("its pages contradict each other")
 
     def _doubtful_end(self, index: int) -> Fetch | None:
         """The page that claims to be the last, to be read once more if another page, joined or not, has older ones.
 
         Either those have vanished since, or the page's count was stale and it is not the last at all.
         """
-        if self._confirmed or index >= len(self._pages) or (self._seams.joined and index == 0):
+        if self._was_confirmed or index >= len(self._pages) or (self._joiner.joined and index == 0):
             return None
         last = self._pages[index].view
-        if not last.is_last or not last.times:
+        if not last.is_last or not last.times or self._order == "ascending":
             return None
-        held = all(view.times[-1] >= last.times[-1] for view, _ in self._pages if view.times)
-        if held and not self._seams.go_below(last):
+        held = all(page.view.times[-1] >= last.times[-1] for page in self._pages if page.view.times)
+        if held and not self._joiner.go_below(last):
             return None
-        self._confirmed = True
+        self._was_confirmed = True
         del self._pages[index]
         return Fetch(Window(self._window.start, last.to), last.offset)
 
-    def _proven(self, chain: list[Sequence[Segment]]) -> Proven[Part] | Failed:
-        """Encodes the rows of a chain, which is emptied meanwhile, so that they are not in memory twice."""
-        own = (self._own(rows, times_of(rows)) for rows in chain)
-        members = _apart(own, self._limit)
-        chain.clear()
-        if self._seams.rows and not self._seams.are_different(members):
+    def _merged(self, chain: Sequence[int], ties: Sequence[TieReader]) -> Step[Part]:
+        """Encode the rows of a chain of pages, above those that were joined and given."""
+        pages = [self._pages[index] for index in chain]
+        latest = max((page.number for page in self._pages), default=0) + 1
+        found = merged([*pages, *(Page(self._pages[0].view, list(tie.rows.values()), latest) for tie in ties)])
+        rows = found.rows
+        if found.conflicts:
+            if self._conflicts and (stable := found.conflicts & self._conflicts):
+                return Failed(f"segmentId {min(stable)} is on two of its rows, with different contents")
+            if self._conflicts is None:
+                return Failed("an id came with two contents", again=True, conflicts=found.conflicts)
+        whole = in_order(row for row in rows.values() if row.endTimeL >= self._joiner.at)
+        if self._joiner.rows and not self._joiner.are_different(whole):
             return Failed("an id came twice in pages that were joined", again=True)
-        joiner = PartJoiner(self._encode)
-        while members:
-            rows = members.pop()
-            self._parts += joiner.add(ordered_page(rows, times_of(rows), self._encode))
-        self._parts += joiner.end()
-        return Proven(self._parts, self._seams.rows + joiner.rows)
-
-    def _own(self, rows: Sequence[Segment], times: Sequence[int]) -> Sequence[Segment]:
-        """Without those of the next window, and those that were joined."""
-        return rows[since(times, self._window.end) : since(times, self._seams.at)]
+        own = [row for row in whole if row.endTimeL < self._window.end]
+        self._pages.clear()
+        self._parts += [self._encode(own[at : at + self._limit]) for at in range(0, len(own), self._limit)]
+        proven = Proven(self._parts, self._joiner.rows + len(own), len(found.conflicts))
+        return self.accept(proven, self._joiner.rows + self._joiner.foreign + len(whole))

@@ -17,6 +17,7 @@ from msgspec import Struct
 from segment_fetch.errors import InputError
 from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Window
 from segment_fetch.timerange import midnight
+from segment_fetch.windows import coverage
 
 SPLIT_ABOVE = 50_000
 """Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
@@ -102,8 +103,8 @@ def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
 
 
 def pages(count: int, limit: int) -> int:
-    """Requests that a window of `count` segments takes; an empty one takes one, too."""
-    return max(1, math.ceil(count / limit))
+    """Return how many requests a settled window of `count` segments takes; an empty one takes one, too."""
+    return len(coverage.offsets(count, limit, coverage.SETTLED_OVERLAP))
 
 
 def split_offsets(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
@@ -114,7 +115,7 @@ def split_offsets(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
     """
     parts = math.ceil(count / bound)
     newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
-    needed = pages(count + _SHARED * (parts - 1), limit)
+    needed = math.ceil((count + _SHARED * (parts - 1)) / limit)
     if count < parts * max(_EVEN * limit, _EVEN * _SHARED):
         return [count * above // parts for above in newer]
     return [needed * above // parts * limit - _SHARED * above for above in newer]

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from segment_fetch.errors import TransientError
+from segment_fetch.errors import RequestRefusedError, SegmentFetchError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.query import Window
-from segment_fetch.timerange import settled_before
-from segment_fetch.windows import coverage
+from segment_fetch.windows import checks, coverage
+from segment_fetch.windows.checks import Checked, Divide, PageFaultError, Remedy, Shrink
 from segment_fetch.windows.live import LivePass
 from segment_fetch.windows.settled import SettledPass
-from segment_fetch.windows.strategy import Failed, Pass, Proven
-from segment_fetch.windows.ties import Fetch
+from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Proven
+from segment_fetch.windows.traits import ServerTraits, goes_on
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
-from segment_fetch.wire.raw_rows import RawRows, keys_of, times_of
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
+
+SETTLED_AFTER_MS = (24 * 60 + 15) * 60_000
+"""A segment can take 24 hours after its close to appear; 15 minutes more for clocks and caches."""
+
+MAX_PASSES = 6
+"""Passes over one window before it is given up: a settled one, a live one, and some that hold all of their pages."""
+
+MAX_MOVED_FAULTS = 40
+"""Faults of one page, all different, before its window is given up."""
 
 
 class Outlet(Protocol[Part_contra]):
     """Takes parts of a window as they become ready, in order, before the window is proven."""
 
     def put(self, window: Window, parts: Sequence[Part_contra]) -> None:
-        """Takes the next parts. They count once the window is proven; its `WindowRead` then brings the rest."""
+        """Take the next parts. They count once the window is proven; its `WindowRead` then brings the rest."""
 
     def withdraw(self, window: Window) -> None:
-        """The parts of the window are void: it is read anew, or given up."""
+        """Drop the parts of the window: it is read anew, or given up."""
 
 
 class WindowRead(Struct, Generic[Part]):
@@ -39,7 +47,8 @@ class WindowRead(Struct, Generic[Part]):
     without those that an `Outlet` took before.
 
     `count` is what the API reported, segments on a shared boundary included; `segments` are those that the window
-    owns, `duplicates` the rows read beyond them. `read_at` is the server's clock, epoch milliseconds.
+    owns, `duplicates` rows that were left out because the same id came later with other content. `pages` are those that
+    the proof was given. `read_at` is the earlier of the server's clock and the local one, epoch milliseconds.
     """
 
     window: Window
@@ -55,27 +64,17 @@ class WindowRead(Struct, Generic[Part]):
     reason: str | None = None
 
 
-def checked_view(
-    answer: PageAnswer, window: Window, offset: int, limit: int, *, prefix: bool = False
-) -> coverage.PageView:
-    """What the proof needs of a page; TransientError for a page that contradicts itself, which is a fault.
+class WindowRequest(PageRequest, Generic[Part], frozen=True):
+    """A page that a window's reader asks for."""
 
-    A prefix is the newest part of a window taken from a page of another query, whose count is not the window's.
-    """
-    rows = answer.page.segments
-    count = None if prefix else answer.page.pagination.count
-    times = times_of(rows)
-    falling = rows.falling if isinstance(rows, RawRows) else coverage.falls(times)
-    view = coverage.PageView(window.end, offset, count, keys_of(rows), times, falling)
-    if fault := coverage.check_page(view, start=window.start, limit=limit):
-        raise TransientError(fault, status=200)
-    return view
+    reader: WindowReader[Part]
+    fetch: Fetch
 
 
 class WindowReader(Generic[Part]):
     """Reads one window until its pages prove it, or cannot.
 
-    A settled window is read as one that does not change; if it does, or if it is not settled yet, as one that moves;
+    A settled window is read as one that does not change; if it does, or if it is not settled yet, as a live one;
     and once more, in the rare case that pages which were joined turn out not to be what they seemed.
     `newest` is a page already read, of a bigger query, that holds the newest segments of the window.
     """
@@ -87,71 +86,155 @@ class WindowReader(Generic[Part]):
         encode: Callable[[Sequence[Segment]], Part],
         *,
         tell: Callable[[Event], None],
+        traits: ServerTraits | None = None,
         newest: PageAnswer | None = None,
+        divided: bool = False,
         outlet: Outlet[Part] | None = None,
     ) -> None:
         self.window = window
-        self.limit = limit
+        self.traits = traits or ServerTraits()
+        self.limit = min(limit, self.traits.page_limit or limit)
         self.requests = 0
         self.count: int | None = None
-        self.divided = newest is not None
+        self.divided = divided or newest is not None
         self._encode = encode
         self._tell = tell
         self._outlet = outlet
         self._unknown: set[str] = set()
-        self._rows = self._pages = self._passes = 0
+        self._pages = self._passes = 0
         self._began = 0
-        self._pass: Pass[Part] | None = None
+        self._pass: LivePass[Part] | None = None
+        self._conflicts: frozenset[str] | None = None
+        self._order: coverage.Order = self.traits.order or "descending"
+        self._knows_order = False
         self._todo: deque[Fetch] = deque()
         self._wanted: set[Fetch] = set()
+        self._faults: Counter[tuple[Window, int, str]] = Counter()
+        self._verdict: Remedy | None = None
+        self._doubtful_link: Fetch | None = None
+        self._probing = False
         if newest is None:
             self._ask([Fetch(window)])
         else:
             self.requests = 1
-            self._hold(Fetch(window), newest, prefix=True)
+            self._hold(Fetch(window), newest, checks.checked(newest, window, 0, self.limit, prefix=True))
             self.advance()
 
-    def _ask(self, asks: Iterable[Fetch]) -> None:
-        self._todo.extend(asks)
+    def _ask(self, fetches: Iterable[Fetch]) -> None:
+        self._todo.extend(fetches)
         self._wanted.update(self._todo)
 
     @property
     def has_next(self) -> bool:
-        """Whether there is a page to ask for."""
+        """True if there is a page to ask for."""
         return bool(self._todo)
 
-    def next(self) -> PageRequest:
+    def next(self) -> WindowRequest[Part]:
         """The next page to ask for."""
-        ask = self._todo.popleft()
+        fetch = self._todo.popleft()
         self.requests += 1
-        return PageRequest(ask.window, ask.offset, self.limit, self, ask)
+        return WindowRequest(fetch.window, fetch.offset, self.limit, self, fetch)
 
-    def wants(self, request: PageRequest) -> bool:
-        """Whether the page is still of use and has not come yet."""
-        return request.mark in self._wanted
+    def wants(self, request: WindowRequest[Part]) -> bool:
+        """True if a page is still of use and has not come yet."""
+        return request.fetch in self._wanted
 
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes a page; TransientError where it contradicts itself."""
-        begins = self._pass is None
-        futile = self._hold(request.mark, answer)
-        self._wanted.discard(request.mark)
+    def answered(self, request: WindowRequest[Part], answer: PageAnswer) -> bool:
+        """Take a page. Return True if it was accepted. Raises TransientError where it contradicts itself and is to be
+        asked for again.
+        """
+        fetch, begins = request.fetch, self._pass is None
+        try:
+            if fetch.probe:
+                self._probed(checks.leads_on(answer, fetch.offset))
+                return True
+            largest, whole = self.traits.largest_page, self.window
+            page = checks.checked(answer, fetch.window, fetch.offset, self.limit, whole=whole, largest_page=largest)
+            futile = self._hold(fetch, answer, page)
+        except PageFaultError as fault:
+            self._note(fetch, fault)
+            return False
+        self._wanted.discard(fetch)
         if begins or self.count is None:
             self.count = answer.page.pagination.count
+            if self.traits.count_cap is not None and self.count >= self.traits.count_cap:
+                self._verdict = checks.capped(self.window, self.count)
+        self.traits.largest_page = max(self.traits.largest_page, len(page.rows))
+        self._look_behind(fetch, answer)
         if futile is not None:
             self._start_over(futile)
+        return True
 
-    def _hold(self, ask: Fetch, answer: PageAnswer, *, prefix: bool = False) -> str | None:
-        view = checked_view(answer, ask.window, ask.offset, self.limit, prefix=prefix)
+    def _look_behind(self, fetch: Fetch, answer: PageAnswer) -> None:
+        """A last page, by its count, that links to a next one: more rows than the count may be there."""
+        count, rows = answer.page.pagination.count, len(answer.page.segments)
+        if fetch.tie is None and rows and fetch.offset + rows >= count and goes_on(answer.page):
+            self._doubtful_link = Fetch(fetch.window, count - 1, probe=True)
+
+    def _note(self, fetch: Fetch, fault: PageFaultError) -> None:
+        """A fault that comes again and again is no accident: asking once more changes nothing."""
+        self._faults[key := (fetch.window, fetch.offset, fault.message)] += 1
+        total = sum(times for (window, offset, _), times in self._faults.items() if (window, offset) == key[:2])
+        if self._faults[key] < fault.patience and total < MAX_MOVED_FAULTS:
+            raise fault
+        self._todo.clear()
+        self._wanted.clear()
+        self._verdict = fault.remedy
+
+    def _hold(self, fetch: Fetch, answer: PageAnswer, found: Checked) -> str | None:
+        if found.order is not None and (futile := self._ordered(found.order)) is not None:
+            return futile
         if self._pass is None:
             self._began = answer.at_ms
             self._pass = self._first_pass()
+        page = Page(found.view, found.rows, self._pages)
+        if self._order == "ascending" and found.view.count is not None:
+            page = Page(coverage.newest_first(found.view), found.rows[::-1], self._pages)
+        futile = self._pass.take(fetch, page)
         self._pages += 1
-        self._rows += len(view.ids)
         self._unknown |= new_fields(answer.page)
-        futile = self._pass.take(ask, view, answer.page.segments)
         if self._outlet and futile is None and (parts := self._pass.ready()):
             self._outlet.put(self.window, parts)
         return futile
+
+    def _ordered(self, order: coverage.Order) -> str | None:
+        """Note the order of a page. The first page of a window that tells one decides; all others have to agree."""
+        if order != self._order:
+            if self._knows_order:
+                raise PageFaultError(f"its pages are sorted newest first and oldest first by turns: here {order}")
+            self._order, self._knows_order, self.traits.order = order, True, order
+            return None if self._pass is None else f"it is sorted in {order} order"
+        self._knows_order = True
+        self.traits.order = order
+        return None
+
+    def refused(self, request: WindowRequest[Part], error: SegmentFetchError) -> bool:
+        """Take it that a page cannot be had. Return True if the reading goes on without it: a link beyond the count
+        that the server refuses to follow tells of rows there.
+        """
+        if not request.fetch.probe or not isinstance(error, RequestRefusedError):
+            return False
+        self._probed(leads_on=True)
+        return True
+
+    def _probed(self, leads_on: bool | None) -> None:
+        self._wanted.clear()
+        self._end_probe()
+        self._doubtful_link = None
+        if leads_on is False:
+            self.traits.links_mean_nothing = True
+        elif leads_on:
+            self.traits.count_cap = self.count
+            self._verdict = checks.capped(self.window, self.count or 0)
+
+    def _end_probe(self) -> None:
+        if self._probing:
+            self._probing = self.traits.is_probing = False
+
+    @property
+    def waits(self) -> bool:
+        """True if all pages are there and another window's probe decides how it goes on."""
+        return self._pass is not None and not self._wanted and not self._probing
 
     def _withdraw(self) -> None:
         if self._outlet:
@@ -159,54 +242,84 @@ class WindowReader(Generic[Part]):
 
     @property
     def _settled(self) -> bool:
-        return self.window.end <= settled_before(self._began)
+        return self.window.end <= self._began - SETTLED_AFTER_MS
 
-    def _first_pass(self) -> Pass[Part]:
+    def _first_pass(self) -> LivePass[Part]:
         self._passes += 1
         if self._settled and self._passes == 1:
-            return SettledPass(self.window, self.limit, self._encode)
-        return LivePass(self.window, self.limit, self._encode, joins=self._passes <= 1 + self._settled)
+            return SettledPass(self.window, self.limit, self._encode, order=self._order)
+        joins = self._passes <= 1 + self._settled
+        return LivePass(
+            self.window, self.limit, self._encode, order=self._order, joins=joins, conflicts=self._conflicts
+        )
 
     def _start_over(self, reason: str) -> None:
-        """Reads the window again, in another way. What is still in flight is no longer of use."""
+        """Read the window again, in another way. What is still in flight is no longer of use."""
         self._tell(WindowReread(self.window, self._passes, reason))
         self._withdraw()
         self._todo.clear()
         self._wanted.clear()
         self._pass = None
-        self._pages = self._rows = 0
+        self._pages = 0
         self._ask([Fetch(self.window)])
 
-    def advance(self) -> WindowRead[Part] | None:
-        """What follows from the pages that came: the window at its end, or None while there is more to ask."""
-        if self._wanted or self._pass is None:
+    def advance(self) -> WindowRead[Part] | Divide | None:
+        """The next step after the pages that came: the window at its end, the windows to read in its place, or None
+        while there is more to ask.
+        """
+        match self._verdict:
+            case Failed():
+                return self.unproven(self._verdict)
+            case Divide():
+                self._withdraw()
+                return self._verdict
+            case Shrink(limit):
+                self._verdict = None
+                self.limit = self.traits.page_limit = limit
+                self._start_over(f"the server puts at most {limit} rows on a page")
+        if self._wanted or self._pass is None or self._must_probe():
             return None
-        step = self._pass.advance()
-        if isinstance(step, Proven):
-            return self._result("complete" if self._settled else "provisional", step.parts, step.segments)
-        if isinstance(step, list):
-            self._ask(step)
-        elif step.again:
-            self._start_over(step.reason)
-        else:
-            return self.unproven(step)
+        match self._pass.advance():
+            case More(fetches):
+                self._ask(fetches)
+            case Proven(parts, segments, duplicates):
+                return self._result("complete" if self._settled else "provisional", parts, segments, duplicates)
+            case Failed(again=True) as failed if self._passes < MAX_PASSES:
+                self._conflicts = failed.conflicts or self._conflicts
+                self._start_over(failed.reason)
+            case Failed() as failed:
+                return self.unproven(failed)
         return None
 
+    def _must_probe(self) -> bool:
+        """True while a `next` link behind the last page keeps the window from being proven: one window of a run at a
+        time follows such a link, the others wait for what comes of it.
+        """
+        if self._doubtful_link is None or self.traits.links_mean_nothing:
+            return False
+        if not self.traits.is_probing:
+            self._probing = self.traits.is_probing = True
+            self._ask([self._doubtful_link])
+        return True
+
     def unproven(self, failed: Failed) -> WindowRead[Part]:
-        """The window, given up; nothing more is asked."""
+        """Give the window up; nothing more is asked."""
+        self._end_probe()
         self._withdraw()
         self._todo.clear()
         self._wanted.clear()
-        return self._result("unproven", [], 0, failed.reason)
+        return self._result("unproven", [], 0, 0, failed.reason)
 
-    def _result(self, status: Status, parts: list[Part], segments: int, reason: str | None = None) -> WindowRead[Part]:
+    def _result(
+        self, status: Status, parts: list[Part], segments: int, duplicates: int, reason: str | None = None
+    ) -> WindowRead[Part]:
         return WindowRead(
             window=self.window,
             status=status,
             parts=parts,
             count=self.count or 0,
             segments=segments,
-            duplicates=self._rows - segments if status != "unproven" else 0,
+            duplicates=duplicates,
             pages=self._pages,
             requests=self.requests,
             read_at=self._began,

@@ -10,9 +10,10 @@ from itertools import takewhile
 from msgspec import Struct, json, structs
 
 from segment_fetch.query import Window
+from segment_fetch.windows.checks import checked
+from segment_fetch.windows.coverage import order_of
 from segment_fetch.windows.merge import since
 from segment_fetch.windows.planning import split_offsets, split_point
-from segment_fetch.windows.reader import checked_view
 from segment_fetch.wire.models import ExtendedPage, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest, decode_page
 from segment_fetch.wire.raw_rows import times_of
@@ -22,9 +23,18 @@ _MOST_UNPACKED = 32
 """Pages that are kept as they are, some 8 MB: packing one takes longer than all else that is done with it."""
 
 
+class SplitRequest(PageRequest, frozen=True):
+    """A page that shows where to divide a window. `rank` is how many segments are newer than its first."""
+
+    splitter: Splitter
+    rank: int
+
+
 class Splitter:
-    """A window with too many segments. Pages deep in it show where to divide it, and begin the windows below; without
-    `pages` they only show it, and are not kept.
+    """Incremental split: yields sub-windows, oldest first, as soon as both boundaries are known.
+
+    Pages deep in a window with too many segments show where to divide it, and begin the windows below; without `pages`
+    they only show it, and are not kept. Nor are those of a server that sorts oldest first.
     """
 
     def __init__(self, window: Window, first: PageAnswer, limit: int, bound: int, *, pages: bool = True) -> None:
@@ -32,37 +42,42 @@ class Splitter:
         self.limit = limit
         self.requests = 1
         self._count = first.page.pagination.count
+        self._ascending = order_of(times_of(first.page.segments)) == "ascending"
         self._ranks = split_offsets(self._count, bound, limit)
         loosely = StoredPage.loosely if len(self._ranks) <= _MOST_UNPACKED else StoredPage.of
-        self._keep = loosely if pages else StoredPage.times_alone
-        self._answers = {0: self._keep(first)}
+        self._keep = loosely if pages and not self._ascending else StoredPage.times_alone
+        self._answers = {0: StoredPage((), None, first.at_ms) if self._ascending else self._keep(first)}
         self._todo = deque(self._ranks)
         self._wanted = set(self._ranks)
+        self.parts: list[Window] = []
+        """The windows that `ready` has given, oldest first and without gap."""
 
     @property
     def has_next(self) -> bool:
-        """Whether there is a page to ask for."""
+        """True if there is a page to ask for."""
         return bool(self._todo)
 
     @property
     def complete(self) -> bool:
-        """Whether every page is there."""
+        """True if every page is there."""
         return not self._wanted
 
-    def next(self) -> PageRequest:
+    def next(self) -> SplitRequest:
         """The next page to ask for."""
         self.requests += 1
-        return PageRequest(self.window, self._todo.popleft(), self.limit, self)
+        rank = self._todo.popleft()
+        offset = max(0, self._count - rank - self.limit) if self._ascending else rank
+        return SplitRequest(self.window, offset, self.limit, self, rank)
 
-    def wants(self, request: PageRequest) -> bool:
-        """Whether the page has not come yet."""
-        return request.offset in self._wanted
+    def wants(self, request: SplitRequest) -> bool:
+        """True if the page has not come yet."""
+        return request.rank in self._wanted
 
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes one of the pages."""
-        checked_view(answer, self.window, request.offset, self.limit)
-        self._answers[request.offset] = self._keep(answer)
-        self._wanted.discard(request.offset)
+    def answered(self, request: SplitRequest, answer: PageAnswer) -> None:
+        """Take one of the pages."""
+        checked(answer, self.window, request.offset, self.limit)
+        self._answers[request.rank] = self._keep(answer)
+        self._wanted.discard(request.rank)
 
     def pieces(self) -> list[SubWindow]:
         """The windows, oldest first."""
@@ -77,20 +92,9 @@ class Splitter:
         pieces.append(SubWindow(Window(self.window.start, end), newest, first, self._count - rank))
         return pieces[::-1]
 
-
-class IncrementalSplitter(Splitter):
-    """Gives each part as soon as the page between it and the next newer part is there, and those of all older ones.
-
-    `parts` are the windows given so far, oldest first and without gap; `rest` is what lies above them.
-    """
-
-    def __init__(self, window: Window, first: PageAnswer, limit: int, bound: int) -> None:
-        super().__init__(window, first, limit, bound)
-        self.parts: list[Window] = []
-
     @property
     def rest(self) -> Window:
-        """What no part that was given covers."""
+        """The part of the window that no part given so far covers."""
         return Window(self.parts[-1].end if self.parts else self.window.start, self.window.end)
 
     def ready(self) -> list[SubWindow]:
@@ -112,15 +116,17 @@ class IncrementalSplitter(Splitter):
 
 
 class StoredPage(Struct, frozen=True):
-    """A page that waits. Where hundreds do, in a tenth of its memory, but for one with new fields."""
+    """A page that waits, its close times newest first. Where hundreds do, it is packed to a tenth of its memory, unless
+    it has new fields. `page` is None where nobody will ask for it.
+    """
 
     times: Sequence[int]
-    page: bytes | SegmentPage
+    page: bytes | SegmentPage | None
     at_ms: int
 
     @classmethod
     def of(cls, answer: PageAnswer) -> StoredPage:
-        """The page, packed."""
+        """Pack a page."""
         page = answer.page
         if isinstance(page, ExtendedPage):
             return cls.loosely(answer)
@@ -129,18 +135,13 @@ class StoredPage(Struct, frozen=True):
 
     @classmethod
     def loosely(cls, answer: PageAnswer) -> StoredPage:
-        """The page as it is."""
+        """Keep a page as it is."""
         return cls(times_of(answer.page.segments), answer.page, answer.at_ms)
 
     @classmethod
     def times_alone(cls, answer: PageAnswer) -> StoredPage:
-        """The close times of a page that nobody will ask for."""
-        return cls(times_of(answer.page.segments), b"", answer.at_ms)
-
-    def unpacked(self) -> PageAnswer:
-        """The page as it was."""
-        page = decode_page(zlib.decompress(self.page)) if isinstance(self.page, bytes) else self.page
-        return PageAnswer(page, self.at_ms)
+        """Keep the close times of a page in either order."""
+        return cls(sorted(times_of(answer.page.segments), reverse=True), None, answer.at_ms)
 
 
 class SubWindow(Struct, frozen=True):
@@ -151,9 +152,12 @@ class SubWindow(Struct, frozen=True):
     first: int
     count: int
 
-    def newest(self) -> PageAnswer:
-        """The page with the rows that are of this window."""
-        answer = self.page.unpacked()
+    def newest(self) -> PageAnswer | None:
+        """The page with the rows that are of this window; None where it was not kept."""
+        page = self.page.page
+        if page is None:
+            return None
+        if isinstance(page, bytes):
+            page = decode_page(zlib.decompress(page))
         last = since(self.page.times, self.window.start)
-        rows = answer.page.segments[self.first : last]
-        return structs.replace(answer, page=structs.replace(answer.page, segments=rows))
+        return PageAnswer(structs.replace(page, segments=page.segments[self.first : last]), self.page.at_ms)

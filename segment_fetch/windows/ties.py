@@ -1,101 +1,107 @@
-"""All segments of one millisecond, which page boundaries may cut in any order: read by itself until it is proven."""
+"""All segments of one millisecond, more than a page holds: read by themselves until they are proven."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
+from segment_fetch.windows.strategy import Failed, Fetch, More, Page
 from segment_fetch.wire.models import Segment
 from segment_fetch.wire.raw_rows import ids_of
 
-MAX_TIE_PASSES = 12
-"""Readings of one instant before it is given up."""
+MAX_TIE_PASSES = 40
+"""Passes over one millisecond before it is given up. In random order, 600 rows take about 10 and 2,000 about 18."""
+
+MAX_CHANGING_PASSES = 12
+"""The same where its count changes all the time."""
 
 
-class Fetch(Struct, frozen=True, eq=False):
-    """A page to ask for. `instant` is the pass of an instant that it belongs to, None for the window's own."""
-
-    window: Window
-    offset: int = 0
-    instant: TieReader | None = None
-
-
-def exact(view: coverage.PageView, rows: Sequence[Segment]) -> coverage.PageView:
-    """A page with the ids themselves, not their keys, for a proof by which rows of the same id are dropped."""
-    return view if isinstance(view.ids, list) else structs.replace(view, ids=ids_of(rows))
+def exact(page: Page) -> coverage.PageView:
+    """The view of a page with the ids themselves, for a proof by which rows of the same id are dropped: keys of 64 bits
+    can be made to collide.
+    """
+    return page.view if isinstance(page.view.ids, list) else structs.replace(page.view, ids=ids_of(page.rows))
 
 
 class TieReader:
-    """All segments of one close time: by one answer, by a reading of nothing but what was seen before, or, if nothing
-    changes, by their count. `seen` are pages that came before.
+    """The segments of one close time, read pass by pass. `seen` are pages that came before.
+
+    Where the server orders them anew for each answer, one pass repeats some and misses others; several passes together
+    hold all of them. So the passes so far are divided into earlier and later ones, in every way, for `tie_proof`.
     """
 
-    def __init__(self, at: int, to: int, limit: int, *, seen: Iterable[coverage.PageView] = (), still: bool) -> None:
+    def __init__(self, at: int, to: int, limit: int, *, seen: Iterable[coverage.PageView] = ()) -> None:
         self.at = at
         self.rows: dict[str, Segment] = {}
+        """The rows by id; once `is_proven`, no others."""
+        self.is_proven = False
         self._window = Window(at, to)
         self._limit = limit
-        self._still = still
         self._seen = list(seen)
-        self._later: list[coverage.PageView] = []
-        self._all: list[coverage.PageView] = []
-        self._passes = 1
+        self._passes: list[list[coverage.PageView]] = [[]]
 
     def start(self) -> Fetch:
-        """The first page of a reading."""
+        """The first page of a pass."""
         return Fetch(self._window, 0, self)
 
-    def take(self, view: coverage.PageView, rows: Sequence[Segment]) -> None:
-        """Holds a page."""
-        view = exact(view, rows)
-        self._later.append(view)
-        self._all.append(view)
-        self.rows.update((row.segmentId, row) for row in rows if row.endTimeL == self.at)
+    def take(self, page: Page) -> None:
+        """Hold a page."""
+        self._passes[-1].append(exact(page))
+        self.rows.update((row.segmentId, row) for row in page.rows if row.endTimeL == self.at)
 
-    def advance(self) -> list[Fetch] | bool:
-        """Further pages to ask for; or whether the instant is proven."""
-        count = self._later[0].count or 0
-        if len(self._later) == 1 and count > self._limit:
-            return [Fetch(self._window, offset, self) for offset in range(self._limit, count, self._limit)]
-        if coverage.tie_proof(self._later, self._seen):
-            kept = {segment_id for view in self._later for segment_id in view.ids}
-            self.rows = {segment_id: row for segment_id, row in self.rows.items() if segment_id in kept}
-            return True
-        if self._still and coverage.count_proof(self._all) is not None:
-            return True
-        if self._passes == MAX_TIE_PASSES:
-            return False
-        self._passes += 1
-        self._seen += self._later
-        self._later = []
+    def advance(self) -> list[Fetch]:
+        """Further pages to ask for; none if it is proven, or given up."""
+        first, *others = self._passes[-1]
+        offsets = coverage.offsets(first.count or 0, self._limit, coverage.SETTLED_OVERLAP)
+        if not others and len(offsets) > 1:
+            return [Fetch(self._window, offset, self) for offset in offsets[1:]]
+        if (found := self._proof()) is not None:
+            self.rows = {segment_id: row for segment_id, row in self.rows.items() if segment_id in found}
+            self.is_proven = True
+            return []
+        if self._is_hopeless():
+            return []
+        self._passes.append([])
         return [self.start()]
+
+    def _is_hopeless(self) -> bool:
+        """True if another pass is of no use: it has had all of them, or its rows come faster than they can be read."""
+        counts = {view.count or 0 for views in self._passes[-MAX_CHANGING_PASSES:] for view in views}
+        if len(self._passes) >= MAX_CHANGING_PASSES and len(counts) > 1:
+            return True
+        grown = max(counts) > 4 * max(self._limit, self._passes[0][0].count or 0)
+        return grown or len(self._passes) == MAX_TIE_PASSES
+
+    def _proof(self) -> set[str] | None:
+        for at in range(len(self._passes) - 1, -1, -1):
+            later = [view for views in self._passes[at:] for view in views]
+            earlier = [view for views in self._passes[:at] for view in views]
+            if coverage.tie_proof(later, [*self._seen, *earlier]):
+                return {segment_id for view in later for segment_id in view.ids}
+        return None
 
 
 class Ties:
-    """The instants of one pass that are being read, side by side."""
+    """The milliseconds of one pass that are being read, side by side."""
 
     def __init__(self) -> None:
         self.all: dict[int, TieReader] = {}
-        self._reading: list[TieReader] = []
 
-    def add(self, instant: TieReader) -> Fetch:
-        """Starts an instant."""
-        self.all[instant.at] = instant
-        self._reading.append(instant)
-        return instant.start()
+    def add(self, tie: TieReader) -> Fetch:
+        """Start to read one."""
+        self.all[tie.at] = tie
+        return tie.start()
 
-    def advance(self) -> list[Fetch] | str:
-        """Further pages; none if all instants are proven; or which instant cannot be."""
-        asks: list[Fetch] = []
-        for instant in list(self._reading):
-            step = instant.advance()
-            if isinstance(step, list):
-                asks += step
-            elif step:
-                self._reading.remove(instant)
-            else:
-                return f"the segments of millisecond {instant.at} changed in each of {MAX_TIE_PASSES} readings"
-        return asks
+    def advance(self) -> More | Failed | None:
+        """Further pages to ask for; None if all are proven."""
+        fetches: list[Fetch] = []
+        for tie in self.all.values():
+            if tie.is_proven:
+                continue
+            fetches += (further := tie.advance())
+            if not further and not tie.is_proven:
+                return Failed(f"the segments of millisecond {tie.at} changed faster than they could be read")
+        return More(fetches) if fetches else None

@@ -45,18 +45,18 @@ class ExtendedSegment(Segment, kw_only=True, frozen=True):
 
 
 class Timeframe(Struct, frozen=True, gc=False):
-    """The time frame that the server understood; epoch milliseconds and RFC 3339 text."""
+    """The time frame that the server answers for; epoch milliseconds and RFC 3339 text."""
 
     startTime: str | None = None
     endTime: str | None = None
-    startTimeL: int | None = None
-    endTimeL: int | None = None
+    startTimeL: int | str | None = None
+    endTimeL: int | str | None = None
 
 
 class Reference(Struct, frozen=True, gc=False):
     """A link to a page of the result. Never followed: it may spell parameters that the method does not know."""
 
-    rel: str | None = None
+    rel: str | int | None = None
     href: str | None = None
 
 
@@ -65,6 +65,17 @@ class Pagination(Struct, frozen=True):
 
     count: Annotated[int, Meta(ge=0, le=MAX_COUNT)]
     references: list[Reference] | None = None
+
+
+class WirePagination(Struct, frozen=True):
+    """A `Pagination` as it may be sent: the count as a number or as text."""
+
+    count: Annotated[int, Meta(ge=0, le=MAX_COUNT)] | Annotated[str, Meta(pattern=r"^[0-9]{1,9}$")]
+    references: list[Reference] | None = None
+
+    def plain(self) -> Pagination:
+        """The same with the count as a number."""
+        return Pagination(int(self.count), self.references)
 
 
 class SegmentPage(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -13,51 +13,52 @@ from segment_fetch.wire.models import (
     SEGMENT_FIELDS,
     ExtendedPage,
     ExtendedSegment,
-    Pagination,
     Segment,
     SegmentPage,
     Timeframe,
+    WirePagination,
 )
 from segment_fetch.wire.raw_rows import scan_page
 
 
-class PageRequest(Struct, frozen=True):
-    """A page that a source wants. `reading` and `mark` are the source's own, for what it belongs to."""
+class PageRequest(Struct, frozen=True, eq=False):
+    """A page that a source wants. Sources derive from it, to know a request again when its answer comes."""
 
     window: Window
     offset: int
     limit: int
-    reading: Any
-    mark: Any = None
+
+
+Request = TypeVar("Request", bound=PageRequest)
 
 
 class PageAnswer(Struct, frozen=True):
-    """A page, and the server's clock when it was made (epoch milliseconds; the local clock if it did not say)."""
+    """A page, and when it was made: the earlier of the server's clock and the local one, epoch milliseconds."""
 
     page: SegmentPage
     at_ms: int
 
 
-class PageSource(Protocol):
+class PageSource(Protocol[Request]):
     """Says what to ask next and takes the answers. Called from one event loop only; never waits."""
 
-    def next(self) -> PageRequest | None:
-        """The next request; None where nothing can be asked before an answer comes or `WorkerPool.wake` is called."""
+    def next(self) -> Request | None:
+        """The next request; None where nothing can be asked before an answer comes or the pool is woken."""
 
-    def newest(self) -> PageRequest | None:
+    def newest(self) -> Request | None:
         """The first request for the newest window that is not begun; None where there is none."""
 
-    def wants(self, request: PageRequest) -> bool:
-        """Whether a request that waits to be repeated is still of use."""
+    def wants(self, request: Request) -> bool:
+        """True if a request that waits to be repeated is still of use."""
 
-    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
-        """Takes an answer. Raises TransientError where the page is faulty and should be asked for again."""
+    def answered(self, request: Request, answer: PageAnswer) -> None:
+        """Take an answer. Raises TransientError where the page is faulty and should be asked for again."""
 
-    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
-        """Takes it that this page cannot be had."""
+    def failed(self, request: Request, error: SegmentFetchError) -> None:
+        """Take it that this page cannot be had."""
 
     def finished(self) -> bool:
-        """Whether nothing more will be asked, whatever comes."""
+        """True if nothing more will be asked, whatever comes."""
 
 
 _strict = msgspec.json.Decoder(SegmentPage)
@@ -68,7 +69,7 @@ class _LoosePage(msgspec.Struct):
     """A page whose segments keep the fields that `Segment` does not know."""
 
     segments: list[dict[str, Any]]
-    pagination: Pagination
+    pagination: WirePagination
     timeframe: Timeframe | None = None
 
 
@@ -76,7 +77,7 @@ _loose = msgspec.json.Decoder(_LoosePage)
 
 
 def read_page(body: bytes | memoryview) -> SegmentPage:
-    """The page in a 200 answer, by the fast path where it can be taken. Raises as `decode_page`."""
+    """Return the page in a 200 answer, by the fast path where it can be taken. Raises as `decode_page`."""
     return scan_page(body) or decode_page(body)
 
 
@@ -109,7 +110,8 @@ def _decode_unusual(body: bytes | memoryview) -> SegmentPage:
         _refuse_foreign(body, error)
         raise _schema_error(error) from None
     segments = [_segment(row, index) for index, row in enumerate(loose.segments)]
-    return ExtendedPage(segments=segments, pagination=loose.pagination, timeframe=loose.timeframe)
+    kind = ExtendedPage if any(isinstance(segment, ExtendedSegment) for segment in segments) else SegmentPage
+    return kind(segments=segments, pagination=loose.pagination.plain(), timeframe=loose.timeframe)
 
 
 def _segment(row: dict[str, Any], index: int) -> Segment:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias, overload
 
 import msgspec
 
-from segment_fetch.wire.models import Segment, SegmentPage
+from segment_fetch.wire.models import Segment, SegmentPage, Timeframe, WirePagination
 
 Column: TypeAlias = "memoryview[int] | array[int]"
 """Whole numbers of 64 bits, one a row."""
@@ -64,10 +64,20 @@ class _Id(msgspec.Struct, gc=False):
 
 
 _HEAD = b'"segments":['
-_FARTHEST_HEAD = 1024
+_FARTHEST_HEAD = 4096
 _segments = msgspec.json.Decoder(Segment)
 _ids = msgspec.json.Decoder(_Id)
-_around = msgspec.json.Decoder(SegmentPage)
+
+
+class _Envelope(msgspec.Struct):
+    """A page without its rows."""
+
+    segments: list[msgspec.Raw]
+    pagination: WirePagination
+    timeframe: Timeframe | None = None
+
+
+_around = msgspec.json.Decoder(_Envelope)
 
 
 def key_of(segment_id: str) -> int:
@@ -85,10 +95,10 @@ def scan_page(body: bytes | memoryview) -> SegmentPage | None:
     if (page := _page_around(bytes(body[:head]) + bytes(body[end:]))) is None:
         return None
     columns = _Columns(text, memoryview(starts).cast("I"), memoryview(times).cast("q"), memoryview(keys).cast("q"))
-    return SegmentPage(RawRows(columns, falling, 0, len(columns.times)), page.pagination, page.timeframe)
+    return SegmentPage(RawRows(columns, falling, 0, len(columns.times)), page.pagination.plain(), page.timeframe)
 
 
-def _page_around(rest: bytes) -> SegmentPage | None:
+def _page_around(rest: bytes) -> _Envelope | None:
     """The page without the rows that were found; None where they may not have been its own.
 
     The key of the rows is the only one of its name, and so the page's, as a page without it is refused. It begins where

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from msgspec import Struct, structs
 
 from segment_fetch import BearerToken, SegmentClient
 from segment_fetch.simulator import Dataset, Drift, Simulator
+from segment_fetch.windows.planning import pages
 from tests.chaos.ways import read
 
 NOW = 1_795_000_000.0
@@ -57,10 +57,10 @@ KINDS = (
     ),
     Kind("unstable ties, settled", Drift(shuffle_ties=True), ties=0.1, settled=True),
     Kind("unstable ties, provisional", Drift(shuffle_ties=True), ties=0.1),
-    Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.0),
+    Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.16),
     Kind("late rows +1/s, settled", Drift(inserts_per_s=1), settled=True, bound=2.2),
     Kind("rows vanish 1/s, settled", Drift(removals_per_s=1), settled=True, bound=2.2),
-    Kind("2,000 on one ms, unstable", Drift(shuffle_ties=True), burst=2000, settled=True, bound=2.5),
+    Kind("2,000 on one ms, unstable", Drift(shuffle_ties=True), burst=2000, settled=True, bound=3.5),
     Kind("2,000 on one ms, provisional", Drift(), burst=2000, bound=1.16),
     Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000, bound=1.16),
 )
@@ -131,8 +131,8 @@ def _add(
     outcome.missed += len(there - came) if proven else 0
     outcome.doubled += len(rows) - len(came)
     outcome.requests += requests
-    outcome.still += math.ceil(count / 500)
-    outcome.worst = max(outcome.worst, requests / math.ceil(count / 500))
+    outcome.still += (still := pages(count, 500))
+    outcome.worst = max(outcome.worst, requests / still)
 
 
 async def run_kind(kind: Kind, runs: int, segments: int = 20_000) -> Outcome:

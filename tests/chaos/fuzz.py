@@ -24,8 +24,8 @@ from segment_fetch.api.responses import raise_for_status, server_time
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.query import Window
 from segment_fetch.sinks import Csv, JsonLines
+from segment_fetch.windows.checks import checked
 from segment_fetch.windows.merge import in_order
-from segment_fetch.windows.reader import checked_view
 from segment_fetch.wire.models import SegmentPage
 from segment_fetch.wire.pages import PageAnswer, decode_page, read_page
 from segment_fetch.wire.raw_rows import RawRows
@@ -152,7 +152,7 @@ def accept(status: int, headers: dict[str, str], body: bytes) -> SegmentPage | N
         raise_for_status(status, headers, body, 1_652_400_000_000)
         page = read_page(body)
         server_time(headers)
-        checked_view(PageAnswer(page, 0), WINDOW, 0, 500)
+        checked(PageAnswer(page, 0), WINDOW, 0, 500)
     except SegmentFetchError as error:
         str(error)
         return None

@@ -48,7 +48,7 @@ class Pages:
         self._window = window
 
     def next(self) -> PageRequest | None:
-        return PageRequest(self._window, self.todo.popleft(), 10, self) if self.todo else None
+        return PageRequest(self._window, self.todo.popleft(), 10) if self.todo else None
 
     def newest(self) -> PageRequest | None:
         return PageRequest(self._window, self.todo.pop(), 10, self) if self.todo else None

@@ -3,12 +3,14 @@
     python -m tests.windows.model_check --interleavings 1000000
 
 A *world* is a handful of rows with close times from 0 to 3, so that ties, rows on both bounds of the window and
-neighbouring milliseconds are the rule. It is read in earnest: the first page, the pages that its count calls for
-in every order, then every patch and every instant that `find_coverage` asks for, in every order too. Before each
-request, of all the things that can happen, up to two do: a row comes, at any close time, or any row goes. Besides,
-up to two times the order of ties turns around. The server's `to` is inclusive in half of the worlds.
+neighbouring milliseconds are the rule, and a server for them. It is read by the reader itself: whatever requests it has
+in flight are answered in every order. Before each answer, of all the things that can happen, up to two do: a row comes,
+at any close time, or any row goes. Besides, up to two times the order of ties turns around. The window is settled or
+live, the server sorts newest first or oldest first, its `to` is inclusive or not. Some servers count no further than a
+number while rows go on behind it, some report counts that lag behind, some have two rows of one id.
 
-One run through all these choices is an *interleaving*. Worlds come in random order, each with all of its own.
+One run through all these choices is an *interleaving*. Worlds come in random order, each with all of its own or, where
+those are more than a bound, with that many of them and as many that are chosen at random.
 """
 
 from __future__ import annotations
@@ -18,39 +20,39 @@ import random
 import sys
 import time
 from collections import Counter
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from itertools import combinations_with_replacement, islice, product
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from segment_fetch.windows import coverage
-from segment_fetch.windows.coverage import PageView, Proof, ProvenTie
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from segment_fetch.windows.coverage import OversizedTie
+from segment_fetch.errors import TransientError
+from segment_fetch.events import Event
+from segment_fetch.query import Window
+from segment_fetch.windows.checks import Divide
+from segment_fetch.windows.reader import WindowRead, WindowReader, WindowRequest
+from segment_fetch.windows.traits import ServerTraits
+from segment_fetch.wire.models import Pagination, Reference, Segment, SegmentPage
+from segment_fetch.wire.pages import PageAnswer
 
 START, END = 0, 3
 EVENTS = 2  # rows that come or go during one reading
 TURNS = 2  # times that the order of ties turns around
-ROUNDS = 100  # of patches; a reading that needs as many would never end
-MODES = ("moving", "settled", "prefix")
-SHAPES = (  # limit, rows shared by neighbours, rows
-    *((2, 0, 3), (2, 1, 3), (2, 0, 4), (2, 1, 4)),
-    *((3, 0, 4), (3, 1, 4), (3, 1, 5)),
-    *((4, 1, 6), (4, 2, 6)),
-)
+MOST = 300  # interleavings of one world that are tried one after the other
+LONGEST = 20_000  # answers; a reading that needs as many would never end
+SIZES = ((2, 3), (2, 4), (3, 4), (3, 5), (4, 5), (4, 6))  # limit, rows
+SERVERS = ("honest", "honest", "honest", "capped", "lagging", "repeating")
+NEXT = [Reference("next", "")]
 
 Row = tuple[int, str]  # close time, id
 
 
 class Setting(NamedTuple):
-    """How a world is read."""
+    """A kind of server, and the way in which it is read."""
 
     limit: int
-    k: int
-    inclusive: bool
-    mode: str  # "moving": by the chain; "settled": by the count, if it will do; "prefix": begun with a prefix
+    inclusive: bool = True
+    settled: bool = False
+    ascending: bool = False
+    server: str = "honest"
 
 
 class Choices:
@@ -79,171 +81,130 @@ class Choices:
         return True
 
 
-@lru_cache(maxsize=200_000)
-def answers(rows: tuple[Row, ...], setting: Setting, request: tuple[int, int, int]) -> tuple[PageView, ...]:
-    """What the server may answer to (start, to, offset): one page, or two if the order of ties matters to it."""
-    start, to, offset = request
-    found = [row for row in rows if start <= row[0] and (row[0] < to or (setting.inclusive and row[0] == to))]
-    pages = []
-    for ties in (sorted(found), sorted(found, reverse=True)):
-        ties.sort(key=lambda row: -row[0])
-        part = ties[offset : offset + setting.limit]
-        page = PageView(to, offset, len(found), [name for _, name in part], [at for at, _ in part])
-        fault = coverage.check_page(page, start=start, limit=setting.limit)
-        assert fault is None, fault
-        if page not in pages:
-            pages.append(page)
-    return tuple(pages)
-
-
 class World:
-    """Rows that change between two requests, as the choices say."""
+    """Rows that change between two answers, as the choices say, and their server."""
 
     def __init__(self, rows: tuple[Row, ...], setting: Setting, choose: Callable[[int], int], end: int = END) -> None:
         self.rows = self.first = rows
         self.setting = setting
         self.choose = choose
-        self.start, self.end = START, end
-        last = end if setting.inclusive else end - 1
-        self.throughout = {name for at, name in rows if START <= at <= last}
+        self.window = Window(START, end)
+        self.throughout = {row for row in rows if START <= row[0] < end}
         self.events = self.turns = self.reads = 0
-        self.growing: bool | None = None
-        self.is_done = False  # this was the last of its interleavings
 
-    def page(self, start: int, to: int, offset: int) -> PageView:
+    def answer(self, request: WindowRequest[list[Segment]]) -> PageAnswer:
         if self.reads:
             self.drift()
         self.reads += 1
-        return self.answer(start, to, offset)
+        return PageAnswer(self.page(request.window, request.offset), 10**12 if self.setting.settled else 0)
+
+    def page(self, window: Window, offset: int) -> SegmentPage:
+        found = self.sort([row for row in self.rows if self._is_in(row[0], window)])
+        part = found[offset : offset + self.setting.limit]
+        count, has_next = len(found), offset + len(part) < len(found)
+        if self.setting.server == "capped":
+            count = min(count, self.setting.limit + 1)
+        elif self.setting.server == "lagging" and count and self.choose(2):
+            count -= 1
+        rows = [Segment(segmentId=name.rstrip("'"), endTimeL=at, employeeId=name) for at, name in part]
+        return SegmentPage(rows, Pagination(count, NEXT if has_next else None))
+
+    def _is_in(self, at: int, window: Window) -> bool:
+        return window.start <= at and (at < window.end or (self.setting.inclusive and at == window.end))
+
+    def sort(self, found: list[Row]) -> list[Row]:
+        """The rows in the server's order, which changes now and then as far as their ties go."""
+        sign = 1 if self.setting.ascending else -1
+        found.sort(reverse=bool(self.turns % 2))
+        if self.turns < TURNS and len({at for at, _ in found}) < len(found) and self.choose(2):
+            self.turns += 1
+            found.reverse()
+        return sorted(found, key=lambda row: sign * row[0])
 
     def drift(self) -> None:
         while self.events < EVENTS and self._event():
             self.events += 1
 
-    def answer(self, start: int, to: int, offset: int) -> PageView:
-        pages = answers(self.rows, self.setting, (start, to, offset))
-        if len(pages) == 1:
-            return pages[0]
-        if self.turns < TURNS and self.choose(2):
-            self.turns += 1
-        return pages[self.turns % 2]
-
     def come(self, row: Row) -> None:
-        self.growing = True
         self.rows = tuple(sorted((*self.rows, row)))
 
     def go(self, index: int) -> None:
-        self.growing = False
-        self.throughout.discard(self.rows[index][1])
+        self.throughout.discard(self.rows[index])
         self.rows = self.rows[:index] + self.rows[index + 1 :]
 
-    def changes(self) -> tuple[int, int]:
-        """How many rows could go and how many could come. A settled window changes one way only, if at all."""
-        one_way = self.setting.mode == "settled" and self.growing is not None
-        gone = 0 if one_way and self.growing else len(self.rows)
-        return gone, 0 if one_way and not self.growing else self.end - self.start + 1
-
     def _event(self) -> bool:
-        gone, new = self.changes()
+        gone, new = len(self.rows), self.window.end - self.window.start + 1
         event = self.choose(1 + gone + new) - 1
         if event >= gone:
-            self.come((self.start + event - gone, "xy"[self.events]))
+            self.come((self.window.start + event - gone, "xy"[self.events]))
         elif event >= 0:
             self.go(event)
         return event >= 0
 
 
-def read_window(world: World) -> list[str] | None:
-    """The ids of a window that was proven, or None if an instant could not be."""
-    setting = world.setting
-    views = _planned(world)
-    if setting.mode == "settled" and coverage.count_proof(views) is not None:
-        return _ids(views)
-    pages: list[PageView | ProvenTie] = list(views)
-    for _ in range(ROUNDS):
-        outcome = coverage.find_coverage(pages, start=world.start, end=world.end, k=setting.k)
-        if isinstance(outcome, Proof):
-            return [pages[kept.page].ids[row] for kept in outcome.chain for row in kept.rows]
-        gaps, ties = list(outcome.gaps), list(outcome.ties)
-        while gaps:
-            pages.append(world.page(world.start, gaps.pop(world.choose(len(gaps))).to, 0))
-        while ties:
-            instant = _instant(world, ties.pop(world.choose(len(ties))))
-            if instant is None:
-                return None
-            pages.append(instant)
-    raise AssertionError(f"{setting}: no end after {world.reads} requests")
+def nothing(event: Event) -> None:
+    """No event matters here."""
 
 
-def _planned(world: World) -> list[PageView]:
-    """The first page and those that its count calls for; after a prefix, the second page's count."""
-    limit, k = world.setting.limit, world.setting.k
-    pages = [_prefix(world) if world.setting.mode == "prefix" else world.page(world.start, world.end, 0)]
-    count, read = pages[0].count, 1
-    if count is None:
-        pages.append(world.page(world.start, world.end, coverage.offsets(2 * limit, limit, k)[1]))
-        count, read = pages[1].count, 2
-    assert count is not None
-    todo = list(coverage.offsets(count, limit, k)[read:])
-    while todo:
-        pages.append(world.page(world.start, world.end, todo.pop(world.choose(len(todo)))))
-    return pages
-
-
-def _prefix(world: World) -> PageView:
-    """The window's part of the first page of a bigger query; all of the window if the page reaches further."""
-    page = world.page(world.start - 2, world.end, 0)
-    rows = sum(at >= world.start for at in page.times)
-    complete = page.is_last or rows < len(page.ids)
-    return PageView(world.end, 0, rows if complete else None, page.ids[:rows], page.times[:rows])
-
-
-def _instant(world: World, tie: OversizedTie) -> ProvenTie | None:
-    """The rows of one instant, by one answer or two passes; given up at once where these cannot prove it."""
-    read = _pass(world, tie)
-    proven = coverage.tie_proof(read)
-    if not proven and coverage.count_proof(read) is not None:
-        earlier, read = read, _pass(world, tie)
-        proven = coverage.tie_proof(read, earlier)
-    return ProvenTie(tie.at, _ids(read)) if proven else None
-
-
-def _ids(pages: list[PageView]) -> list[str]:
-    return sorted({segment_id for page in pages for segment_id in page.ids})
-
-
-def _pass(world: World, tie: OversizedTie) -> list[PageView]:
-    first = world.page(tie.at, tie.to, 0)
-    assert first.count is not None
-    rest = coverage.offsets(first.count, world.setting.limit)[1:]
-    return [first, *(world.page(tie.at, tie.to, offset) for offset in rest)]
+def read_window(
+    world: World, window: Window | None = None, traits: ServerTraits | None = None
+) -> tuple[list[Row], list[Window]]:
+    """The rows of the windows that were proven, and those windows: more than one if the server made it be divided."""
+    traits = traits or ServerTraits()
+    reader = WindowReader(window or world.window, world.setting.limit, list[Segment], tell=nothing, traits=traits)
+    in_flight: list[WindowRequest[list[Segment]]] = []
+    while (result := reader.advance()) is None:
+        while reader.has_next:
+            in_flight.append(reader.next())
+        request = in_flight.pop(world.choose(len(in_flight)))
+        if not reader.wants(request):
+            continue
+        try:
+            reader.answered(request, world.answer(request))
+        except TransientError:
+            in_flight.append(request)
+        if world.reads > LONGEST:
+            raise AssertionError(f"{world.setting}, {world.first}: no end after {world.reads} requests")
+    match result:
+        case WindowRead(status="unproven"):
+            return [], []
+        case WindowRead(parts=parts):
+            return [(row.endTimeL, str(row.employeeId)) for part in parts for row in part], [reader.window]
+        case Divide(windows):
+            read = [read_window(world, part, traits) for part in windows]
+            return [row for rows, _ in read for row in rows], [proven for _, windows in read for proven in windows]
 
 
 class Tally(NamedTuple):
-    """What a check found. A miss is an interleaving accepted without a row that was present throughout."""
+    """The outcome of a check. A miss is an interleaving accepted without a row that was present throughout."""
 
-    worlds: int  # tried to the end, in every interleaving
+    worlds: int
     interleavings: int
     accepted: int
-    unproven: int  # every one of them at an instant whose ties came in another order each time
+    unproven: int
     missed: int
     requests: int
     example: str | None  # the first miss
 
 
-def check(interleavings: int | None, seed: int = 1, *, stop: bool = False) -> Tally:
-    """So many interleavings, or all there are; with `stop` only up to the first miss."""
+def check(interleavings: int | None, seed: int = 1, *, stop: bool = False, server: str | None = None) -> Tally:
+    """Try so many interleavings, or all there are; with `stop` only up to the first miss; of one kind of server."""
     count: Counter[str] = Counter()
-    example = None
-    for world, ids in islice(_interleavings(seed), interleavings):
+    example, last = None, None
+    for world in islice(_interleavings(seed, server), interleavings):
+        rows, windows = read_window(world)
+        ids = [name.rstrip("'") for _, name in rows]
+        assert len(set(ids)) == len(ids), f"{world.setting}, {world.first}: an id is kept twice: {rows}"
+        assert rows == sorted(rows), f"{world.setting}, {world.first}: not in order: {rows}"
         count["tried"] += 1
         count["requests"] += world.reads
-        count["worlds"] += world.is_done
-        if ids is None:
-            count["unproven"] += 1
-        elif not world.throughout.issubset(ids):
+        count["worlds"] += (world.setting, world.first) != last
+        last = world.setting, world.first
+        due = {row for row in world.throughout if any(part.start <= row[0] < part.end for part in windows)}
+        count["unproven"] += not windows
+        if not due.issubset(rows):
             count["missed"] += 1
-            example = example or f"{world.setting}, {world.first}: kept {ids} of {sorted(world.throughout)}"
+            example = example or f"{world.setting}, {world.first}: kept {rows} of {sorted(due)}"
             if stop:
                 break
     return Tally(
@@ -257,26 +218,27 @@ def check(interleavings: int | None, seed: int = 1, *, stop: bool = False) -> Ta
     )
 
 
-def _interleavings(seed: int) -> Iterator[tuple[World, list[str] | None]]:
-    for setting, rows in worlds(seed):
-        choices, more = Choices(), True
-        while more:
-            world = World(rows, setting, choices.choose)
-            ids = read_window(world)
-            assert ids is None or len(set(ids)) == len(ids), f"{setting}, {rows}: an id is kept twice: {ids}"
-            more = choices.advance()
-            world.is_done = not more
-            yield world, ids
+def _interleavings(seed: int, server: str | None = None) -> Iterator[World]:
+    for number, (setting, rows) in enumerate(worlds(seed, server)):
+        choices, more, tried = Choices(), True, 0
+        while more and tried < MOST:
+            yield World(rows, setting, choices.choose)
+            more, tried = choices.advance(), tried + 1
+        chance = random.Random(number)
+        for _ in range(MOST if more else 0):
+            yield World(rows, setting, chance.randrange)
 
 
-def worlds(seed: int) -> list[tuple[Setting, tuple[Row, ...]]]:
+def worlds(seed: int, server: str | None = None) -> list[tuple[Setting, tuple[Row, ...]]]:
     """All worlds and ways to read them, shuffled, so that the first few are a fair sample."""
     found = []
-    for (limit, k, size), inclusive, mode in product(SHAPES, (False, True), MODES):
+    flags = (False, True)
+    servers = SERVERS if server is None else (server,)
+    for (limit, size), inclusive, settled, ascending, kind in product(SIZES, flags, flags, flags, servers):
         for times in combinations_with_replacement(range(START, END + 1), size):
-            below = [(START - 1, "z")] if mode == "prefix" else []
-            rows = (*below, *zip(times, "abcdefgh", strict=False))
-            found.append((Setting(limit, k, inclusive, mode), rows))
+            names = ("a", "b", "a'", "d", "e", "f") if kind == "repeating" else "abcdef"
+            setting = Setting(limit, inclusive, settled, ascending, kind)
+            found.append((setting, tuple(sorted(zip(times, names, strict=False)))))
     random.Random(seed).shuffle(found)
     return found
 
@@ -289,7 +251,7 @@ def main() -> int:
     begun = time.perf_counter()
     tally = check(options.interleavings or None, options.seed)
     sys.stdout.write(
-        f"{tally.interleavings:,} interleavings, all there are of {tally.worlds:,} worlds, "
+        f"{tally.interleavings:,} interleavings of {tally.worlds:,} worlds, "
         f"{tally.requests:,} requests, {time.perf_counter() - begun:.0f} s\n"
         f"accepted {tally.accepted:,}, unproven {tally.unproven:,}, missed {tally.missed:,}\n"
     )

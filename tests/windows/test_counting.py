@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ START, END = ANY_WINDOW.start, ANY_WINDOW.end
 HOUR = END - START
 
 
-async def run(server: Simulator, source: PageSource) -> None:
+async def run(server: Simulator, source: PageSource[Any]) -> None:
     async with opened(server.base_url) as api:
         await WorkerPool(api, Gate(None), source, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
 
@@ -118,4 +119,4 @@ async def test_one_millisecond_cannot_be_divided() -> None:
     async with Simulator(dataset, clock=lambda: NOW) as server:
         survey = Survey([Window(START + 5, START + 6)], 50, 100)
         await run(server, survey)
-        assert [(each.count, each.pages) for each in survey.planned()] == [(300, 6)]
+        assert [(each.count, each.pages) for each in survey.planned()] == [(300, 7)]

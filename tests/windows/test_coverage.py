@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from segment_fetch.windows.coverage import (
+    Covered,
     Gap,
-    KeptRows,
     OversizedTie,
     PageView,
-    Proof,
     ProvenTie,
     Uncovered,
     check_page,
-    count_proof,
     find_coverage,
     largest_tie,
+    live_overlap,
+    newest_first,
     offsets,
-    overlap,
+    settled_overlap,
     tie_proof,
 )
 
@@ -29,18 +29,16 @@ def page(rows: str, count: int | None, offset: int = 0, to: int = END) -> PageVi
     return PageView(to, offset, count, ids, [int(name[1:]) for name in ids])
 
 
-def stitched(*pages: PageView | ProvenTie, k: int = 2) -> Proof | Uncovered:
+def stitched(*pages: PageView | ProvenTie, k: int = 2) -> Covered | Uncovered:
     return find_coverage(pages, start=START, end=END, k=k)
 
 
-def kept(proof: Proof | Uncovered | None, *pages: PageView | ProvenTie) -> str:
-    assert isinstance(proof, Proof)
-    ids = [pages[part.page].ids[row] for part in proof.chain for row in part.rows]
-    assert len(ids) == proof.segments
-    return " ".join(ids)
+def kept(proof: Covered | Uncovered | None, *pages: PageView | ProvenTie) -> str:
+    assert isinstance(proof, Covered)
+    return " ".join(dict.fromkeys(segment_id for index in proof.chain for segment_id in pages[index].ids))
 
 
-def missing(outcome: Proof | Uncovered) -> list[Gap | OversizedTie]:
+def missing(outcome: Covered | Uncovered) -> list[Gap | OversizedTie]:
     assert isinstance(outcome, Uncovered)
     return [*outcome.gaps, *outcome.ties]
 
@@ -57,6 +55,7 @@ def missing(outcome: Proof | Uncovered) -> list[Gap | OversizedTie]:
         page("", 3, offset=4),
         page(f"a{END} b{START}", 2),
         page("a9 b8", None),
+        page("a7 b8 c8", 3),
     ],
 )
 def test_a_page_that_agrees_with_itself_has_no_fault(good: PageView) -> None:
@@ -72,12 +71,13 @@ def test_a_page_that_agrees_with_itself_has_no_fault(good: PageView) -> None:
         (page("", 9, offset=6), "at offset 6 holds 0 rows, but its own count of 9 and the limit of 3 call for 3"),
         (page("a9", 4, offset=4), "holds 1 rows, but its own count of 4 and the limit of 3 call for 0"),
         (page("", -1), "its own count of -1"),
-        (page("a7 b8", 2), "close times that rise"),
-        (page("a9 b9 c10", 5, offset=1), "at offset 1 has close times that rise"),
-        (page("a21 b9", 2), "begins at close time 21, but was asked for none after 20"),
-        (page("a8 b7", 2, to=7), "begins at close time 8, but was asked for none after 7"),
-        (page("a9 b-1", 2), "ends at close time -1, but was asked for none before 0"),
-        (page("a7 b8", None), "close times that rise"),
+        (page("a7 b8 c7", 3), "close times that rise and fall"),
+        (page("a9 b10 c8", 5, offset=1), "at offset 1 has close times that rise and fall"),
+        (page("a21 b9", 2), "holds close time 21, but was asked for none after 20"),
+        (page("a9 b21", 2), "holds close time 21, but was asked for none after 20"),
+        (page("a8 b7", 2, to=7), "holds close time 8, but was asked for none after 7"),
+        (page("a9 b-1", 2), "holds close time -1, but was asked for none before 0"),
+        (page("a7 b8 c6", None), "close times that rise and fall"),
         (PageView(END, 0, 2, ["a", "b"], [1]), "holds 2 ids but 1 close times"),
     ],
 )
@@ -94,22 +94,29 @@ def test_largest_tie(times: list[int], size: int) -> None:
     assert largest_tie(times) == size
 
 
-@pytest.mark.parametrize(("tie", "k"), [(0, 20), (1, 20), (6, 20), (7, 21), (100, 300)])
-def test_overlap_grows_with_the_largest_tie(tie: int, k: int) -> None:
-    assert overlap(tie) == k
+@pytest.mark.parametrize(
+    ("tie", "settled", "live"), [(0, 2, 20), (1, 2, 20), (2, 3, 20), (6, 7, 20), (7, 8, 21), (100, 101, 300)]
+)
+def test_the_overlap_grows_with_the_largest_tie(tie: int, settled: int, live: int) -> None:
+    assert (settled_overlap(tie), live_overlap(tie)) == (settled, live)
 
 
 @pytest.mark.parametrize(
     ("count", "limit", "k", "found"),
     [
-        (0, 500, 0, [0]),
-        (500, 500, 0, [0]),
-        (501, 500, 0, [0, 500]),
-        (1500, 500, 0, [0, 500, 1000]),
+        (0, 500, 2, [0]),
+        (499, 500, 2, [0]),
+        (500, 500, 2, [0, 498]),
+        (501, 500, 2, [0, 498]),
+        (996, 500, 2, [0, 498]),
+        (997, 500, 2, [0, 498]),
+        (998, 500, 2, [0, 498, 996]),
         (1500, 500, 20, [0, 480, 960, 1440]),
-        (1460, 500, 20, [0, 480, 960]),
-        (1000, 500, 900, [0, 250, 500]),
-        (3, 1, 20, [0, 1, 2]),
+        (1440, 500, 20, [0, 480, 960]),
+        (1000, 500, 900, [0, 250, 500, 750]),
+        (3, 3, 20, [0, 1]),
+        (3, 2, 20, [0, 1, 2]),
+        (3, 1, 20, [0, 1, 2, 3]),
     ],
 )
 def test_offsets(count: int, limit: int, k: int, found: list[int]) -> None:
@@ -117,37 +124,6 @@ def test_offsets(count: int, limit: int, k: int, found: list[int]) -> None:
 
 
 PREFIX = page("a9 b8", None)
-
-
-@pytest.mark.parametrize(
-    ("pages", "proven"),
-    [
-        pytest.param([page("", 0)], True, id="empty"),
-        pytest.param([page("a9 b8", 2)], True, id="one page"),
-        pytest.param([page("c7", 3, 2), page("a9 b8", 3)], True, id="two pages in any order"),
-        pytest.param([page("a9 b8", 3), page("c7", 4, 2)], False, id="counts differ"),
-        pytest.param([page("a9 b8", 3)], False, id="a page is missing"),
-        pytest.param([page("a9 b8", 4), page("b8 c8", 4, 2)], False, id="an order of ties that changed"),
-        pytest.param([PREFIX, page("c7", 3, 2)], True, id="a prefix"),
-        pytest.param([PREFIX, page("b8 c7", 3, 1)], True, id="a prefix that overlaps"),
-        pytest.param([PREFIX, page("d6", 4, 3)], False, id="a prefix and a page too few"),
-        pytest.param([PREFIX], False, id="a prefix alone, which has no count"),
-        pytest.param([], False, id="nothing"),
-    ],
-)
-def test_count_proof(pages: list[PageView], proven: bool) -> None:
-    assert (count_proof(pages) is not None) is proven
-
-
-def test_a_count_proof_counts_each_id_once() -> None:
-    assert count_proof([page("c7 d6", 4, 2), PREFIX, page("b8 c7", 4, 1)]) == 4
-
-
-def test_one_row_that_came_and_one_that_went_deceive_the_count_but_not_the_chain() -> None:
-    """Of `a9 b8 c7 d6`, `a9` goes after the first page, and `e5` comes after that."""
-    pages = page("a9 b8", 4), page("d6 e5", 4, 2)
-    assert count_proof(pages) == 4
-    assert missing(stitched(*pages)) == [Gap(to=9, newest=8, oldest=6)]
 
 
 TWO = [page("a5 b5", 3, to=6), page("c5", 3, 2, to=6)]
@@ -163,9 +139,10 @@ OTHER = [page("a5 b5", 3, to=6), page("d5", 3, 2, to=6)]
         pytest.param(TWO, OTHER, False, id="another row in the second pass"),
         pytest.param(TWO, TWO[:1], False, id="the first pass is not complete"),
         pytest.param(TWO[:1], TWO, False, id="the second pass is not complete"),
+        pytest.param([*TWO[:1], *TWO], [*TWO[1:], *TWO[:1]], True, id="passes that are complete together"),
     ],
 )
-def test_instant_proof(later: list[PageView], earlier: list[PageView], proven: bool) -> None:
+def test_tie_proof(later: list[PageView], earlier: list[PageView], proven: bool) -> None:
     assert tie_proof(later, earlier) is proven
 
 
@@ -194,16 +171,8 @@ def test_a_chain_keeps_each_id_once(pages: list[PageView], rows: str) -> None:
     assert kept(stitched(*pages), *pages) == rows
 
 
-def test_a_proof_says_which_rows_of_which_page_are_new() -> None:
-    proof = stitched(page("b8 c7 d6", 4, 1), page("a9 b8 c7", 4))
-    assert proof == Proof((KeptRows(1, [0, 1, 2]), KeptRows(0, [2])), segments=4, duplicates=2)
-
-
-def test_an_id_that_one_page_has_twice_is_kept_once() -> None:
-    pages = page("a9 a9 b8", 3)
-    proof = stitched(pages)
-    assert kept(proof, pages) == "a9 b8"
-    assert proof == Proof((KeptRows(0, [0, 2]),), segments=2, duplicates=1)
+def test_a_chain_goes_from_the_window_s_end_to_its_start() -> None:
+    assert stitched(page("b8 c7 d6", 4, 1), page("a9 b8 c7", 4)) == Covered((1, 0))
 
 
 @pytest.mark.parametrize(
@@ -277,6 +246,31 @@ def test_a_patch_begins_k_rows_up_but_at_most_half_a_page() -> None:
     assert [missing(stitched(rows, k=k))[0].to for k in (0, 1, 2, 3, 99)] == [5, 5, 5, 6, 6]
 
 
+def test_a_page_of_a_server_that_sorts_oldest_first_is_turned_around() -> None:
+    """Of the rows 3 to 8, the page at offset 1 holds 4 to 6: two newer ones and one older lie around it."""
+    found = newest_first(page("d4 e5 f6", 6, offset=1))
+    assert (found.ids, found.times, found.offset) == (["f6", "e5", "d4"], [6, 5, 4], 2)
+    assert newest_first(page("c3 d4", 6)).is_last
+    assert newest_first(page("g7 h8", 6, offset=4)).offset == 0
+
+
+def ascending(*pages: PageView) -> Covered | Uncovered:
+    return find_coverage([newest_first(each) for each in pages], start=START, end=END, k=2, order="ascending")
+
+
+def test_pages_that_are_sorted_oldest_first_are_chained_as_well() -> None:
+    assert ascending(page("c3 d4 e5 f6", 6), page("e5 f6 g7 h8", 6, offset=2)) == Covered((1, 0))
+
+
+def test_a_gap_between_pages_sorted_oldest_first_is_closed_from_below() -> None:
+    pages = page("c3 d4 e5 f6", 8), page("h8 i9", 8, offset=6)
+    assert ascending(*pages) == Uncovered((Gap(END, 8, 6, 5),), ())
+    patch = PageView(END, 0, 5, ["f6", "g7", "h8"], [6, 7, 8], start=6)
+    assert ascending(*pages, patch) == Uncovered((Gap(END, 8, 8, 8),), ())
+    lower = PageView(END, 0, 2, ["h8", "i9"], [8, 9], start=8)
+    assert ascending(*pages, patch, lower) == Covered((3, 2, 0))
+
+
 def full(offset: int, came: int) -> PageView:
     """A page of 2,000 rows, one a millisecond, after `came` newer ones came."""
     rows = range(offset - came, min(offset - came + 500, 2000))
@@ -286,14 +280,14 @@ def full(offset: int, came: int) -> PageView:
 def test_late_rows_fewer_than_the_overlap_cost_no_request() -> None:
     pages = [full(offset, came) for came, offset in enumerate(offsets(2000, 500, 20))]
     proof = find_coverage(pages, start=0, end=10_000)
-    assert isinstance(proof, Proof)
-    assert proof.segments == 2000
-    assert proof.duplicates == 20 * 4 + 4
+    assert isinstance(proof, Covered)
+    rows = [segment_id for index in proof.chain for segment_id in pages[index].ids]
+    assert (len(set(rows)), len(rows)) == (2000, 2000 + 20 * 4 + 4)
 
 
 def test_more_late_rows_than_the_overlap_are_no_harm_either() -> None:
     """They shift rows down, so the pages share more; rows that vanish tear a gap."""
     down = [full(0, 0), full(480, 100), full(960, 100), full(1440, 100), full(1920, 100)]
-    assert isinstance(find_coverage(down, start=0, end=10_000), Proof)
+    assert isinstance(find_coverage(down, start=0, end=10_000), Covered)
     up = [full(0, 100), *(full(offset, 0) for offset in range(480, 2000, 480))]
     assert find_coverage(up, start=0, end=10_000) == Uncovered(gaps=(Gap(4620, 4601, 4520),), ties=())

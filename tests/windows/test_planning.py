@@ -66,7 +66,8 @@ def test_what_is_missing_is_what_no_window_covers(one: int, other: int, done: li
 
 
 @pytest.mark.parametrize(
-    ("count", "limit", "expected"), [(0, 500, 1), (1, 500, 1), (500, 500, 1), (501, 500, 2), (3, 1, 3)]
+    ("count", "limit", "expected"),
+    [(0, 500, 1), (1, 500, 1), (499, 500, 1), (500, 500, 2), (997, 500, 2), (998, 500, 3), (3, 1, 4)],
 )
 def test_pages(count: int, limit: int, expected: int) -> None:
     assert pages(count, limit) == expected

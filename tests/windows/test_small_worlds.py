@@ -14,7 +14,7 @@ import pytest
 
 from segment_fetch.errors import TransientError
 from segment_fetch.extraction.context import ReadOptions
-from segment_fetch.extraction.window_queue import WindowQueue
+from segment_fetch.extraction.window_queue import Request, WindowQueue
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment
@@ -81,7 +81,7 @@ class World:
         return PageAnswer(shuffled_page(self.rows, window, offset, request.limit, self.random, quick=0.5), self.now)
 
     def read(self) -> None:
-        in_flight: list[PageRequest] = []
+        in_flight: list[Request] = []
         for _ in range(LONGEST):
             if self.queue.finished():
                 return

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from segment_fetch.query import Window
 from segment_fetch.windows import splitting
-from segment_fetch.windows.splitting import IncrementalSplitter
+from segment_fetch.windows.splitting import SplitRequest, Splitter
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest, read_page
 from tests.support import NOW
@@ -26,11 +26,9 @@ def served(request: PageRequest, closes: list[int]) -> PageAnswer:
     return PageAnswer(SegmentPage(page, Pagination(len(closes))), int(NOW * 1000))
 
 
-def divided(closes: list[int]) -> tuple[IncrementalSplitter, list[PageRequest]]:
+def divided(closes: list[int]) -> tuple[Splitter, list[SplitRequest]]:
     """A division, and all that it asks for."""
-    division = IncrementalSplitter(
-        WHOLE, served(PageRequest(WHOLE, 0, LIMIT, None), closes), LIMIT, len(closes) // PARTS
-    )
+    division = Splitter(WHOLE, served(PageRequest(WHOLE, 0, LIMIT), closes), LIMIT, len(closes) // PARTS)
     asked = []
     while division.has_next:
         asked.append(division.next())
@@ -75,7 +73,9 @@ def test_whatever_comes_when_the_parts_cover_the_window_once(seed: int) -> None:
         answer = served(request, sorted(moved, reverse=True))
         division.answered(request, answer)
         for piece in division.ready():
-            assert all(piece.window.start <= row.endTimeL for row in piece.newest().page.segments)
+            newest = piece.newest()
+            assert newest is not None
+            assert all(piece.window.start <= row.endTimeL for row in newest.page.segments)
     assert division.complete
     assert (division.parts[0].start, division.parts[-1].end) == (WHOLE.start, WHOLE.end)
     assert all(older.end == newer.start for older, newer in pairwise(division.parts))
@@ -94,7 +94,8 @@ def test_pages_that_are_packed_come_back_as_they_were(monkeypatch: pytest.Monkey
                 answer = structs.replace(answer, page=read_page(msgspec.json.encode(answer.page)))
             division.answered(request, answer)
         pieces = division.pieces()
-        found.append([(piece.window, list(piece.newest().page.segments)) for piece in pieces])
+        newest = [(piece.window, piece.newest()) for piece in pieces]
+        found.append([(window, list(answer.page.segments)) for window, answer in newest if answer is not None])
     assert found[0] == found[1]
     assert all(window.start <= row.endTimeL <= window.end for window, rows in found[0] for row in rows)
     assert len(found[0]) == PARTS + 1  # the rest of the division, too

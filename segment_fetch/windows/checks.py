@@ -1,0 +1,189 @@
+"""The checks of a page: each page is held against itself and against what was asked, before a proof sees it.
+
+A page that fails is a fault, asked for again and never used. A fault that comes again just the same is no accident; it
+carries its remedy: to give the window up, to divide it, or to ask for smaller pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+from msgspec import Struct
+
+from segment_fetch.errors import TransientError
+from segment_fetch.query import Window
+from segment_fetch.timerange import format_time, to_ms
+from segment_fetch.windows import coverage
+from segment_fetch.windows.strategy import Failed
+from segment_fetch.windows.traits import goes_on
+from segment_fetch.wire.models import Segment, SegmentPage, Timeframe
+from segment_fetch.wire.pages import PageAnswer
+from segment_fetch.wire.raw_rows import RawRows, distinct, keys_of, times_of
+
+EQUAL_FAULTS = 3
+"""Equal faults of one page that are no accident."""
+
+LIKELY_GLITCHES = 8
+"""The same for rows that do not fit the count, which a gateway or a cache can get wrong several times in a row."""
+
+NOW_TOLERANCE_MS = 60_000
+"""How far below the server's clock a time frame that was cut at its present may end."""
+
+
+class Divide(Struct, frozen=True):
+    """Read these windows instead, oldest first; together they are the window."""
+
+    windows: tuple[Window, ...]
+    reason: str
+
+
+class Shrink(Struct, frozen=True):
+    """Ask for at most `limit` rows a page."""
+
+    limit: int
+
+
+Remedy: TypeAlias = Failed | Divide | Shrink
+"""The answer to a fault that stays."""
+
+
+class PageFaultError(TransientError):
+    """A page that contradicts itself or does not fit what was asked. After `patience` equal ones, `remedy` applies."""
+
+    def __init__(self, message: str, remedy: Remedy | None = None, patience: int = EQUAL_FAULTS) -> None:
+        super().__init__(message, status=200)
+        self.remedy: Remedy = remedy or Failed(f"{message}, each time it was asked for")
+        self.patience = patience
+
+
+class Checked(NamedTuple):
+    """A page that can be believed, rows as they were sent, and the order that its close times tell, if they do."""
+
+    view: coverage.PageView
+    rows: Sequence[Segment]
+    order: coverage.Order | None
+
+
+def checked(
+    answer: PageAnswer,
+    fetched: Window,
+    offset: int,
+    limit: int,
+    *,
+    whole: Window | None = None,
+    largest_page: int = 0,
+    prefix: bool = False,
+) -> Checked:
+    """Check the page at an offset of a time frame, which is (part of) the window `whole`. Raises PageFaultError.
+
+    A prefix is the newest part of a window taken from a page of another query, whose count is not the window's.
+    `largest_page` is the most rows that the server has put on a page.
+    """
+    whole = whole or fetched
+    rows = answer.page.segments
+    count = None if prefix else answer.page.pagination.count
+    scanned = isinstance(rows, RawRows)
+    times = times_of(rows)
+    full = len(rows) >= limit
+    view = coverage.PageView(fetched.end, offset, count, keys_of(rows), times, scanned, fetched.start, full)
+    if fault := coverage.check_page(view, start=fetched.start, limit=limit):
+        raise _explained(fault, answer.page, whole, offset=offset, limit=limit, largest_page=largest_page)
+    if distinct([keys_of(rows)]) < len(rows) and (twice := _with_two_contents(rows)) is not None:
+        raise PageFaultError(f"the page at offset {offset} has two different rows of segmentId {twice!r}")
+    if not prefix:
+        _check_frame(answer, fetched, whole)
+    if scanned:
+        order: coverage.Order | None = "descending" if rows and times[0] > times[-1] else None
+    else:
+        order = coverage.order_of(times)
+    return Checked(view, rows, order)
+
+
+def _explained(
+    fault: str, page: SegmentPage, whole: Window, *, offset: int, limit: int, largest_page: int
+) -> PageFaultError:
+    """The remedy for a page whose rows do not fit its count, or are not sorted or not of the time frame."""
+    rows, count = len(page.segments), page.pagination.count
+    due = max(0, min(limit, count - offset))
+    if rows > due and offset + rows > count and (rows == limit or goes_on(page)):
+        return PageFaultError(f"{fault}; rows go on behind the count", capped(whole, count))
+    if 0 < rows < due and offset == 0 and rows >= largest_page:
+        return PageFaultError(fault, Shrink(rows))
+    return PageFaultError(fault, patience=EQUAL_FAULTS if rows == due else LIKELY_GLITCHES)
+
+
+def capped(whole: Window, count: int) -> Divide | Failed:
+    """The remedy for a count at which the server stops counting: windows with fewer segments."""
+    middle = (whole.start + whole.end) // 2
+    if middle == whole.start:
+        return Failed(f"the server counts no further than {count}, and there are more segments in one millisecond")
+    windows = (Window(whole.start, middle), Window(middle, whole.end))
+    return Divide(windows, f"the server counts no further than {count}, and there are more segments")
+
+
+def leads_on(answer: PageAnswer, offset: int) -> bool | None:
+    """True if the page that a link behind the last row leads to holds rows beyond the count; None if the count has
+    changed meanwhile, so that it tells nothing.
+    """
+    rows, due = len(answer.page.segments), max(0, answer.page.pagination.count - offset)
+    if rows > due:
+        return True
+    return False if rows == due <= 1 else None
+
+
+def _with_two_contents(rows: Sequence[Segment]) -> str | None:
+    seen: dict[str, Segment] = {}
+    return next((row.segmentId for row in rows if seen.setdefault(row.segmentId, row) != row), None)
+
+
+def _check_frame(answer: PageAnswer, fetched: Window, whole: Window) -> None:
+    """A page vouches for the part of its time frame that the server says it answers for. A wider one is no fault."""
+    if answer.page.timeframe is None:
+        return
+    start, end = _frame(answer.page.timeframe)
+    starts_late = start is not None and start > fetched.start and not _is_rounded(start, fetched.start)
+    ends_early = end is not None and end < fetched.end and not _is_rounded(end, fetched.end)
+    if ends_early and end is not None and end >= answer.at_ms - NOW_TOLERANCE_MS:
+        ends_early = False  # cut at the server's present: nothing is there beyond it
+    if not (starts_late or ends_early):
+        return
+    first = start if starts_late and start is not None else fetched.start
+    last = end if ends_early and end is not None else fetched.end
+    message = f"the server answers for {_shown(first)} to {_shown(last)}, but was asked for {fetched}"
+    cuts = sorted({cut for cut in (first, last) if whole.start < cut < whole.end})
+    if not cuts or first >= last:
+        raise PageFaultError(message)
+    edges = [whole.start, *cuts, whole.end]
+    raise PageFaultError(message, Divide(tuple(Window(*pair) for pair in pairwise(edges)), message))
+
+
+def _frame(timeframe: Timeframe) -> tuple[int | None, int | None]:
+    return (
+        _moment(timeframe.startTimeL, timeframe.startTime),
+        _moment(timeframe.endTimeL, timeframe.endTime),
+    )
+
+
+def _moment(millis: int | str | None, text: str | None) -> int | None:
+    """A bound of a time frame, epoch milliseconds; None where it is not said in a form that is known."""
+    try:
+        if millis is not None:
+            return int(millis)
+        return None if text is None else to_ms(datetime.fromisoformat(text.upper()))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _is_rounded(echoed: int, asked: int) -> bool:
+    """True if a bound was echoed to the second."""
+    return echoed % 1000 == 0 and abs(echoed - asked) < 1000
+
+
+def _shown(ms: int) -> str:
+    try:
+        return format_time(ms)
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"

@@ -28,7 +28,7 @@ class Counting:
         return PageRequest(self._todo.popleft(), 0, 1) if self._todo else None
 
     def newest(self) -> PageRequest | None:
-        return PageRequest(self._todo.pop(), 0, 1, self) if self._todo else None
+        return PageRequest(self._todo.pop(), 0, 1) if self._todo else None
 
     def wants(self, request: PageRequest) -> bool:
         return True
@@ -79,7 +79,7 @@ class Survey:
         return None
 
     def newest(self) -> PageRequest | None:
-        return PageRequest(self._unopened.pop(), 0, self._limit, self) if self._unopened else None
+        return PageRequest(self._unopened.pop(), 0, self._limit) if self._unopened else None
 
     def wants(self, request: PageRequest) -> bool:
         return True

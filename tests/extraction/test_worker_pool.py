@@ -51,7 +51,7 @@ class Pages:
         return PageRequest(self._window, self.todo.popleft(), 10) if self.todo else None
 
     def newest(self) -> PageRequest | None:
-        return PageRequest(self._window, self.todo.pop(), 10, self) if self.todo else None
+        return PageRequest(self._window, self.todo.pop(), 10) if self.todo else None
 
     def wants(self, request: PageRequest) -> bool:
         return request.offset not in self.unwanted

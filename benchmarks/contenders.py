@@ -20,8 +20,7 @@ import requests
 
 from benchmarks.measure import CONNECTIONS, PAGE, SOURCE, TOKEN, Job, Meter, pin
 from segment_fetch import BearerToken, SegmentClient
-from segment_fetch.api import transport as _transport  # noqa: F401
-from segment_fetch.extraction import run as _filling  # noqa: F401 - loaded before the clock runs, as the others' modules are
+from segment_fetch.extraction import opening as _opening  # noqa: F401 - loaded before the clock runs, as the others' modules are
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.wire import raw_rows
 from segment_fetch.wire.models import SegmentPage

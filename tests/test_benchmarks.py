@@ -168,3 +168,8 @@ def test_slots_are_counted_for_each_way_to_find_a_limit() -> None:
     lines = _run("slots", "--smoke", "--rounds", "1", "--limit", "20/s:20").splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[3:6]] == ["--rate 20", "auto", "auto, again"]
     assert len(lines[2].split("|")) == 7
+
+
+def test_a_service_is_pinged_while_it_extracts_in_each_way() -> None:
+    printed = _run("guest", "--smoke", "--ranges", "settled")
+    assert [row.split(",")[0] for row in _rows(printed)[1:]] == ["jsonl", "parquet", "stream", "stream_arrow"]

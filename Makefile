@@ -14,7 +14,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest release-check fuzz-scanner
+.PHONY: install man browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest release-check fuzz-scanner
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -123,6 +123,11 @@ workflows: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The manual page, from the parser itself.
+man: install
+	mkdir -p build
+	$(BIN)/argparse-manpage --module segment_fetch.cli.parser --function whole --prog segment-fetch --project-name segment-fetch --format single-commands-section --output build/segment-fetch.1
 
 clean:
 	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

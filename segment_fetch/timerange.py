@@ -24,6 +24,7 @@ TimeLike: TypeAlias = datetime | str | int
 """An aware datetime, epoch milliseconds, or text as `parse_time` reads it."""
 
 _RELATIVE = re.compile(r"now(?:-(\d{1,6})([smhdw]))?")
+_LOCAL_DATE = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4})\b")
 _UNITS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _TIMES = "an RFC 3339 time (2026-11-01T08:00:00Z), a date (2026-11-01), now, or now-7d (units s, m, h, d, w)"
 
@@ -63,8 +64,18 @@ def _parse_text(text: str, now_ms: int, zone: tzinfo) -> int:
     try:
         moment = datetime.fromisoformat(text.upper())  # RFC 3339 allows t and z
     except ValueError:
-        raise InputError(f"time {text!r}: is not {_TIMES}") from None
+        raise InputError(f"time {text!r}: is not {_TIMES}{_year_first(text)}") from None
     return _in_calendar(to_ms(moment if moment.tzinfo else moment.replace(tzinfo=zone)), text)
+
+
+def _year_first(text: str) -> str:
+    """Return a hint for a date as people write it: 25.10.2026, 10/25/2026."""
+    found = _LOCAL_DATE.match(text)
+    if found is None:
+        return ""
+    if found[2] == ".":
+        return f"; write {found[4]}-{int(found[3]):02d}-{int(found[1]):02d}"
+    return f"; write the year first, then month and day: {found[4]}-MM-DD"
 
 
 def _in_calendar(ms: int, text: str) -> int:

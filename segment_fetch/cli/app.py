@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from segment_fetch.cli import exit_codes, failures, parser
-from segment_fetch.errors import DestinationError
+from segment_fetch.errors import DestinationError, SegmentFetchError
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -29,15 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse(argv_given)
     except SystemExit:  # after --help and --version
         return exit_codes.OK
-    except failures.UsageError as error:
+    except SegmentFetchError as error:
         return _not_understood(error, as_json="--json" in argv_given)
     return _run(args, argv_given)
 
 
-def _not_understood(error: failures.UsageError, *, as_json: bool) -> int:
-    sys.stderr.write(f"{error}\n")
+def _not_understood(error: SegmentFetchError, *, as_json: bool) -> int:
+    prog = error.prog if isinstance(error, failures.UsageError) else ""
+    sys.stderr.write(f"{error}\n" if prog else f"error: {error} [{error.code}]\n")
     if as_json:
-        command = error.prog.partition(" ")[2] or None
+        command = prog.partition(" ")[2] or None
         sys.stdout.write(f"{json.dumps(failures.outcome(command, error, exit_codes.USAGE, committed=None))}\n")
     return exit_codes.USAGE
 

@@ -14,11 +14,13 @@ from segment_fetch.cli.commands import COMMANDS
 from segment_fetch.cli.exit_codes import MEANINGS
 from segment_fetch.cli.failures import UsageError
 from segment_fetch.cli.formatting import NAME
+from segment_fetch.errors import MissingExtraError
 
 _COLUMNS = 60
 _PREFIX = "SEGMENT_FETCH_"
-_WITHOUT_ENVIRONMENT = ("demo", "simulate")
+_WITH_ENVIRONMENT = ("extract", "sync", "plan", "verify", "doctor")
 _NOT_FROM_ENVIRONMENT = ("--help", "--account")  # the account has a variable already, beside its credentials
+_PATHS = ("out", "credentials", "state", "write", "html", "accounts")
 _SECRET_WORDS = ("key", "secret", "token", "bearer", "password", "client-id")
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -61,6 +63,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(self.prog, message)
+
+    def actions(self) -> list[argparse.Action]:
+        """Return every option's action."""
+        return list(self._actions)
 
     def names(self) -> list[str]:
         """Return every long option."""
@@ -105,6 +111,31 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Completion(argparse.Action):
+    """Prints a completion script for a shell, made by shtab from the options of every command."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, *_: object
+    ) -> NoReturn:
+        try:
+            import shtab  # noqa: PLC0415 - an optional extra
+        except ImportError:
+            raise MissingExtraError(
+                "the completion needs the extra `completion`: pip install 'segment-fetch[completion]'"
+            ) from None
+        program, parsers = build()
+        for action in (action for each in parsers.values() for action in each.actions()):
+            if action.dest in _PATHS:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+        print(shtab.complete(program, str(values)))  # noqa: T201
+        parser.exit()
+
+
+def whole() -> Parser:
+    """Return the program's parser with the options of every command, for the manual page."""
+    return build()[0]
+
+
 def build(names: Iterable[str] = COMMANDS) -> tuple[Parser, dict[str, Parser]]:
     """Return the program's parser, and those of its commands. Only the named commands get their options.
 
@@ -117,6 +148,12 @@ def build(names: Iterable[str] = COMMANDS) -> tuple[Parser, dict[str, Parser]]:
         epilog=_epilog(_EXAMPLES),
     )
     program.add_argument("--version", action=_Version, nargs=0, help="show the versions and the extras, and exit")
+    program.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=("bash", "zsh", "fish"),
+        help="print a completion script for a shell, and exit",
+    )
     group = program.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     named = set(names)
     parsers = {}
@@ -156,7 +193,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> argpa
     program, parsers = build([name] if name in COMMANDS else [])
     if name and not name.startswith("-") and name not in parsers:
         program.error(f"there is no command {name!r}{_suggestion(name, list(parsers))}")
-    if name in parsers and name not in _WITHOUT_ENVIRONMENT:
+    if name in _WITH_ENVIRONMENT:
         parsers[name].take_defaults(environ)
     args, unknown = program.parse_known_args(given)
     parser = parsers.get(args.command, program)

@@ -22,6 +22,9 @@ from segment_fetch.windows import coverage
 SPLIT_ABOVE = 50_000
 """Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
 
+MOST_WINDOWS = 100_000
+"""Windows of one range, at most: each costs a request and an entry in the manifest."""
+
 _SHARED = 40
 """Rows that a part of a divided window reads twice, or with the next part, at most: more are shared where many close
 within a few milliseconds of each other."""
@@ -76,7 +79,12 @@ def check_width(width_ms: int) -> int:
 
 
 def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
-    """start..end in windows of at most `width_ms`, oldest first, without gap or overlap."""
+    """start..end in windows of at most `width_ms`, oldest first, without gap or overlap. InputError if too many."""
+    if (count := math.ceil((end - start) / width_ms)) > MOST_WINDOWS:
+        raise InputError(
+            f"window: {width_ms / 1000:g} s divides the range into {count:,} windows, more than {MOST_WINDOWS:,}; "
+            "choose wider windows"
+        )
     return [Window(at, min(at + width_ms, end)) for at in range(start, end, width_ms)]
 
 

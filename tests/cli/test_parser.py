@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import resource
 import subprocess
 import sys
@@ -9,16 +11,19 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
 from importlib import import_module
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
 
-from segment_fetch.cli import arguments, parser
+from segment_fetch.cli import arguments, parser, version
 from segment_fetch.cli.commands import COMMANDS, simulate
 from segment_fetch.cli.exit_codes import MEANINGS
 from segment_fetch.cli.failures import UsageError
 from segment_fetch.cli.formatting import program, wrapped
+from segment_fetch.wire import raw_rows
 from tests.cli.conftest import Run
 from tests.cli.support import SECRETS, command, process
 
@@ -76,6 +81,8 @@ def test_version(run: Run) -> None:
             ("plan", "--from", "now-1d", "--window", "7"),
             "'7' is not a duration: write a number and one of s, m, h, d, w",
         ),
+        (("plan", "--from", "now-1d", "--to", "25.10.2026"), "or now-7d (units s, m, h, d, w); write 2026-10-25"),
+        (("plan", "--from", "10/25/2026"), "write the year first, then month and day: 2026-MM-DD"),
         (("plan", "--from", "now-1d", "--rate", "fast"), "write requests a second (10), auto, or none"),
         (("plan", "--from", "now-1d", "--retry-delays", "5;10"), "with commas (5,10,15), or none"),
         (("plan", "--from", "now-1d", "--timeout", "0"), "write seconds above zero"),
@@ -188,3 +195,83 @@ def test_called_as_a_module_it_goes_by_its_name(monkeypatch: pytest.MonkeyPatch)
 def test_a_number_below_zero_is_named_as_such() -> None:
     with pytest.raises(UsageError, match="must be at least 0"):
         parser.parse(["demo", "--segments", "-5"])
+
+
+def test_version_tells_what_is_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = run("--version").out.splitlines()
+    assert lines[1].startswith(f"Python {platform.python_version()} ")
+    assert lines[2].startswith("scanner: compiled" if raw_rows.COMPILED else "scanner: not compiled")
+    assert {"duckdb", "parquet", "zstd"} <= set(lines[3].removeprefix("extras: ").split(", "))
+    monkeypatch.setattr(raw_rows, "COMPILED", not raw_rows.COMPILED)
+    assert run("--version").out.splitlines()[2] != lines[2]
+
+    def absent(name: str) -> Distribution:
+        if name == "duckdb":
+            raise PackageNotFoundError(name)
+        return distribution(name)
+
+    monkeypatch.setattr(version, "distribution", absent)
+    told = run("--version").out.splitlines()
+    assert "duckdb" not in told[3]
+    assert "duckdb" in told[4]
+    assert told[4].startswith("extras not installed: ")
+
+
+def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = {"SEGMENT_FETCH_BASE_URL": "http://127.0.0.1:1", "SEGMENT_FETCH_JSON": "1", "SEGMENT_FETCH_OUT": "there"}
+    environ |= {"SEGMENT_FETCH_CONNECTIONS": "4", "SEGMENT_FETCH_ACCOUNT": "nobody", "SEGMENT_FETCH_FORMAT": "csv"}
+    args = parser.parse(["extract", "--from", "now-1d", "--connections", "5"], environ)
+    assert (args.base_url, args.json, args.out, args.format) == ("http://127.0.0.1:1", True, "there", "csv")
+    assert (args.connections, args.account) == (5, None)
+    assert parser.parse(["demo"], environ).out == "demo-out"
+    assert parser.parse(["handle-time", "--out", "x"], environ).format is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("CONNECTIONS", "two", "SEGMENT_FETCH_CONNECTIONS: 'two' is not a whole number"),
+        ("FORMAT", "xml", "SEGMENT_FETCH_FORMAT: invalid choice: 'xml'"),
+        ("JSON", "maybe", "SEGMENT_FETCH_JSON: write 1 or 0"),
+    ],
+)
+def test_a_bad_variable_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        parser.parse(["extract", "--from", "now-1d", "--out", "x"], {f"SEGMENT_FETCH_{name}": value})
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command_and_option(shell: str, run: Run, tmp_path: Path) -> None:
+    script = run("--print-completion", shell).out
+    for name, each in parser.build()[1].items():
+        assert name in script
+        for option in each.names():
+            assert option.removeprefix("--") in script
+    if which(shell):
+        (tmp_path / "script").write_text(script)
+        subprocess.run([shell, "-n", str(tmp_path / "script")], check=True, capture_output=True)
+
+
+def test_completion_needs_its_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    result = run("--print-completion", "bash")
+    assert result.code == 2
+    assert "pip install 'segment-fetch[completion]' [SF-EXTRA]" in result.err
+
+
+def test_the_manual_page_has_every_command(tmp_path: Path) -> None:
+    tool = [str(Path(sys.executable).parent / "argparse-manpage"), "--module", "segment_fetch.cli.parser"]
+    page = tmp_path / "segment-fetch.1"
+    options = ["--function", "whole", "--prog", "segment-fetch", "--format", "single-commands-section"]
+    subprocess.run([*tool, *options, "--output", str(page)], check=True, capture_output=True)
+    text = page.read_text().replace("\\-", "-")
+    assert text.startswith(".TH")
+    for name, each in parser.build()[1].items():
+        assert f"segment-fetch {name}" in text
+        assert all(option in text for option in each.names())
+
+
+def test_windows_that_are_too_many_are_refused(run: Run) -> None:
+    result = run("plan", "--from", "now-7d", "--window", "0.01s", "--base-url", "http://127.0.0.1:1")
+    assert result.code == 2
+    assert "window: 0.01 s divides the range into 60,480," in result.err

@@ -1,7 +1,7 @@
-"""Segments as Arrow record batches, for whatever reads Arrow: pandas, Polars, DuckDB, Parquet. Needs the extra `arrow`.
+"""Segments as Arrow record batches, for pandas, Polars, DuckDB, Parquet and the like. Needs the extra `arrow`.
 
-What is not the same as on the wire: Arrow has one kind of missing value, so absent and null are both null; a time is
-kept once, as an instant. Nothing else is lost: what no column holds is in `extras`.
+Two things differ from the wire: Arrow has one kind of missing value, so absent and null are both null; and a time is
+stored once, as an instant. Values that no column holds are in `extras`, so nothing else is lost.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def migrates(name: str, stored: object) -> bool:
 
 
 def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
-    """The segments, a row each, in their order.
+    """Return the segments as one batch, a row each, in their order.
 
     Raises UnstorableValueError, which names the segment and the field, where a value does not fit its column: a number
     beyond 64 bits, say.
@@ -172,7 +172,7 @@ def _column(field: str, values: Sequence[Any]) -> pa.Array:
 
 
 def _is_at_end(fields: Iterator[Any]) -> bool:
-    """Whether no segment has more fields than those that were taken; asking each for its type would take longer."""
+    """Return True if no segment has more fields than those taken; asking each for its type would take longer."""
     try:
         return next(fields, None) is None
     except ValueError:  # some have, some have not
@@ -220,7 +220,7 @@ def _misfit(segments: Sequence[Segment], wire: _Wire) -> DestinationError:
 
 
 def _same_instants(texts: Sequence[Any], instants: pa.Array) -> bool:
-    """Whether each text, where there is one, says what the number says. False also where that is not plain to see."""
+    """Return True if each text that is there is the same instant as its number; False also where that is unclear."""
     try:
         told = _array(texts, pa.string()).cast(_TIME)
     except _MISFIT:

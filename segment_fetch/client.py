@@ -171,7 +171,9 @@ class SegmentClient:
             await in_thread(lambda: pace.save(self._query.account, self._base_url or "", learned))
 
     async def count(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
-        """How many segments closed in start <= t < end, by small requests; exact if nothing changes meanwhile.
+        """Return the number of segments that closed in start <= t < end; exact if nothing changes meanwhile.
+
+        Asks for single segments.
 
         Raises InputError for a range that cannot be asked, and the errors of the service.
         """
@@ -183,7 +185,7 @@ class SegmentClient:
         return counting.total
 
     async def counts(self, windows: Iterable[Window]) -> dict[Window, int]:
-        """How many segments the API reports for each window, ends included as the API has it, by small requests."""
+        """Return the count that the API reports for each window, segments at both ends included, by small requests."""
         from segment_fetch.windows.counting import Counting  # noqa: PLC0415
 
         counting = Counting(_checked_windows(windows))
@@ -191,7 +193,7 @@ class SegmentClient:
         return counting.counts
 
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
-        """The windows that reading a range takes, with the counts that the API reports now. Keeps no segment."""
+        """Return the windows in which a range would be read, with the counts that the API reports. Keeps no segment."""
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
@@ -209,11 +211,11 @@ class SegmentClient:
     async def stream(
         self, start: TimeLike, end: TimeLike, *, clamp: bool = False
     ) -> AsyncGenerator[list[Segment], None]:
-        """Proven segments in batches of at most 500, by close time, then segmentId; each once.
+        """Yield proven segments in batches of at most 500, by close time, then segmentId; each once.
 
-        Reads ahead by a bounded amount while the consumer is busy. A window that cannot be proven is left out, the
-        others are delivered, and IncompleteError at the end names it. Use `contextlib.aclosing` if you may
-        leave the loop early.
+        Reads ahead by a bounded amount while the consumer is busy, and lets the event loop turn before each batch. A
+        window that cannot be proven is left out, the others are delivered, and IncompleteError at the end names it. Use
+        `contextlib.aclosing` if you may leave the loop early.
         """
         from segment_fetch.extraction.stream import stream_segments  # noqa: PLC0415
 
@@ -225,7 +227,7 @@ class SegmentClient:
     async def stream_arrow(
         self, start: TimeLike, end: TimeLike, *, clamp: bool = False
     ) -> AsyncGenerator[pa.RecordBatch, None]:
-        """The same as Arrow record batches, with the columns of `segment_fetch.arrow`. Needs the extra `arrow`.
+        """Yield the same as Arrow record batches, with the columns of `segment_fetch.arrow`. Needs the extra `arrow`.
 
         A batch holds at most 65,536 segments, all of one window, and is never empty. Also raises MissingExtraError, and
         DestinationError for a number beyond 64 bits.
@@ -240,7 +242,7 @@ class SegmentClient:
     async def windows(
         self, start: TimeLike, end: TimeLike, encode: Callable[[Sequence[Segment]], Part], *, clamp: bool = False
     ) -> AsyncGenerator[WindowRead[Part], None]:
-        """The windows of a range as they are proven or given up, oldest first, without gap: for loaders of your own.
+        """Yield the windows of a range as they are proven or given up, oldest first, without gap.
 
         `encode` turns segments, in order, into a part of a window's `parts`; `list` keeps them. It is called in the
         event loop, page by page, before the proof, so it must do nothing else. An unproven window has no parts, and a
@@ -256,7 +258,7 @@ class SegmentClient:
                 yield read
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
-        """A range into a destination, going on from what is there. The report says what was done.
+        """Read into a destination what it lacks of a range, and return the report.
 
         A window that could not be proven is `unproven` in the report and not in the destination. Raises InputError,
         CredentialsError, ServiceError or DestinationError where the run could not go on; what is committed stays, and
@@ -275,7 +277,9 @@ class SegmentClient:
     async def sync(
         self, sink: Sink[Any], start: TimeLike | None = None, *, timezone: str = "UTC", clamp: bool = False
     ) -> Report:
-        """From where the destination ends until now, in windows of whole days of a time zone (an IANA name).
+        """Bring a destination up to date, in windows of whole days of a time zone (an IANA name); return the report.
+
+        Reads from where the destination ends until now.
 
         `start` says where an empty destination begins. A provisional window costs one small request if nothing
         changed, and is read again and replaced if something did; so is the day in which the last run ended. The

@@ -1,4 +1,4 @@
-"""What happens during a run, as frozen structs for a callback. None of them carries a credential."""
+"""Events of a run, as frozen structs for a callback. None of them carries a credential."""
 
 from __future__ import annotations
 

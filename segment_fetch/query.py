@@ -65,7 +65,7 @@ class Window(Struct, frozen=True, order=True):
 
 
 class Query(Struct, frozen=True):
-    """What is asked of the API, the range aside."""
+    """The account, the filters and the page size: all that is asked of the API but the range."""
 
     account: str
     source: str
@@ -104,7 +104,7 @@ class Query(Struct, frozen=True):
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether it can be sent; the command line's text may hold halves of characters where it was not UTF-8."""
+    """Return True if a text can be sent; one from a command line may hold surrogates where it was not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -113,7 +113,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether a host name or address can only mean this machine."""
+    """Return True if a host name or address can only mean this machine."""
     try:
         return host == "localhost" or (host is not None and ipaddress.ip_address(host).is_loopback)
     except ValueError:

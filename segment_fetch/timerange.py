@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from segment_fetch.errors import InputError, check_type
 
 CLAMP_MARGIN_MS = 60_000
-"""How far inside the API's month a clamped range starts: the month moves on while the run goes on."""
+"""Distance of a clamped start from the end of the API's month: the month moves on while the run goes on."""
 
 _APPEARS_WITHIN_MS = (24 * 60 + 15) * 60_000  # the API's 24 hours, and 15 minutes more for clocks and caches
 
@@ -112,7 +112,7 @@ def check_range(
     clamp: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[int, int]:
-    """The range as (start, end) in epoch milliseconds, or InputError before anything is sent.
+    """Return the range as (start, end) in epoch milliseconds, or raise InputError before anything is sent.
 
     With `clamp` a start beyond the API's month is moved to the oldest one that can be had, and `warn` is told.
     """

@@ -18,11 +18,13 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import aiohttp
 import pytest
 
 import segment_fetch
@@ -242,6 +244,7 @@ def scripts(folder: Path, served: Simulator, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
     yield saved(folder)
+    aiohttp.set_zlib_backend(zlib)  # one of the scripts changes it
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
             del sys.modules[name]

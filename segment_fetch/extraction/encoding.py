@@ -45,10 +45,11 @@ class PartEncoder(Generic[Part]):
             return Unencoded(rows)
         return self._encode(rows)
 
-    def encode_while_turn_lasts(self, parts: deque[MaybeEncoded[Part]]) -> list[Part]:
-        """Take parts from the front, encoded, until the turn is over."""
+    def encode_while_turn_lasts(self, parts: deque[MaybeEncoded[Part]], *, at_least: int = 0) -> list[Part]:
+        """Take parts from the front, encoded, until the turn is over, and `at_least` so many of them."""
         encoded: list[Part] = []
-        while parts and not (isinstance(parts[0], Unencoded) and self._turns.is_over):
+        while parts and not (isinstance(parts[0], Unencoded) and at_least <= 0 and self._turns.is_over):
+            at_least -= 1
             part = parts.popleft()
             encoded.extend(self._encoded(part.rows) if isinstance(part, Unencoded) else [part])
         return encoded
@@ -62,7 +63,7 @@ class PartEncoder(Generic[Part]):
         encoded = self.encode_while_turn_lasts(left)
         while left:
             await self._turns.take()
-            encoded += self.encode_while_turn_lasts(left)
+            encoded += self.encode_while_turn_lasts(left, at_least=1)
         return encoded
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Report(Struct, frozen=True):
-    """What an extraction did. `windows` are those read in this run, oldest first; `skipped` were complete before.
+    """The totals of a run. `windows` are those read in it, oldest first; `skipped` were complete before.
 
     `complete` is True if every window of the range is in the destination and proven. `settled` windows were
     provisional before, and unchanged. `added` and `removed` are segments that came and went in windows that were read
@@ -49,7 +49,7 @@ class Report(Struct, frozen=True):
 def report(
     entries: Sequence[WindowEntry], skipped: int, counts: RequestCounts, started: float, change: Change
 ) -> Report:
-    """Adds up a run."""
+    """Add up the entries of a run."""
     return Report(
         complete=all(entry.status != "unproven" for entry in entries),
         windows=tuple(entries),

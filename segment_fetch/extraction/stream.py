@@ -86,7 +86,7 @@ async def stream_batches(
             small: list[pa.RecordBatch] = []
             while parts or small:
                 await context.turns.take()
-                small += encoder.encode_while_turn_lasts(parts)
+                small += encoder.encode_while_turn_lasts(parts, at_least=1)
                 if not parts or sum(batch.num_rows for batch in small) >= arrow.MAX_ROWS:
                     joined, small = await in_thread(partial(arrow.join_some, small))
                     if joined.num_rows:

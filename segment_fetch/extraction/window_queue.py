@@ -1,4 +1,4 @@
-"""Windows, read side by side: which page to ask next, and what to do with each window that is proven or given up.
+"""Read windows side by side: choose the next page to ask for, and hand over each window that is proven or given up.
 
 The oldest window goes first, and no window waits for the one before it to end. Memory stays bounded: the segments of a
 window are held until the consumer has taken it and come back for the next, and a window starts to fill only while those

@@ -1,4 +1,4 @@
-"""Loading again and again where all that is remembered is a moment, the bookmark: for Singer taps and dlt resources.
+"""Incremental loading by a bookmark, the only state that Singer taps and dlt resources keep.
 
 Everything that closed before the bookmark had settled and was proven complete. What is younger is loaded too, and again
 the next time, until it has settled; so the destination has to replace segments by their id.
@@ -28,7 +28,7 @@ VERSION = 1
 
 
 class Kept(Struct, kw_only=True):
-    """What is kept with a bookmark: whose it is. What is None was not kept, and fits every query."""
+    """The query that a bookmark belongs to, kept beside it. A field that is None was not kept, and fits every query."""
 
     version: int = VERSION
     account: str | None = None
@@ -36,12 +36,12 @@ class Kept(Struct, kw_only=True):
 
 
 def kept(account: str, filters: Filters) -> dict[str, Any]:
-    """What to keep with the bookmarks of a query."""
+    """Return the fields to keep with the bookmark of a query."""
     return {"version": VERSION, "account": account, "filters": msgspec.to_builtins(filters)}
 
 
 def check_kept(found: Kept, account: str, filters: Filters, *, anew: str) -> None:
-    """Raises InputError where a bookmark is not one of this query: going on from it would leave segments out.
+    """Raise InputError where a bookmark is not one of this query: going on from it would leave segments out.
 
     `anew` says how to do without it.
     """
@@ -69,7 +69,7 @@ class Step(Struct, Generic[Part], frozen=True):
 
 
 def advanced(bookmark: int, read: WindowRead[Any]) -> int:
-    """Where a bookmark stands behind a window. It moves only over a proven window that begins at it.
+    """Return the bookmark after a window. It moves only over a proven window that begins at it.
 
     In a provisional window it moves to what had settled when the window was read: short of the window's end, so that
     no later window begins at it.
@@ -87,7 +87,7 @@ async def steps(
     *,
     clamp: bool = False,
 ) -> AsyncGenerator[Step[Part], None]:
-    """Opens the client and reads until now, from the bookmark, or from `start` where there is none; oldest first.
+    """Open the client and yield windows from the bookmark, or `start` if there is none, until now, oldest first.
 
     What the API no longer serves is left out behind a bookmark, and with `clamp` behind a `start`, too. Raises as
     `SegmentClient.windows` does.

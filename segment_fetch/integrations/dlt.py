@@ -33,7 +33,7 @@ _SCHEMA = pa.schema(
         for field in arrow.schema()
     ]
 )
-"""What is loaded: microseconds are what dlt takes for granted; other precisions some destinations lack."""
+"""The schema of the loaded rows, times in microseconds: dlt assumes those, and some destinations lack other units."""
 
 _ANEW = 'begin anew (pipeline.run(..., refresh="drop_resources")), or use another pipeline for this query'
 
@@ -49,7 +49,7 @@ def agent_segments(
     name: str = "agent_segments",
     **settings: Any,
 ) -> DltResource:
-    """A resource of what closed since the last load, or since `start` in the first: a table a window, proven.
+    """Return a resource of the segments that closed since the last load, or since `start` in the first, all proven.
 
     Columns are those of `segment_fetch.arrow.schema()`. What had not settled in the last load comes again and is
     merged on `segment_id`. `clamp` begins at the oldest moment that the API still serves where `start` is older.

@@ -1,4 +1,4 @@
-"""What the tap has, and what a catalog selects of it."""
+"""The tap's catalog: its one stream, and the selection that a given catalog makes of it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class _Catalog(Struct):
 
 
 class Selection(Struct, frozen=True):
-    """What is to be emitted: the stream's name, and the selected properties with the catalog's words about them."""
+    """The output: the stream's name, and the selected properties as the catalog describes them."""
 
     stream: str
     properties: Mapping[str, Mapping[str, Any]]
@@ -121,12 +121,12 @@ class Selection(Struct, frozen=True):
 
     @property
     def extras(self) -> bool:
-        """Whether the other new fields are carried, in the property `extras`."""
+        """True if other new fields are emitted, in the property `extras`."""
         return EXTRAS in self.properties
 
 
 def selection(catalog: bytes | None, where: str = "the catalog") -> Selection | None:
-    """What a catalog selects; everything where there is none. None where it does not select the stream.
+    """Return the selection of a catalog; everything where there is none. None where it does not select the stream.
 
     Key and replication key are always selected. Raises InputError for what is no catalog of this tap.
     """

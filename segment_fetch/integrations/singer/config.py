@@ -29,7 +29,7 @@ def _says(words: str, **more: Any) -> Meta:
 
 
 class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What can be set. Its JSON schema is what `--about` shows."""
+    """The settings. `--about` shows their JSON schema."""
 
     account: Annotated[str | int | None, _says(f"The account, as LivePerson shows it; {_ELSE}")] = None
     app_key: Annotated[str | None, _says(f"OAuth 1.0: app key; {_ELSE}", **_SECRET)] = None

@@ -29,7 +29,7 @@ class _State(Struct):
 
 
 class State:
-    """What an account with its filters has behind it. What others keep in the same state is passed on as it is.
+    """The bookmark of an account with its filters. Other entries of the same state are passed on as they are.
 
     `bookmark` is in epoch milliseconds: everything that closed before it is proven and was emitted. None at the
     beginning, where `stored` is None or `{}`. A whole STATE message is taken for its value. Raises InputError for a

@@ -26,7 +26,7 @@ from segment_fetch.windows.reader import WindowRead
 
 
 class Job(Struct, frozen=True):
-    """What a run is asked to do."""
+    """The job of one run."""
 
     settings: TapConfig
     who: Who
@@ -92,7 +92,7 @@ def _check_start(job: Job, now_ms: int) -> None:
 
 
 def new_fields(names: tuple[str, ...], selection: Selection) -> str:
-    """What becomes of fields that this release does not know."""
+    """Return a message about fields that this release does not know, and where they go."""
     others = [name for name in names if name not in selection.named]
     text = f"the API sends fields that this version does not know: {', '.join(names)}"
     if others and not selection.extras:

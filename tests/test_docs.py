@@ -359,8 +359,8 @@ def test_no_page_names_a_place_of_one_machine_or_a_registry(page: Path) -> None:
 def test_what_is_named_in_the_project_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     code = "\n".join([*re.findall(r"`([^`\n]+)`", text), *(block.text for block in SHELLS if block.page == page)])
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"^make ([a-z]+)", code, re.MULTILINE)) <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)) <= targets
     for module, options in re.findall(r"^python -m ((?:tests|benchmarks)\.[\w.]+)(.*)$", code, re.MULTILINE):
         found = find_spec(module)
         assert found is not None, module

@@ -11,7 +11,7 @@ import segment_fetch
 from segment_fetch.wire import raw_rows
 
 _PACKAGE = "segment-fetch"
-_DEVELOPMENT = ("dev", "test")
+_DEVELOPMENT = ("dev", "docs", "release", "test")
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[([^\]]*)\])?.*?(?:; extra == \"([a-z]+)\")?")
 
 

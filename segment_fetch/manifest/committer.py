@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,6 +19,8 @@ from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 _in_use: set[int] = set()
 """The identities of the sinks that are open: an object that two runs open at once would mix up their files."""
@@ -134,6 +137,14 @@ def _ignore(_: WindowEntry) -> None:
     """Do nothing."""
 
 
+async def _close_after_failure(committer: Committer) -> None:
+    """Give the destination back. What ended the run is raised by the caller; a clean-up that fails is logged."""
+    try:
+        await committer.close()
+    except SegmentFetchError as error:
+        _log.warning("cleaning up after the failure failed, too: %s", error)
+
+
 @asynccontextmanager
 async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
     """A destination, open for the length of the block."""
@@ -147,8 +158,7 @@ async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
                 await committer.open()
                 yield committer
             except BaseException:
-                with suppress(SegmentFetchError):  # what ended the run is the news, not what came of it
-                    await committer.close()
+                await _close_after_failure(committer)
                 raise
             await committer.close()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from segment_fetch.wire.models import Part
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+_log = logging.getLogger(__name__)
 READ_AT_ONCE = 4 * 1024 * 1024
 _PART = 5 * 1024 * 1024  # the least that S3 takes; 10,000 of them make an object of 50 GB
 _PARTS_AT_ONCE = 3
@@ -48,11 +50,16 @@ class ObjectDraft(FileDraft[Part]):
         self._done.add(self.name)
 
     def _discard(self) -> None:
-        """Abort the upload. An abort that fails leaves parts that the store shows to nobody."""
+        """Abort the upload. If that fails, parts are left that the store lists to nobody, and charges for."""
         from obstore.exceptions import BaseError  # noqa: PLC0415 - an optional extra
 
-        with suppress(OSError, BaseError, _DroppedError), self._writer:
-            raise _DroppedError
+        try:
+            with suppress(_DroppedError), self._writer:
+                raise _DroppedError
+        except (OSError, BaseError) as error:
+            _log.warning(
+                "aborting the upload of %s failed; let a lifecycle rule remove its parts: %s", self.name, error
+            )
 
 
 class _DroppedError(Exception):

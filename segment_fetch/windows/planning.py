@@ -19,6 +19,7 @@ from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Window
 from segment_fetch.timerange import midnight
 from segment_fetch.windows import coverage
 
+LEAST_WINDOW_MS = 1_000
 SPLIT_ABOVE = 50_000
 """Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
 
@@ -72,9 +73,14 @@ class SplitPoint(Struct, frozen=True):
 
 
 def check_width(width_ms: int) -> int:
-    """The width of windows, or InputError."""
-    if not 1 <= width_ms <= MAX_WINDOW_MS:
-        raise InputError("window: must be between one millisecond and one week, the most that the API serves at once")
+    """Return the width of windows. InputError where it is too small or too large."""
+    if width_ms > MAX_WINDOW_MS:
+        raise InputError("window: must be at most one week, the most that the API serves at once")
+    if width_ms < LEAST_WINDOW_MS:
+        raise InputError(
+            "window: must be at least one second: each window takes a request and an entry in the manifest, so that a "
+            "month of shorter ones would be millions of both"
+        )
     return width_ms
 
 

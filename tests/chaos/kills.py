@@ -21,9 +21,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from segment_fetch.manifest.verify import audit
+from segment_fetch.errors import DestinationError
+from segment_fetch.manifest.verify import audit, manifest_of
 from segment_fetch.simulator import Bearer, Dataset, Simulator
-from segment_fetch.timerange import format_time, parse_time
+from segment_fetch.timerange import format_time
 
 DAY_MS = 86_400_000
 IN_A_ROW = 12
@@ -66,12 +67,12 @@ class Job:
         return process.returncode, errors.decode()
 
     def complete(self) -> list[tuple[int, int]]:
-        """The windows that the manifest has as complete."""
+        """The windows that the manifest, and the commits in the log beside it, have as complete."""
         try:
-            manifest = json.loads((self.folder / "manifest.json").read_bytes())
-        except FileNotFoundError:
+            windows = [entry.window for entry in manifest_of(self.folder).windows]
+        except DestinationError:
             return []
-        return [(parse_time(window["from"], 0), parse_time(window["to"], 0)) for window in manifest["windows"]]
+        return [(window.start, window.end) for window in windows]
 
     def ids(self) -> list[str]:
         """What the files hold."""

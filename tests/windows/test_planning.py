@@ -45,7 +45,9 @@ def test_windows_are_a_week_at_most_unless_told_otherwise() -> None:
     assert windows(0, MAX_WINDOW_MS + 1) == [Window(0, MAX_WINDOW_MS), Window(MAX_WINDOW_MS, MAX_WINDOW_MS + 1)]
 
 
-@pytest.mark.parametrize(("width", "good"), [(0, False), (1, True), (MAX_WINDOW_MS, True), (MAX_WINDOW_MS + 1, False)])
+@pytest.mark.parametrize(
+    ("width", "good"), [(0, False), (999, False), (1_000, True), (MAX_WINDOW_MS, True), (MAX_WINDOW_MS + 1, False)]
+)
 def test_the_width_of_windows(width: int, good: bool) -> None:
     if good:
         assert check_width(width) == width

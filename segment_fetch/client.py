@@ -17,6 +17,7 @@ from segment_fetch.errors import InputError, NoStartError, check_callback, check
 from segment_fetch.events import Event, Warned
 from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
 from segment_fetch.sinks.base import Sink
+from segment_fetch.throttle import CONNECTIONS
 from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.pacing import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
@@ -70,7 +71,7 @@ class SegmentClient:
         session: aiohttp.ClientSession | None = None,
         base_url: str | None = None,
         rate: Rate = "auto",
-        connections: int = 16,
+        connections: int = CONNECTIONS,
         pace: PaceStore | None = None,
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
         limit: int = MAX_LIMIT,

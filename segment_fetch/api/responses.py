@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from segment_fetch.errors import (
+    ProxyError,
     RequestRefusedError,
     SegmentFetchError,
     ThrottledError,
@@ -54,21 +55,26 @@ def raise_for_status(
 
 def _error(status: int, body: _ErrorBody) -> SegmentFetchError:
     said = body.quoted("message") or body.quoted("reason")
+    error: SegmentFetchError
     match status:
         case 401:
-            return UnauthorizedError(f"the API did not accept the credentials (401){said}; {_hint()}", status=401)
+            error = UnauthorizedError(f"the API did not accept the credentials (401){said}; {_hint()}")
         case 403:
-            return UnauthorizedError(f"the API forbids this (403){said}; {_hint()}", status=403)
+            error = UnauthorizedError(f"the API forbids this (403){said}; {_hint()}")
+        case 407:
+            error = ProxyError("a proxy on the way asks for a user name and password (407); it was not asked again")
         case 451:
-            text = f"the account or its user is blocked (451){said}; ask LivePerson's support"
-            return UnauthorizedError(text, status=451)
+            error = UnauthorizedError(f"the account or its user is blocked (451){said}; ask LivePerson's support")
         case _ if status < 300:
-            return TransientError(f"the service answered {status} instead of a page", "server", status=status)
+            error = TransientError(f"the service answered {status} instead of a page", "server")
         case _ if status >= 500 or status == 408:
             code = body.quoted("internalCode", " (internalCode ", ")")
-            return TransientError(f"the service failed with {status}{code}{said}", "server", status=status)
-    causes = body.causes()
-    return RequestRefusedError(_refusal(status, f": {'; '.join(causes)}" if causes else said), causes, status=status)
+            error = TransientError(f"the service failed with {status}{code}{said}", "server")
+        case _:
+            causes = body.causes()
+            error = RequestRefusedError(_refusal(status, f": {'; '.join(causes)}" if causes else said), causes)
+    error.status = status
+    return error
 
 
 def _refusal(status: int, said: str) -> str:

@@ -15,22 +15,28 @@ from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError
 from msgspec import Struct
 from yarl import URL
 
 from segment_fetch.api.timeouts import Timeouts
-from segment_fetch.errors import InputError, ServiceError, TooLargeError, TransientError
+from segment_fetch.errors import InputError, ProxyError, ServiceError, TooLargeError, TransientError, printable
 from segment_fetch.query import is_loopback
+from segment_fetch.throttle import CONNECTIONS
 
-MAX_BODY = 64 * 1024 * 1024
+MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""
+SHARED_BODIES = 32 * 1024 * 1024
+"""Bytes of all answers together that are read side by side. Beyond that, one answer at a time is read on."""
 
 _MOST_SCRATCH = 4 * 1024 * 1024
+_LONGEST_HEADER = 64 * 1024
+_MOST_HEADERS = 1_000
 
 T = TypeVar("T")
 
 Sign = Callable[[], Awaitable[str]]
-"""Gives the `Authorization` header of one attempt."""
+"""Returns the `Authorization` header of one attempt."""
 
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
 _LONGEST_HOST = 253
@@ -56,12 +62,12 @@ class Reply(Struct, frozen=True):
 
 
 def _is_host(host: str) -> bool:
-    """Whether a name can be looked up at all, or is an address."""
+    """Return True if a name can be looked up at all, or is an address."""
     return ":" in host or (len(host) <= _LONGEST_HOST and _NAME.fullmatch(host) is not None)
 
 
 def checked_base(url: str) -> str:
-    """A base URL that credentials may be sent to: https, or plain http on this machine. InputError else."""
+    """Return a base URL that credentials may be sent to: https, or plain http on this machine. InputError else."""
     try:
         parsed = URL(url)
         host, port = parsed.host, parsed.port
@@ -73,12 +79,17 @@ def checked_base(url: str) -> str:
     if "@" in url:
         raise InputError("base URL: must not hold a user name or password; credentials have their own settings")
     if not host or not port or parsed.scheme not in ("http", "https") or not _is_host(host):
-        raise InputError(f"base URL {url!r}: write https://host or http://127.0.0.1:8080")
+        raise InputError(f"base URL {_shown(url)}: write https://host or http://127.0.0.1:8080")
     if parsed.path not in ("", "/") or parsed.query_string or parsed.fragment:
-        raise InputError(f"base URL {url!r}: give the scheme, host and port only, without a path")
+        raise InputError(f"base URL {_shown(url)}: give the scheme, host and port only, without a path or query")
     if parsed.scheme == "http" and not is_loopback(host):
-        raise InputError(f"base URL {url!r}: plain http would show the credentials to the network; use https")
+        raise InputError(f"base URL {_shown(url)}: plain http would show the credentials to the network; use https")
     return str(parsed.origin())
+
+
+def _shown(url: str) -> str:
+    """Return a URL as far as its host: what follows may hold a token."""
+    return repr(printable("/".join(re.split("[?#]", url, maxsplit=1)[0].split("/")[:3]), 80))
 
 
 class Transport:
@@ -91,12 +102,14 @@ class Transport:
         self,
         *,
         session: aiohttp.ClientSession | None = None,
-        connections: int = 16,
+        connections: int = CONNECTIONS,
         timeouts: Timeouts | None = None,
         turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         timeouts = timeouts or Timeouts()
         self._scratch = bytearray()
+        self._held = 0
+        self._overflow = asyncio.Lock()
         self._turn = turn
         self._given = session
         self._own: aiohttp.ClientSession | None = None
@@ -123,13 +136,13 @@ class Transport:
         return self._own
 
     async def close(self) -> None:
-        """Closes the session if it is its own."""
+        """Close the session if it is its own."""
         if self._own is not None:
             await self._own.close()
             self._own = None
 
     async def page(self, url: str, sign: Sign, take: Callable[[Reply], T]) -> T:
-        """One attempt at a page, which `take` is given; its body is gone afterwards, as its memory serves the next.
+        """Make one attempt at a page, and give the reply to `take`; the memory of its body serves the next one.
 
         Waits while `connections` others are in flight. Raises as `send`, and what `take` raises.
         """
@@ -137,7 +150,7 @@ class Transport:
             return await self._sent("GET", url, sign, None, take)
 
     async def send(self, method: str, url: str, *, form: Mapping[str, str] | None = None) -> Reply:
-        """One attempt. Raises TransientError for a fault of the network, ServiceError where another try is no use."""
+        """Make one attempt. Raises TransientError for a fault of the network, ServiceError where another is no use."""
         return await self._sent(method, url, None, form, _kept)
 
     async def _sent(
@@ -150,8 +163,10 @@ class Transport:
                 f"the certificate of {URL(url).host} is not trusted; for a company's own authority name its file "
                 "in SSL_CERT_FILE"
             ) from None
-        except (aiohttp.ClientHttpProxyError, aiohttp.ClientProxyConnectionError):
-            raise TransientError("the proxy that HTTPS_PROXY names refused or failed the connection") from None
+        except aiohttp.ClientHttpProxyError as error:
+            raise _proxy_fault(error.status, URL(url).host) from None
+        except aiohttp.ClientProxyConnectionError:
+            raise TransientError("no connection to the proxy that HTTPS_PROXY names") from None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise TransientError(_fault(error, URL(url).host)) from None
 
@@ -167,32 +182,60 @@ class Transport:
 
         target = URL(url, encoded=True)
         proxy = self._proxy(target) or _Proxy()
-        async with self._session.request(
-            method,
-            target,
-            data=form,
-            headers=self._headers,
-            allow_redirects=False,
-            raise_for_status=False,
-            timeout=self._timeout,
-            ssl=self._context() if target.scheme == "https" else True,
-            proxy=proxy.url,
-            proxy_headers=proxy.headers,
-            auto_decompress=True,
-            middlewares=(signed,),
-        ) as response:
-            pieces = await _pieces(response)
+        async with (
+            self._session.request(
+                method,
+                target,
+                data=form,
+                headers=self._headers,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._timeout,
+                ssl=self._context() if target.scheme == "https" else True,
+                proxy=proxy.url,
+                proxy_headers=proxy.headers,
+                auto_decompress=True,
+                middlewares=(signed,),
+                max_line_size=_LONGEST_HEADER,
+                max_field_size=_LONGEST_HEADER,
+                max_headers=_MOST_HEADERS,
+            ) as response,
+            self._pieces(response) as pieces,
+        ):
             if self._turn is not None:
                 await self._turn()
             with self._joined(pieces) as body:
-                return take(Reply(response.status, response.headers, body))
+                return take(Reply(response.status, _headers(response), body))
+
+    @asynccontextmanager
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
+        """Read the body, and count it as held for the length of the block."""
+        pieces: list[bytes] = []
+        size, is_alone = 0, False
+        try:
+            while piece := await response.content.readany():
+                pieces.append(piece)
+                size += len(piece)
+                self._held += len(piece)
+                if size > MAX_BODY:
+                    raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
+                if self._held > SHARED_BODIES and not is_alone:
+                    await self._overflow.acquire()
+                    is_alone = True
+            yield pieces
+        finally:
+            pieces.clear()
+            self._held -= size
+            if is_alone:
+                self._overflow.release()
 
     def _joined(self, pieces: Sequence[bytes]) -> memoryview:
-        """The body; of several pieces in memory that serves each answer in turn, as fresh memory costs time, too."""
+        """Return the body; of several pieces in memory that serves each answer in turn, as fresh memory costs time."""
         if len(pieces) == 1:
             return memoryview(pieces[0])
         size = sum(map(len, pieces))
         if not size <= len(self._scratch) <= max(size, _MOST_SCRATCH):
+            self._scratch = bytearray()  # first, so that the old and the new are never held at once
             self._scratch = bytearray(size + size // 8)
         body, end = memoryview(self._scratch), 0
         for piece in pieces:
@@ -205,7 +248,7 @@ class Transport:
         self._context()
 
     def _context(self) -> ssl.SSLContext:
-        """Certificates are checked even where the caller's session would not."""
+        """Return what checks certificates, even where the caller's session would not."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
             for name in _CA_VARIABLES:
@@ -213,7 +256,7 @@ class Transport:
         return self._tls
 
     def _proxy(self, url: URL) -> _Proxy | None:
-        """The proxy that the environment names for a host. Asked once a host; aiohttp would ask a thread each time."""
+        """Return the proxy that the environment names for a host, looked up once; aiohttp would do so each time."""
         host = url.host or ""
         if host not in self._proxies:
             local = is_loopback(host)
@@ -253,31 +296,54 @@ def _kept(reply: Reply) -> Reply:
     return Reply(reply.status, reply.headers, bytes(reply.body))
 
 
-async def _pieces(response: aiohttp.ClientResponse) -> list[bytes]:
-    pieces: list[bytes] = []
-    size = 0
-    while piece := await response.content.readany():
-        size += len(piece)
-        if size > MAX_BODY:
-            raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
-        pieces.append(piece)
-    return pieces
+def _headers(response: aiohttp.ClientResponse) -> Mapping[str, str]:
+    """Return the headers; of several `Retry-After` one, as the others would be hidden behind the first."""
+    repeated = response.headers.getall("Retry-After", ())
+    if len(repeated) < 2:
+        return response.headers
+    headers = response.headers.copy()
+    headers["Retry-After"] = ", ".join(repeated)
+    return headers
+
+
+def _proxy_fault(status: int, host: str | None) -> ServiceError | TransientError:
+    proxy = "the proxy that HTTPS_PROXY names"
+    match status:
+        case 407:
+            text = "does not accept the user name and password in it (407); it was not asked again: mend them first"
+            return ProxyError(f"{proxy} {text}", status=407)
+        case 403:
+            return ServiceError(f"{proxy} forbids connections to {host} (403): have the host allowed", status=403)
+        case 502 | 503 | 504:
+            return TransientError(f"{proxy} cannot reach {host} ({status})", "server", status=status)
+    return TransientError(f"{proxy} did not connect to {host} ({status})", "server", status=status)
 
 
 def _fault(error: Exception, host: str | None) -> str:
-    """What happened, without the request: its URL or headers could hold what must not be shown."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"the name {host} cannot be resolved"
-    if isinstance(error, aiohttp.ClientSSLError):
-        return f"the TLS connection to {host} failed"
-    if isinstance(error, (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError)):
-        reason = getattr(error, "strerror", None) or "timed out"
-        return f"no connection to {host}: {reason}"
-    if isinstance(error, TimeoutError):
-        return "the answer stalled"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the answer broke off"
-    return "the connection was dropped"
+    """Say what happened, without the request: its URL or headers could hold what must not be shown."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            said = f"the name {host} cannot be resolved"
+        case aiohttp.ClientSSLError():
+            said = f"the TLS connection to {host} failed"
+        case aiohttp.ConnectionTimeoutError() | aiohttp.ClientConnectorError():
+            said = f"no connection to {host}: {getattr(error, 'strerror', None) or 'timed out'}"
+        case TimeoutError():
+            said = "the answer stalled"
+        case aiohttp.ClientPayloadError(__cause__=ContentEncodingError() as cause):
+            said = f"the answer cannot be decoded: {_said(cause.message)}"
+        case aiohttp.ClientPayloadError():
+            said = "the answer broke off"
+        case aiohttp.ClientResponseError():
+            said = f"the answer is not HTTP that can be read: {_said(error.message)}"
+        case _:
+            said = "the connection was dropped"
+    return said
+
+
+def _said(message: str) -> str:
+    """Return what aiohttp said, without the part of the answer that it quotes."""
+    return printable(message.strip().partition("\n")[0].partition(" b'")[0].rstrip(":"))
 
 
 @asynccontextmanager

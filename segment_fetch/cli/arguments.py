@@ -16,6 +16,7 @@ from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.events import Event
 from segment_fetch.query import Filters
+from segment_fetch.throttle import CONNECTIONS
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import parse_time
 from segment_fetch.windows.planning import SPLIT_ABOVE
@@ -69,7 +70,11 @@ def add_connection(parser: ArgumentParser) -> None:
         "limit (default: auto)",
     )
     group.add_argument(
-        "--connections", type=positive, default=16, metavar="N", help="concurrent requests (default: 16)"
+        "--connections",
+        type=positive,
+        default=CONNECTIONS,
+        metavar="N",
+        help=f"concurrent requests (default: {CONNECTIONS})",
     )
     group.add_argument(
         "--state",

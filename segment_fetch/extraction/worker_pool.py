@@ -152,7 +152,8 @@ class WorkerPool:
             case SchemaError():
                 self._give_up(attempt, error)
             case TooLargeError():
-                self._failed(attempt, TransientError(error.message, status=error.status))
+                passing = TransientError(error.message, status=error.status)
+                self._decide(attempt, error, self._queue.failed(attempt, passing, self._clock()))
             case _ if not self._queue.has_served:
                 self._refused_unserved(attempt, error)
             case CredentialsError():
@@ -220,7 +221,8 @@ class WorkerPool:
             case Lost(alone, down):
                 often = f", {attempt.tries} times" if attempt.tries > 1 else ""
                 waited = "" if down is None else f"; nothing has come through for {lasting(down)}"
-                kind = CredentialsError if isinstance(error, CredentialsError) else ServiceError
+                kinds = (CredentialsError, TooLargeError)
+                kind = next((kind for kind in kinds if isinstance(error, kind)), ServiceError)
                 final = kind(f"{error.message}{waited or often}", status=error.status)
                 final.at(request.window, request.offset)
                 if not alone:

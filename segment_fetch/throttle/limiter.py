@@ -11,15 +11,13 @@ from typing import Final, Literal, TypeAlias
 from aiolimiter import AsyncLimiter
 
 from segment_fetch.events import PaceChanged, PaceReason
+from segment_fetch.throttle import MIN_PAUSE_S
 from segment_fetch.throttle.concurrency import Ticket
 from segment_fetch.throttle.pacing import GRAIN, Blame, Pacer
 from segment_fetch.throttle.rate import Learned
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]
 """What came of a request: an answer, a 429, or nothing that says anything about the limit."""
-
-MIN_PAUSE_S = 1.0
-"""The vendor's advice after a 429 that does not say how long to wait."""
 
 
 def _limiter(ceiling: float) -> AsyncLimiter:

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from segment_fetch.throttle import CONNECTIONS
 from segment_fetch.throttle.concurrency import ConcurrencyCap, InFlight, Ticket
 from segment_fetch.throttle.meter import AcceptedMeter
 from segment_fetch.throttle.rate import FASTEST, LONG, RECENT, SLOWEST, STEP, TICK, Learned, Rate, Refusal
@@ -54,7 +55,9 @@ class Pacer:
     flight, and `learned` what an earlier run found.
     """
 
-    def __init__(self, ceiling: float | None = None, connections: int = 16, learned: Learned | None = None) -> None:
+    def __init__(
+        self, ceiling: float | None = None, connections: int = CONNECTIONS, learned: Learned | None = None
+    ) -> None:
         if connections < 1 or (ceiling is not None and not ceiling > 0):
             raise ValueError("a pacer needs at least one connection, and a ceiling above 0 or none")
         self.ceiling = ceiling

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from msgspec import Struct
 
-from segment_fetch.errors import SchemaError, SegmentFetchError, TransientError
+from segment_fetch.errors import SchemaError, SegmentFetchError, TooLargeError, TransientError
 from segment_fetch.query import Window
 from segment_fetch.wire.models import (
     SEGMENT_FIELDS,
@@ -63,6 +63,8 @@ class PageSource(Protocol[Request]):
 
 _strict = msgspec.json.Decoder(SegmentPage)
 _KNOWN = frozenset(SEGMENT_FIELDS)
+LARGEST_UNUSUAL = 4 * 1024 * 1024
+"""Bytes of a page with unknown fields, at most: their values become objects, which may take thirty times the memory."""
 
 
 class _LoosePage(msgspec.Struct):
@@ -104,6 +106,8 @@ def _decode(body: bytes | memoryview) -> SegmentPage:
 
 def _decode_unusual(body: bytes | memoryview) -> SegmentPage:
     """The fallback: a page with new fields, or a wrong one; only a page that fails strictly takes it."""
+    if len(body) > LARGEST_UNUSUAL:
+        raise TooLargeError(f"the answer has unknown fields and is larger than {LARGEST_UNUSUAL >> 20} MiB", status=200)
     try:
         loose = _loose.decode(body)
     except msgspec.ValidationError as error:

@@ -19,9 +19,18 @@ import pytest
 from segment_fetch.api import transport as transport_module
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.api.transport import MAX_BODY, Transport, checked_base
-from segment_fetch.errors import InputError, SegmentFetchError, ServiceError, TransientError
+from segment_fetch.errors import (
+    InputError,
+    ProxyError,
+    SegmentFetchError,
+    ServiceError,
+    ThrottledError,
+    TooLargeError,
+    TransientError,
+)
 from segment_fetch.query import is_loopback
 from segment_fetch.simulator import Bearer, Dataset, Fault, Faults, Simulator
+from segment_fetch.wire.pages import LARGEST_UNUSUAL
 from tests.conftest import Authority
 from tests.support import (
     ANY_WINDOW,
@@ -32,6 +41,7 @@ from tests.support import (
     opened,
     page_body,
     raw_server,
+    row,
     session_for,
     without_waiting,
 )
@@ -194,9 +204,64 @@ async def test_what_breaks_on_the_way_is_said_in_a_sentence(fault: Fault, says: 
 )
 async def test_what_is_no_answer_is_a_fault_of_the_network(answer: bytes | None) -> None:
     async with raw_server(lambda _: answer) as server, opened(server.url) as api:
-        with pytest.raises(TransientError, match=r"connection was dropped|answer broke off") as caught:
+        with pytest.raises(TransientError, match=r"dropped|broke off|not HTTP that can be read|be decoded") as caught:
             await api.page(ANY_WINDOW, 0, 1)
     assert caught.value.kind == "network"
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+            "not HTTP that can be read: Duplicate Content-Length",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+            "Transfer-Encoding can't be present with Content-Length",
+        ),
+        (b"HTTP/1.1 200 OK\r\nX: s3cret" + b"a" * 100_000 + b"\r\n\r\n", "Got more than 65536 bytes when reading"),
+        (b"HTTP/1.1 200 OK\r\nX: s3cret\0a\r\n\r\n", "Invalid HTTP header"),
+        (b"SSH-2.0-s3cret\r\n", "Bad status line"),
+        (http(200, b"not br", Content_Encoding="br"), "Can not decode content-encoding: brotli"),
+        (http(200, b"not gzip!", Content_Encoding="gzip"), "cannot be decoded: Can not decode content-encoding: gzip"),
+    ],
+)
+async def test_what_was_wrong_with_an_answer_is_said_without_a_word_of_it(answer: bytes, says: str) -> None:
+    async with raw_server(lambda _: answer) as server, opened(server.url) as api:
+        with pytest.raises(TransientError, match=says) as caught:
+            await api.page(ANY_WINDOW, 0, 1)
+    assert "s3cret" not in everything_said(caught.value)
+
+
+@pytest.mark.parametrize("fault", [Fault.BIG_HEADER, Fault.ZSTD])
+async def test_what_can_be_read_is_read(fault: Fault) -> None:
+    """A header of 9 kB; zstd that nobody asked for."""
+    async with simulator(faults=only(fault)) as server, opened(server.base_url) as api:
+        assert len((await api.page(ANY_WINDOW, 0, 400)).page.segments) == 400
+
+
+async def test_many_headers_are_read() -> None:
+    many = {f"X-{number}": "1" for number in range(500)}
+    async with raw_server(lambda _: http(200, page_body(), **many)) as server, opened(server.url) as api:
+        assert (await api.page(ANY_WINDOW, 0, 1)).page.segments == []
+
+
+async def test_of_two_retry_after_headers_the_longer_counts() -> None:
+    async with simulator() as server, opened(server.base_url) as api:
+        server.answer_next(429, headers=[("Retry-After", "2"), ("Retry-After", "6")])
+        with pytest.raises(ThrottledError) as caught:
+            await api.page(ANY_WINDOW, 0, 1)
+    assert caught.value.retry_after == 6.0
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host?token=s3cret", "https://host/s3cret", "http://host#s3cret", "x://h/s3cret"]
+)
+def test_what_follows_the_host_of_a_base_url_is_not_shown(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        checked_base(url)
+    assert "s3cret" not in everything_said(caught.value)
 
 
 async def test_nobody_listens() -> None:
@@ -259,18 +324,40 @@ def test_timeouts_that_cannot_work(wrong: dict[str, float]) -> None:
         Timeouts(**wrong)
 
 
-async def test_a_body_of_more_than_64_mib_is_refused_without_being_held() -> None:
+async def test_a_body_of_more_than_32_mib_is_refused_without_being_held() -> None:
     async with simulator(faults=Faults(huge=1.0)) as server, opened(server.base_url) as api:
         with pytest.raises(ServiceError):
             await api.page(ANY_WINDOW, 0, 1)  # the simulator prepares its answer
         tracemalloc.start()
         try:
-            with pytest.raises(ServiceError, match="larger than 64 MiB"):
+            with pytest.raises(ServiceError, match="larger than 32 MiB"):
                 await api.page(ANY_WINDOW, 0, 1)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
     assert peak < MAX_BODY + 8 * 1024 * 1024
+
+
+async def test_answers_far_too_large_on_all_connections_take_no_more_memory_than_a_few() -> None:
+    """Each is read to its end: one by one, where 16 side by side would take half a gigabyte."""
+    answer = http(200, gzip.compress(page_body().ljust(MAX_BODY), 1), Content_Encoding="gzip")
+    async with raw_server(lambda _: answer) as server, opened(server.url, connections=16) as api:
+        tracemalloc.start()
+        try:
+            pages = await asyncio.gather(*(api.page(ANY_WINDOW, 0, 1) for _ in range(16)))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert [page.page.segments for page in pages] == [[]] * 16
+    assert peak < 4 * MAX_BODY  # the shared bodies, the one that is read on, and its copy in one piece
+
+
+async def test_a_large_page_of_unknown_fields_is_not_made_into_objects() -> None:
+    """A list of empty lists takes thirty times its bytes."""
+    body = page_body(row(newField=[[]])).replace(b"[[]]", b"[" + b"[]," * (LARGEST_UNUSUAL // 3) + b"[]]")
+    async with raw_server(lambda _: http(200, body)) as server, opened(server.url) as api:
+        with pytest.raises(TooLargeError, match="unknown fields and is larger than 4 MiB"):
+            await api.page(ANY_WINDOW, 0, 1)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -531,16 +618,26 @@ async def test_a_session_that_would_use_a_proxy_for_this_machine_is_refused(monk
         assert proxy.asked == []
 
 
-@pytest.mark.parametrize("status", [403, 407, 502, 0])
+@pytest.mark.parametrize(
+    ("status", "kind", "says"),
+    [
+        (403, ServiceError, "forbids connections to va"),
+        (407, ProxyError, "does not accept the user name and password"),
+        (502, TransientError, "cannot reach va"),
+        (418, TransientError, "did not connect to va"),
+        (0, TransientError, "no connection to the proxy that HTTPS_PROXY names"),
+    ],
+)
 async def test_a_proxy_that_does_not_work_is_named_without_its_password(
-    status: int, monkeypatch: pytest.MonkeyPatch
+    status: int, kind: type[SegmentFetchError], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with proxied(1, status) as proxy:
         port = proxy.port if status else 1
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cret@127.0.0.1:{port}")
         async with opened(f"https://{HOST}") as api:
-            with pytest.raises(TransientError, match="the proxy that HTTPS_PROXY names") as caught:
+            with pytest.raises(kind, match=says) as caught:
                 await api.page(ANY_WINDOW, 0, 1)
+    assert type(caught.value) is kind
     assert "s3cret" not in everything_said(caught.value)
     assert "czNjcmV0" not in everything_said(caught.value)
 

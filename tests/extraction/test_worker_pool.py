@@ -14,6 +14,7 @@ import pytest
 from segment_fetch.errors import (
     CredentialsError,
     InputError,
+    ProxyError,
     SchemaError,
     SegmentFetchError,
     ServiceError,
@@ -27,9 +28,9 @@ from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, Faults, Rate
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.pacing import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.throttle.retry_queue import Attempt
+from segment_fetch.throttle.retry_queue import Attempt, RetryQueue
 from segment_fetch.wire.pages import PageAnswer, PageRequest
-from tests.support import ANY_WINDOW, NOW, http, opened, page_body, raw_server, row, without_waiting
+from tests.support import ANY_WINDOW, NOW, Asked, http, opened, page_body, raw_server, row, without_waiting
 
 DATASET = Dataset(segments=400, start=ANY_WINDOW.start, end=ANY_WINDOW.end)
 STEADY = RetryPolicy(jitter=0.0)
@@ -341,6 +342,147 @@ async def test_what_another_try_would_not_mend_ends_the_run_at_once(
             await run.run()
         assert server.stats.requests == (1 if kind is CredentialsError else 2)  # the newest window decides on a 400
     assert len(asyncio.all_tasks()) == 1
+
+
+REFUSALS = [301, 302, 307, 400, 404, 405, 409, 410, 413, 418, 421, 423, 425]
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+@without_waiting
+async def test_one_refusal_of_a_run_that_has_been_served_is_asked_for_again_and_costs_nothing(status: int) -> None:
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=10) as server, pool(server.base_url, source) as (run, told):
+        server.answer_next(status)
+        await run.run()
+    assert source.came == Counter(range(0, 400, 10))
+    assert source.lost == {}
+    assert [event.delay for event in told.of(Retrying)] == [5.0]
+
+
+def _refusing(status: int, offset: int) -> Callable[[Asked], bytes]:
+    def respond(asked: Asked) -> bytes:
+        at = int(asked.path.partition("&offset=")[2].partition("&")[0])
+        return http(status) if at == offset else http(200, page_body(*(row(at + n) for n in range(10)), count=400))
+
+    return respond
+
+
+@pytest.mark.parametrize("status", REFUSALS)
+@without_waiting
+async def test_a_page_that_is_always_refused_is_lost_alone_with_what_was_said(status: int) -> None:
+    source = Pages(range(0, 400, 10))
+    async with raw_server(_refusing(status, offset=50)) as server, pool(server.url, source, rate=0.2) as (run, _):
+        await run.run()
+    assert set(source.came) == set(range(0, 400, 10)) - {50}
+    assert str(status) in str(source.lost[50])
+    assert "check the account" not in str(source.lost[50])
+
+
+@without_waiting
+async def test_what_the_api_itself_refuses_with_its_causes_is_not_asked_for_again() -> None:
+    source = Pages([0, 10])
+    async with simulator() as server, pool(server.base_url, source, connections=1) as (run, _):
+        server.answer_next(400, body=b'{"causes":["from: too old"]}')
+        await run.run()
+        assert server.stats.requests == 2
+    assert "(400): from: too old" in str(source.lost[0])
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("times", [1, 2, 3])
+@without_waiting
+async def test_refused_credentials_are_probed_one_at_a_time_and_the_run_goes_on(status: int, times: int) -> None:
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=10) as server, pool(server.base_url, source, connections=1) as (run, told):
+        server.answer_next(status, times)
+        await run.run()
+        arrivals = [record.at - NOW for record in server.stats.log]
+    assert source.came == Counter(range(0, 400, 10))
+    waited = [later - earlier for earlier, later in pairwise(arrivals[: times + 1])]
+    assert waited == [pytest.approx(delay, abs=0.1) for delay in (5.0, 10.0, 15.0)[:times]]
+    assert [event.delay for event in told.of(Retrying)] == [5.0, 10.0, 15.0][:times]
+
+
+@pytest.mark.parametrize("rate", [None, 50.0])
+@without_waiting
+async def test_a_key_that_is_revoked_ends_the_run_after_three_probes(rate: float | None) -> None:
+    """No more than were in flight and three probes are sent, however many wait for their turn at the limiter."""
+    source = Pages(range(0, 400, 2))
+    async with simulator(latency_ms=100) as server:
+        async with pool(server.base_url, source, connections=100, rate=rate) as (run, _):
+            asyncio.get_running_loop().call_later(0.15, setattr, server, "faults", Faults(unauthorized=1))
+            with pytest.raises(CredentialsError, match=r"\(401\)"):
+                await run.run()
+        served, refused = server.stats.answers[200], server.stats.answers[401]
+    assert served > 0
+    assert 4 <= refused <= (100 if rate is None else 10) + 3
+    assert source.lost == {}
+
+
+@pytest.mark.parametrize("seconds", ["6.0", "6, 6", "0000000006"])
+@pytest.mark.parametrize("status", [403, 408, 413, 429, 503])
+@without_waiting
+async def test_no_request_comes_earlier_than_retry_after_says(status: int, seconds: str) -> None:
+    source = Pages([0])
+    async with simulator() as server, pool(server.base_url, source) as (run, _):
+        server.answer_next(status, headers=[("Retry-After", seconds)])
+        await run.run()
+        first, second = (record.at for record in server.stats.log)
+    assert second - first == pytest.approx(6.0, abs=0.1)
+
+
+@pytest.mark.parametrize("status", [302, 403, 404, 421])
+@without_waiting
+async def test_a_first_request_that_is_refused_counts_as_one_of_many_if_the_newest_window_is_served(
+    status: int,
+) -> None:
+    source = Pages(range(0, 400, 10))
+    async with simulator() as server, pool(server.base_url, source, served=False) as (run, _):
+        server.answer_next(status)
+        await run.run()
+        order = [record.query.offset for record in server.stats.log if record.query]
+    assert order[0] == 390
+    assert source.came == Counter(range(0, 400, 10))
+
+
+@pytest.mark.parametrize(("status", "requests"), [(302, 2), (401, 1), (403, 2), (404, 2), (409, 2), (423, 2), (451, 2)])
+@without_waiting
+async def test_what_is_refused_from_the_start_ends_the_run_at_once(status: int, requests: int) -> None:
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=10) as server, pool(server.base_url, source, served=False) as (run, told):
+        server.answer_next(status, 1_000)
+        with pytest.raises(SegmentFetchError, match=str(status)):
+            await run.run()
+        assert server.stats.requests == requests
+    assert told.now < 1
+    assert source.lost == {}
+
+
+@without_waiting
+async def test_a_proxys_own_refusal_ends_the_run_and_is_never_repeated() -> None:
+    async with simulator() as server, pool(server.base_url, Pages(range(0, 400, 10))) as (run, _):
+        server.answer_next(407, 100)
+        with pytest.raises(ProxyError):
+            await run.run()
+        assert server.stats.requests <= 4
+
+
+@without_waiting
+async def test_an_answer_wakes_nobody_who_has_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+    take = RetryQueue.take
+
+    def counting(self: RetryQueue, *args: Any, **options: Any) -> Attempt | None:
+        nonlocal looks
+        looks += 1
+        return take(self, *args, **options)
+
+    monkeypatch.setattr(RetryQueue, "take", counting)
+    source = Pages(range(0, 400, 10))
+    async with simulator(latency_ms=10) as server, pool(server.base_url, source, connections=1_000) as (run, _):
+        await run.run()
+    assert sum(source.came.values()) == 40
+    assert looks <= 3 * 40
 
 
 @without_waiting

@@ -81,7 +81,7 @@ def table(out: str, console: Console) -> TableSink | None:
 
 
 def audit(out: str, console: Console) -> Audit:
-    """Hold what is there against its manifest."""
+    """Check a destination against its manifest."""
     from segment_fetch.manifest import verify  # noqa: PLC0415 - the command that needs it is the only one
 
     check(out, console)
@@ -89,7 +89,7 @@ def audit(out: str, console: Console) -> Audit:
 
 
 def manifest(out: str, console: Console) -> Manifest:
-    """Return the manifest that is there."""
+    """Return the manifest of a destination."""
     from segment_fetch.manifest import verify  # noqa: PLC0415
 
     check(out, console)

@@ -15,7 +15,7 @@ NAME = "segment-fetch"
 
 
 def program() -> str:
-    """The program as a shell takes it: its name, or the path by which it was called where the name finds no such."""
+    """Return the program for a shell: its name, or the path of this call if the name would not find it."""
     called = sys.argv[0] if sys.argv else ""
     by_path = "/" in called and Path(called).name == NAME
     return shlex.quote(called) if by_path and not _is_on_path(called) else NAME
@@ -44,35 +44,35 @@ def _escape(sign: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """1 window, 2,000 windows."""
+    """Return 1 window, 2,000 windows."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def per_second(rate: float) -> str:
-    """0.25, 9.7, 120: as many digits as matter."""
+    """Return 0.25, 9.7 or 120: as many digits as matter."""
     if rate < 1:
         return f"{rate:.2g}"
     return f"{rate:.1f}".removesuffix(".0") if rate < 100 else f"{rate:.0f}"
 
 
 def pace(changed: PaceChanged, *, brief: bool = False) -> str:
-    """9.7 requests a second, 5 at once; brief: 9.7/s, 5 at once."""
+    """Return 9.7 requests a second, 5 at once; brief: 9.7/s, 5 at once."""
     at_once = "" if changed.at_once is None else f", {changed.at_once} at once"
     return f"{per_second(changed.rate)}{'/s' if brief else ' requests a second'}{at_once}"
 
 
 def shown(path: str) -> str:
-    """A path as text that can be written anywhere, whatever bytes it has."""
+    """Return a path as text that can be written anywhere, whatever bytes it has."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def width() -> int:
-    """Columns to write in: those of the terminal, at most 100."""
+    """Return the columns to write in: those of the terminal, at most 100."""
     return max(30, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
 def wrapped(text: str, columns: int, *, hang: str = "  ") -> str:
-    """Text in lines of at most `columns`. Commands, and words longer than that, stay whole: they are to be copied."""
+    """Wrap a text to `columns`. Commands, and words that are longer, stay in one piece, so that they can be copied."""
     commands = tuple(f"  {name} " for name in (NAME, program()))
     return "\n".join(
         line

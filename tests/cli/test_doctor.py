@@ -82,8 +82,8 @@ def test_a_wrong_clock(off_s: float, said: str, run: Run, segment_simulator: Sim
     result = _doctor(run, api)
     assert result.code == 4
     assert f"failed clock 1 h {said} the server's" in result.words
-    assert "mend: set this machine's clock" in result.words
-    assert "mend: set the clock first" in result.words
+    assert "fix: set this machine's clock" in result.words
+    assert "fix: set the clock first" in result.words
 
 
 def test_a_clock_that_matters_to_nobody_yet(

@@ -1,4 +1,4 @@
-"""`doctor`: each step on the way to the first segment, and how to mend the one that fails."""
+"""`doctor`: each step on the way to the first segment, and how to correct the one that fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from segment_fetch.windows.counting import Counting
 USAGE = "[options]"
 DESCRIPTION = """\
 Check step by step whether the account can be read: settings, domain, clock, credentials, permission, and one small \
-query. Says for whatever fails how to mend it, and stops there."""
+query. Stops at the first step that fails, and says how to correct it."""
 EXAMPLES = """\
   segment-fetch doctor --account 111111
   segment-fetch doctor --credentials ~/liveperson.env"""
@@ -54,7 +54,7 @@ class Check(Struct, frozen=True, omit_defaults=True):
 
 
 class Doctor:
-    """Runs the checks of one account and tells each as it is done."""
+    """Runs the checks of one account and shows each when it is done."""
 
     def __init__(self, args: Namespace, console: Console) -> None:
         self._args = args
@@ -67,13 +67,13 @@ class Doctor:
         return next((check.code for check in self.checks if check.status == "failed"), exit_codes.OK)
 
     def tell(self, check: Check) -> None:
-        """Notes a check, and shows it at once where people read."""
+        """Keep a check, and show it immediately unless the output is JSON."""
         self.checks.append(check)
         if not self._args.json and not (self._console.quiet and check.status == "ok"):
             self._console.out(as_text(check, width()))
 
     def failed(self, name: str, error: SegmentFetchError, mend: str = "") -> None:
-        """Notes a failure."""
+        """Keep and show a failed check."""
         code = exit_codes.exit_code(error, progressed=False)
         self.tell(Check(name, "failed", error.message, mend, code, failures.as_json(error)))
 
@@ -118,7 +118,7 @@ class Doctor:
         if off_s is None:
             return 0.0
         detail = f"{lasting(abs(off_s))} {'ahead of' if off_s > 0 else 'behind'} the server's"
-        mend = "set this machine's clock (NTP): OAuth 1.0 is refused when it is off by some minutes"
+        mend = "set this machine's clock (NTP): OAuth 1.0 requests are refused if it is wrong by several minutes"
         if abs(off_s) <= _CLOCK_GOOD_S:
             self.tell(Check("clock", "ok", detail))
         elif refused and abs(off_s) > CLOCK_OFF_S:
@@ -138,7 +138,7 @@ class Doctor:
             self.failed("query", error)
         elif isinstance(error, RequestRefusedError):
             self._allowed(credentials)
-            self.failed("query", error, "mend what the API names; check --source")
+            self.failed("query", error, "correct what the API names; check --source")
         elif not isinstance(error, CredentialsError):
             self.failed("query", error, _way(error))
         elif error.status == 403 or (reached and credentials.kind == "OAuth 2.0 client"):
@@ -152,7 +152,7 @@ class Doctor:
 
 
 def _way(error: SegmentFetchError) -> str:
-    """What to do about a way that does not lead to the service; some errors say it themselves."""
+    """Return what to do if the service cannot be reached; empty if the message says it."""
     if isinstance(error, InputError) or "SSL_CERT_FILE" in error.message:
         return ""
     return "check --base-url, the network, the name service and HTTPS_PROXY; if they are right, try again later"
@@ -160,7 +160,7 @@ def _way(error: SegmentFetchError) -> str:
 
 def _report(event: Event) -> None:
     if isinstance(event, Retrying):
-        say("info", "retrying", f"{event.reason}; asking again after {event.delay:.1f} s")
+        say("info", "retrying", f"{event.reason}; retrying after {event.delay:.1f} s")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -170,7 +170,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. Returns its exit code."""
+    """Check, report, and return the exit code."""
     doctor = Doctor(args, console)
     try:
         credentials = console.credentials()
@@ -189,7 +189,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def as_json(doctor: Doctor) -> dict[str, Any]:
-    """The checks for programs."""
+    """Return the checks for programs."""
     checks = [
         {"name": check.name, "status": check.status, "detail": check.detail, "mend": check.mend or None}
         for check in doctor.checks
@@ -201,9 +201,9 @@ def as_json(doctor: Doctor) -> dict[str, Any]:
 
 
 def as_text(check: Check, columns: int) -> str:
-    """A check as a line, and its mend as another."""
+    """Return a check as a line, and how to correct it as another."""
     hang = " " * _LABEL
     text = wrapped(f"{check.status:<8} {check.name:<12}{check.detail}", columns, hang=hang)
     if check.mend:
-        text += "\n" + wrapped(f"{'':<9}{'mend:':<12}{check.mend}", columns, hang=hang)
+        text += "\n" + wrapped(f"{'':<9}{'fix:':<12}{check.mend}", columns, hang=hang)
     return text

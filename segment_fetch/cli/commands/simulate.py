@@ -1,4 +1,4 @@
-"""`simulate`: the API on loopback, until it is interrupted."""
+"""`simulate`: the API on this machine, until it is interrupted."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from segment_fetch.timerange import format_time, parse_time
 
 USAGE = "[options]"
 DESCRIPTION = """\
-Serve the agent-segments API on this machine (127.0.0.1), with made-up segments and chosen trouble, until Ctrl-C. \
-Credentials are taken from the environment, or made up and shown where there are none."""
+Serve the agent-segments API on this machine (127.0.0.1), with made-up segments and chosen faults, until Ctrl-C. \
+Credentials are taken from the environment; if there are none, they are generated and shown."""
 EXAMPLES = """\
   segment-fetch simulate --segments 20000 --days 7
   segment-fetch simulate --auth oauth1 --latency 30-120 \\
       --limit 40/s --limit 5-at-once --fault error_500=0.02
   segment-fetch simulate --json --until-stdin-closes"""
-NOTE = "simulate ends with exit code 0 when it is interrupted: that is how it ends."
+NOTE = "simulate ends with exit code 0 when it is interrupted, its only way to end."
 
 _SETS = {"oauth1": given.OAUTH1, "client-credentials": given.CLIENT, "bearer": given.BEARER}
 _DAY_MS = 86_400_000
@@ -58,18 +58,18 @@ Limit = tuple[str, float, float]
 
 
 def limit(text: str) -> Limit:
-    """40/s, 40/s:10, 100/10s or 5-at-once."""
+    """Parse 40/s, 40/s:10, 100/10s or 5-at-once."""
     if match := _RATE.fullmatch(text):
         return "rate", float(match[1]), float(match[2] or 1)
     if match := _SLIDING.fullmatch(text):
         return "sliding", float(match[1]), float(match[2])
     if match := _AT_ONCE.fullmatch(text):
         return "at-once", float(match[1]), 0.0
-    raise ArgumentTypeError(f"{text!r} is no limit: write 40/s, 40/s:10 (10 at once), 100/10s, or 5-at-once")
+    raise ArgumentTypeError(f"{text!r} is not a limit: write 40/s, 40/s:10 (10 at once), 100/10s, or 5-at-once")
 
 
 def latency(text: str) -> tuple[float, float]:
-    """Milliseconds: 50, or the least and the most: 30-120."""
+    """Parse milliseconds: 50, or the least and the most, 30-120."""
     match = _LATENCY.fullmatch(text)
     least, most = (float(match[1]), float(match[2] or match[1])) if match else (1.0, 0.0)
     if least > most:
@@ -78,7 +78,7 @@ def latency(text: str) -> tuple[float, float]:
 
 
 def fault(text: str) -> tuple[str, float]:
-    """KIND=SHARE."""
+    """Parse KIND=SHARE."""
     kind, equals, part = text.partition("=")
     if not equals:
         raise ArgumentTypeError(f"{text!r}: write KIND=SHARE (error_500=0.02)")
@@ -86,7 +86,7 @@ def fault(text: str) -> tuple[str, float]:
 
 
 def port(text: str) -> int:
-    """A TCP port; 0 for one that is free."""
+    """Parse a TCP port; 0 means a free one."""
     value = arguments.whole(text)
     if value > 65_535:
         raise ArgumentTypeError("must be at most 65535")
@@ -211,7 +211,7 @@ def _add_numbers(
 
 
 class _Access(NamedTuple):
-    """Who is let in: the variables and their values, and whether they were made up here."""
+    """The credentials that the simulator accepts, as variables and values. `made_up`: generated here."""
 
     auth: OAuth1 | ClientCredentials | Bearer | None
     variables: dict[str, str]
@@ -219,7 +219,7 @@ class _Access(NamedTuple):
 
 
 def run(args: Namespace, console: Console) -> int:
-    """The command. It ends when interrupted, with 0."""
+    """Serve until interrupted, and return 0."""
     access = _access(args, console)
     simulator = _simulator(args, console, access)
 
@@ -238,7 +238,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _watch_stdin(task: asyncio.Task[None] | None) -> None:
-    """Cancels the task when standard input ends, so that the simulator never outlives the program that started it."""
+    """Cancel the task when standard input ends, so that the simulator never outlives the program that started it."""
     loop = asyncio.get_running_loop()
 
     def wait() -> None:

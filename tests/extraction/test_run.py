@@ -368,7 +368,6 @@ async def test_other_query_is_refused_before_anything_is_sent(tmp_path: Path) ->
         await extract(simulator, JsonlSink(tmp_path))
         before, sent = contents(tmp_path), simulator.stats.requests
         others: list[tuple[Sink[Any], dict[str, Any], str]] = [
-            (JsonlSink(tmp_path), {"source": "other"}, "source was 'tests' and is now 'other'"),
             (JsonlSink(tmp_path), {"filters": Filters(agent_id="1")}, "filters was {} and is now {'AgentId': '1'}"),
             (JsonlSink(tmp_path, "gzip"), {}, "compress was 'none' and is now 'gzip'"),
             (CsvSink(tmp_path), {}, "format was 'jsonl' and is now 'csv'"),
@@ -377,7 +376,8 @@ async def test_other_query_is_refused_before_anything_is_sent(tmp_path: Path) ->
             with pytest.raises(ManifestError, match=says):
                 await extract(simulator, sink, **options)
         assert simulator.stats.requests == sent
-    assert contents(tmp_path) == before
+        assert contents(tmp_path) == before
+        assert (await extract(simulator, JsonlSink(tmp_path), source="other")).skipped > 0, "the job may be renamed"
 
 
 async def test_two_runs_at_once_the_second_is_refused(tmp_path: Path) -> None:
@@ -432,7 +432,9 @@ async def test_run_interrupted_at_any_call_to_the_disk_goes_on(tmp_path: Path, k
                 assert kind == "killed"
             report = await extract(simulator, JsonlSink(folder, disk=LoggedDisk()), **WHOLE)
             assert report.complete
-            assert contents(folder) == contents(tmp_path / "end"), f"interrupted at call {at}"
+            assert without_count(contents(folder)) == without_count(contents(tmp_path / "end")), (
+                f"interrupted at call {at}"
+            )
             at, failed = at + 1, disk.failed
     assert at > 20
 

@@ -197,7 +197,7 @@ class SegmentClient:
         """Return the windows in which a range would be read, with the counts that the API reports. Keeps no segment."""
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
-        windows = planning.windows(*self._range(start, end, clamp), self._width)
+        windows = self._weeks(Window(*self._range(start, end, clamp)))
         survey = Survey(windows, self._query.limit, self._split_above)
         context = self._context()
         await context.workers(survey).run()
@@ -308,10 +308,12 @@ class SegmentClient:
         return Window(*self._range(start, now, clamp))
 
     def _weeks(self, whole: Window) -> list[Window]:
-        return planning.windows(whole.start, whole.end, self._width)
+        weeks = planning.windows(whole.start, whole.end, self._width)
+        return planning.hurry_oldest(weeks, self._context().oldest_ms())
 
     def _days(self, whole: Window) -> list[Window]:
-        return planning.days(whole.start, whole.end, UTC, self._width)
+        days = planning.days(whole.start, whole.end, UTC, self._width)
+        return planning.hurry_oldest(days, self._context().oldest_ms())
 
     def _context(self) -> RunContext:
         """The context of the open client; InputError where it is not open, or not in this event loop."""

@@ -71,7 +71,7 @@ async def sync(
     """
 
     def days(whole: Window) -> list[Window]:
-        return planning.days(whole.start, whole.end, zone, context.width)
+        return planning.hurry_oldest(planning.days(whole.start, whole.end, zone, context.width), context.oldest_ms())
 
     if first is not None:
         return await fill(context, committer, first, days, started=started)

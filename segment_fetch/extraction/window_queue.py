@@ -21,6 +21,7 @@ from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.turns import ended
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
+from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
 from segment_fetch.windows.checks import Divide
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader, WindowRequest
 from segment_fetch.windows.splitting import SplitRequest, Splitter, SubWindow
@@ -67,6 +68,7 @@ class WindowQueue(Generic[Part]):
         self._outlet = outlet
         self._held: dict[Window, int] = {}
         self._named: set[str] = set()
+        self._server_ms: int | None = None
         self._traits = ServerTraits()
         self._divisions: Counter[Window] = Counter()
         self._roots: dict[Window, Window] = {}  # of a part of a divided window, that window
@@ -141,7 +143,11 @@ class WindowQueue(Generic[Part]):
             return
         match request:
             case WindowRequest(reader=reader):
-                if not reader.refused(request, error):
+                if reader.refused(request, error):
+                    pass
+                elif (served := self._still_served(reader.window, error)) is not None:
+                    self._cut(reader, served)
+                else:
                     self._finish(reader, reader.unproven(Failed(str(error))))
             case SplitRequest(splitter=splitter):
                 rest = self._reader(splitter.rest)
@@ -153,8 +159,30 @@ class WindowQueue(Generic[Part]):
                 assert_never(request)
         self._advance_all()
 
+    def _still_served(self, window: Window, error: SegmentFetchError) -> Window | None:
+        """Return the part of a refused window that the API still serves; None if its age is no reason to refuse it.
+
+        The API's month has moved on since the run began, or the local clock is behind the server's.
+        """
+        if error.status != 400 or self._server_ms is None:
+            return None
+        oldest = oldest_start(self._server_ms)
+        start = oldest + CLAMP_MARGIN_MS
+        return Window(start, window.end) if window.start < oldest + 1000 and start < window.end else None
+
+    def _cut(self, reader: WindowReader[Part], served: Window) -> None:
+        """Give up what the API no longer serves of a window, and read the rest anew."""
+        reason = "the API no longer serves this: it serves one month back"
+        lost = self._reader(Window(reader.window.start, served.start), divided=True)
+        reader.unproven(Failed(reason))
+        self.release(reader.window)
+        self._tell(WindowSplit(reader.window, (lost.window, served)))
+        self._replace(reader, [lost, self._reader(served)])
+        self._finish(lost, lost.unproven(Failed(reason)))
+
     def answered(self, request: Request, answer: PageAnswer) -> None:
         """Take a page. Raises TransientError where it contradicts itself."""
+        self._server_ms = answer.at_ms
         if not self.wants(request):
             return
         match request:

@@ -102,6 +102,20 @@ def days(start: int, end: int, zone: tzinfo, width_ms: int = MAX_WINDOW_MS) -> l
     return [Window(one, other) for one, other in pairwise(cuts)]
 
 
+def hurry_oldest(planned: Sequence[Window], oldest: int) -> list[Window]:
+    """Cut the windows near the end of the API's month, so that each is read before the month has moved past it.
+
+    The first ends an hour after `oldest` (epoch milliseconds), the next ones two, four and eight hours later: each has
+    about as much time as those before it are wide. Windows that are not so old stay as they are.
+    """
+    cuts = [oldest + hours * 3_600_000 for hours in (1, 3, 7, 15)]
+    cut: list[Window] = []
+    for window in planned:
+        at = [window.start, *(one for one in cuts if window.start < one < window.end), window.end]
+        cut += [Window(one, other) for one, other in pairwise(at)]
+    return cut
+
+
 def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
     """The parts of start..end that no window of `done` covers, oldest first; they may be longer than a week."""
     gaps, at = [], start

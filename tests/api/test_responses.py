@@ -97,10 +97,9 @@ def test_what_is_no_page_is_a_fault_to_be_tried_again(body: bytes) -> None:
         (b'{"segments":null,"pagination":{"count":0}}', "$.segments"),
         (b'{"segments":[],"pagination":null}', "$.pagination"),
         (b'{"segments":[],"pagination":{}}', "$.pagination"),
-        (b'{"segments":[],"pagination":{"count":"1"}}', "$.pagination.count"),
+        (b'{"segments":[],"pagination":{"count":"x"}}', "$.pagination.count"),
         (page_body(count=-1), "$.pagination.count"),
         (page_body(count=MAX_COUNT + 1), "$.pagination.count"),
-        (page_body(timeframe={"startTimeL": "x"}), "$.timeframe.startTimeL"),
     ],
 )
 def test_a_wrong_type_is_named_by_its_path(body: bytes, path: str) -> None:

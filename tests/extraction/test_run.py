@@ -26,6 +26,7 @@ from segment_fetch import (
     RequestRefusedError,
 )
 from segment_fetch.api.auth import Auth
+from segment_fetch.events import Event, WindowDone
 from segment_fetch.extraction.report import Report
 from segment_fetch.extraction.run import OldestFirst
 from segment_fetch.query import Window
@@ -33,11 +34,13 @@ from segment_fetch.simulator import Bearer as BearerCheck
 from segment_fetch.simulator import ClientCredentials as ClientCheck
 from segment_fetch.simulator import Dataset, Drift, Fault, OAuth1, Simulator
 from segment_fetch.sinks import CsvSink, JsonlSink, Sink, StreamSink
+from segment_fetch.timerange import CLAMP_MARGIN_MS
 from tests.support_runs import (
     AT_ONCE,
     DAY_MS,
     END,
     HOUR_MS,
+    NOW,
     NOW_MS,
     START,
     client,
@@ -463,3 +466,44 @@ def test_oldest_first(order: Sequence[int]) -> None:
         known = set(order[: number + 1])
         assert came == windows[: next((n for n in range(4) if n not in known), 4)], "as many as can be"
     assert came == windows
+
+
+# ------------------------------------------------------------------------------------ the end of the API's month
+
+MONTH_MS = 31 * DAY_MS
+"""From NOW back to the same day of the month before."""
+
+
+async def test_the_oldest_day_is_read_first_in_small_windows_before_the_month_has_moved_past_it(tmp_path: Path) -> None:
+    """After the first window the server's clock is three minutes ahead: more than the margin of a clamped range."""
+    clock = [NOW]
+
+    def later(event: Event) -> None:
+        if isinstance(event, WindowDone):
+            clock[0] = NOW + 180
+
+    dataset = Dataset(segments=4_000, start=NOW_MS - 35 * DAY_MS, end=NOW_MS)
+    async with served(dataset, clock=lambda: clock[0]) as simulator:
+        async with client(simulator, connections=1, on_event=later) as one:
+            report = await one.extract(NOW_MS - 40 * DAY_MS, NOW_MS, JsonlSink(tmp_path), clamp=True)
+        start = NOW_MS - MONTH_MS + CLAMP_MARGIN_MS
+        assert [row["segmentId"] for row in rows(tmp_path)] == simulator.ids(start, NOW_MS)
+    assert report.complete
+    assert [entry.window.end - entry.window.start for entry in report.windows[:3]] == [
+        3_600_000,
+        2 * 3_600_000,
+        4 * 3_600_000,
+    ]
+
+
+async def test_of_a_window_that_the_month_has_moved_past_the_rest_is_kept(tmp_path: Path) -> None:
+    dataset = Dataset(segments=4_000, start=NOW_MS - 35 * DAY_MS, end=NOW_MS)
+    async with served(dataset, clock=lambda: NOW + 180) as simulator, client(simulator) as one:
+        report = await one.extract(NOW_MS - 40 * DAY_MS, NOW_MS, JsonlSink(tmp_path), clamp=True)
+        start = NOW_MS + 180_000 - MONTH_MS + CLAMP_MARGIN_MS
+        assert [row["segmentId"] for row in rows(tmp_path)] == simulator.ids(start, NOW_MS)
+        again = await one.extract(start, NOW_MS, JsonlSink(tmp_path))
+    lost = [entry for entry in report.windows if entry.status == "unproven"]
+    assert [entry.window for entry in lost] == [Window(NOW_MS - MONTH_MS + CLAMP_MARGIN_MS, start)]
+    assert "no longer serves this" in str(lost[0].reason)
+    assert again.complete

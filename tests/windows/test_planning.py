@@ -194,3 +194,13 @@ def test_days_are_cut_into_a_smaller_width_too() -> None:
 def test_midnight() -> None:
     assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin")) == 1_789_941_600_000
     assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin"), 1) == 1_790_028_000_000
+
+
+def test_the_oldest_hours_are_cut_and_nothing_else_is() -> None:
+    hour = 3_600_000
+    plan = planning.windows(10, 10 + 21 * 24 * hour)
+    cut = planning.hurry_oldest(plan, 10)
+    assert [(window.end - window.start) // hour for window in cut] == [1, 2, 4, 8, 153, 168, 168]
+    assert [window.start for window in cut[1:]] == [window.end for window in cut[:-1]]
+    assert planning.hurry_oldest(cut, 10) == cut
+    assert planning.hurry_oldest(plan, 10 - 15 * hour) == plan

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from unittest.mock import patch
 
-from benchmarks.pacing_rivals import Aimd, AwsAdaptive, Fixed, Gradient2, Rclone
+from benchmarks.pacing_rivals import RIVALS, Fixed
 from benchmarks.pacing_world import (
     AtOnce,
     Conditions,
@@ -31,8 +31,7 @@ from benchmarks.pacing_world import (
     Unlimited,
     World,
 )
-from segment_fetch.throttle.pacing import Pacer
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned, Pacer
 
 COLD = Conditions()
 USUAL, QUICK, SLOW, LONG = (0.05, 0.2, 0.8), (0.02, 0.05, 0.1), (0.2, 0.4, 0.8), (1.2, 1.4, 1.5)
@@ -102,38 +101,21 @@ ROWS = (
     Row("no limit, 0.5 % random 429", Unlimited, NOISIER, SLOW),
 )
 
-RIVALS: dict[str, Callable[[], Paced]] = {
-    "fixed 9.7/s": Fixed,
-    "AIMD": Aimd,
-    "AWS adaptive": AwsAdaptive,
-    "gradient2": Gradient2,
-    "rclone": Rclone,
-}
+BESIDE: dict[str, Callable[[int], Paced]] = {"fixed 9.7/s": Fixed, **RIVALS}
 
-# What turns each rule off. The names are those of the constants in the module that is patched.
-PACING, RATE, CONCURRENCY = (
-    "segment_fetch.throttle.pacing.",
-    "segment_fetch.throttle.rate.",
-    "segment_fetch.throttle.concurrency.",
-)
+# The constants that turn each rule off.
 NEVER = math.inf
 RULES: dict[str, dict[str, object]] = {
     "nothing": {},
-    "the longer pause": {PACING + "PAUSES": (1.0,)},
-    "same congestion": {PACING + "FEW": 0},
-    "slow steps": {RATE + "STEP_REQUESTS": 0.0},
-    "the creep": {RATE + "CREEP": 0.0},
-    "limit gone": {RATE + "GONE": NEVER},
-    "back to the best": {RATE + "WORTH": 0.0},
-    "proving it": {RATE + "PROVE": 0.0},
-    "the lead": {RATE + "LEAD": NEVER},
-    "keeping below": {RATE + "KEEP": 1.0},
-    "least cut": {RATE + "CUT": 1.0},
-    "deepest cut": {RATE + "DEEPEST_CUT": 0.0},
-    "growing a cap": {PACING + "FULL": 1.0},
-    "trust in a cap": {CONCURRENCY + "TRUST": 10**9},
-    "brisk ramp": {RATE + "BRISK": 2.0},
-    "more than the ramp gave": {RATE + "RAMPED": 1.0},
+    "the lead": {"LEAD": NEVER},
+    "doubt of the refused rate": {"CERTAIN": 1.0},
+    "the creep": {"CREEP": 0.0},
+    "slow steps at slow limits": {"SLOW": 0.0},
+    "patience": {"SAME": -1.0},
+    "longer pauses": {"LONGEST": 1},
+    "proof of a number": {"PROOF": 1},
+    "chance": {"CHANCE": NEVER},
+    "holding below": {"HOLD": 1.0},
 }
 
 
@@ -144,16 +126,17 @@ def warmed(row: Row, conditions: Conditions, seed: int) -> Learned:
     return pacer.learned(0.0)
 
 
-def outcomes(row: Row, make: Callable[[], Paced] | None, seeds: int) -> Iterator[Outcome]:
-    """One a run; no `make` is this project's pacer."""
+def outcomes(row: Row, make: Callable[[int], Paced] | None, seeds: int) -> Iterator[Outcome]:
+    """Play each run; without `make` the pacer is this project's."""
     kinds = itertools.product(row.latencies, (True, False), range(seeds))
     for latency, retry_after, seed in kinds:
         conditions = replace(row.conditions, latency=latency, retry_after=retry_after)
         learned = warmed(row, conditions, seed) if row.warm and make is None else None
-        yield World(row.limit(), conditions, seed).run(make() if make else Pacer(learned=learned))
+        pacer = make(conditions.connections) if make else Pacer(learned=learned)
+        yield World(row.limit(), conditions, seed).run(pacer)
 
 
-def measure(row: Row, make: Callable[[], Paced] | None, seeds: int) -> tuple[float, float]:
+def measure(row: Row, make: Callable[[int], Paced] | None, seeds: int) -> tuple[float, float]:
     """Mean goodput, and the mean percentage of 429."""
     runs = list(outcomes(row, make, seeds))
     return (
@@ -173,7 +156,7 @@ def holds(row: Row, result: tuple[float, float]) -> bool:
 
 def compare(rows: Iterable[Row], seeds: int, rival_seeds: int) -> bool:
     """Prints the table; whether every gate holds."""
-    rivals = RIVALS if rival_seeds else {}
+    rivals = BESIDE if rival_seeds else {}
     print("| server | gate | this pacer |" + "".join(f" {name} |" for name in rivals))
     print("|---|---|---|" + "---|" * len(rivals))
     good = True
@@ -191,7 +174,7 @@ def patched(rule: str) -> ExitStack:
     """Holds one rule turned off until it is closed."""
     stack = ExitStack()
     for name, value in RULES[rule].items():
-        stack.enter_context(patch(name, value))
+        stack.enter_context(patch(f"segment_fetch.throttle.pacer.{name}", value))
     return stack
 
 

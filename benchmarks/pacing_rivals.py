@@ -1,22 +1,28 @@
-"""Other ways to pace, written from their public descriptions, for comparison with `segment_fetch.throttle.pacing`.
+"""Other ways to pace, written from their public descriptions, for comparison with `segment_fetch.throttle.pacer`.
 
-All of them run in the same client: 16 connections, and everything pauses max(1 s, Retry-After) after a 429.
+All of them run in the same client: so many connections, and everything pauses max(1 s, Retry-After) after a 429.
 """
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
-from segment_fetch.throttle.concurrency import Ticket
 
-CONNECTIONS = 16
+class Ticket(NamedTuple):
+    """A request: when it was sent, and how many were then in flight, itself among them."""
+
+    sent_at: float
+    level: int
 
 
 class Rival:
     """The client around a rival: connections, the pause, and even spacing unless it overrides `spacing`."""
 
     rate = 5.0
-    limit = float(CONNECTIONS)
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = 16) -> None:
+        self.connections = connections
+        self.limit = float(connections)
         self.in_flight = 0
         self.next = self.resume = 0.0
 
@@ -24,7 +30,7 @@ class Rival:
         return 1 / self.rate
 
     def next_send(self, now: float) -> float:
-        if self.in_flight >= min(CONNECTIONS, self.limit):
+        if self.in_flight >= self.limit:
             return math.inf
         return max(0.0, max(self.next, self.resume) - now)
 
@@ -43,22 +49,23 @@ class Rival:
         self.resume = max(self.resume, now + max(1.0, retry_after or 0.0))
         self.answered(ticket, now, refused=True, fresh=fresh)
 
+    def dropped(self, ticket: Ticket, now: float) -> None:
+        self.in_flight -= 1
+
     def answered(self, ticket: Ticket, now: float, refused: bool, fresh: bool = True) -> None: ...
 
 
 class Fixed(Rival):
     """A rate that somebody who knew the limit chose."""
 
-    def __init__(self, rate: float = 9.7) -> None:
-        super().__init__()
-        self.rate = rate
+    rate = 9.7
 
 
 class Aimd(Rival):
     """Additive increase, multiplicative decrease: 0.5/s more each second, half at a refusal."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, connections: int = 16) -> None:
+        super().__init__(connections)
         self.raised_at = 0.0
 
     def answered(self, ticket: Ticket, now: float, refused: bool, fresh: bool = True) -> None:
@@ -76,8 +83,8 @@ class AwsAdaptive(Rival):
     0.8; the bucket fills at 0.5/s or more, at most at twice the measured rate, and holds one second's worth.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, connections: int = 16) -> None:
+        super().__init__(connections)
         self.rate, self.on = math.inf, False
         self.measured, self.count, self.bucket_at = 0.0, 0, 0.0
         self.peak = self.failed_at = self.tokens = self.filled_at = 0.0
@@ -132,9 +139,9 @@ class Gradient2(Rival):
     connections there are, instead of 20 and 200. It sees latency only: to it a quick refusal is a good sign.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.rate, self.limit, self.long = math.inf, 4.0, 0.0
+    def __init__(self, connections: int = 16) -> None:
+        super().__init__(connections)
+        self.rate, self.limit, self.long = math.inf, min(4.0, connections), 0.0
 
     def answered(self, ticket: Ticket, now: float, refused: bool, fresh: bool = True) -> None:
         short = now - ticket.sent_at
@@ -145,7 +152,7 @@ class Gradient2(Rival):
             return
         gradient = max(0.5, min(1.0, self.long / short))
         wanted = self.limit * gradient + 4
-        self.limit = max(1.0, min(float(CONNECTIONS), 0.8 * self.limit + 0.2 * wanted))
+        self.limit = max(1.0, min(float(self.connections), 0.8 * self.limit + 0.2 * wanted))
 
 
 class Rclone(Rival):
@@ -154,8 +161,8 @@ class Rclone(Rival):
     It stays between 10 ms and 2 s.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, connections: int = 16) -> None:
+        super().__init__(connections)
         self.sleep = 0.01
 
     def spacing(self, now: float) -> float:
@@ -163,3 +170,11 @@ class Rclone(Rival):
 
     def answered(self, ticket: Ticket, now: float, refused: bool, fresh: bool = True) -> None:
         self.sleep = min(2.0, 2 * self.sleep) if refused else max(0.01, 0.75 * self.sleep)
+
+
+RIVALS: dict[str, Callable[[int], Rival]] = {
+    "AIMD": Aimd,
+    "AWS adaptive": AwsAdaptive,
+    "gradient2": Gradient2,
+    "rclone": Rclone,
+}

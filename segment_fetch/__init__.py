@@ -24,7 +24,7 @@ from segment_fetch.extraction.report import Report
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Filters, Window
 from segment_fetch.throttle.pace_store import PaceStore
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import TimeLike
 from segment_fetch.windows.planning import Plan, PlannedWindow

@@ -19,7 +19,7 @@ from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
 from segment_fetch.sinks.base import Sink
 from segment_fetch.throttle import CONNECTIONS
 from segment_fetch.throttle.pace_store import PaceStore
-from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import TimeLike, check_range, zone_of
 from segment_fetch.windows import planning
@@ -159,17 +159,17 @@ class SegmentClient:
         if self._rate is None:
             return None
         ceiling = None if self._rate == "auto" else self._rate
-        learned = None
+        learned, query = None, self._query
         if self._pace is not None:
-            learned = self._pace.load(self._query.account, self._base_url or "", self._clock())
+            learned = self._pace.load(query.account, self._base_url or "", self._clock(), query.source)
         return Pacer(ceiling, self._connections, learned)
 
     async def _keep_pace(self, opened: Opened) -> None:
         from segment_fetch.extraction.turns import in_thread  # noqa: PLC0415
 
-        pace, learned = self._pace, opened.context.gate.learned(self._clock())
+        pace, query, learned = self._pace, self._query, opened.context.gate.learned(self._clock())
         if pace is not None and learned is not None:
-            await in_thread(lambda: pace.save(self._query.account, self._base_url or "", learned))
+            await in_thread(lambda: pace.save(query.account, self._base_url or "", learned, query.source))
 
     async def count(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
         """Return the number of segments that closed in start <= t < end; exact if nothing changes meanwhile.

@@ -19,7 +19,7 @@ from segment_fetch.extraction.row_budget import budget_of
 from segment_fetch.extraction.turns import turns_of
 from segment_fetch.query import Query
 from segment_fetch.throttle.limiter import Gate
-from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.windows import counting  # noqa: F401 - as above
 

@@ -12,18 +12,20 @@ from aiolimiter import AsyncLimiter
 
 from segment_fetch.events import PaceChanged, PaceReason
 from segment_fetch.throttle import MIN_PAUSE_S
-from segment_fetch.throttle.concurrency import Ticket
-from segment_fetch.throttle.pacing import GRAIN, Blame, Pacer
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import GRAIN, Learned, Pacer, Ticket
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]
 """What came of a request: an answer, a 429, or nothing that says anything about the limit."""
 
 
 def _limiter(ceiling: float) -> AsyncLimiter:
-    """`AsyncLimiter` admits its whole capacity at once: one request, and what a late one may be made up for by."""
-    burst = 1 + ceiling * GRAIN
-    return AsyncLimiter(burst, burst / ceiling)
+    """Return a limiter that admits at most `ceiling` requests in any second, rounded up.
+
+    `AsyncLimiter` admits its whole capacity at once, which therefore is one request; at more than 100 a second it is
+    10 ms' worth, as its timers are no finer, and the capacity counts towards the second.
+    """
+    capacity = max(1.0, ceiling * GRAIN)
+    return AsyncLimiter(capacity, capacity / (ceiling - capacity + 1))
 
 
 class Gate:
@@ -137,16 +139,16 @@ class PaceWatch:
         """A request went out: tells of the pace at first, and when it has changed."""
         if now < self._quiet_until and not self._was_refused:
             return
-        pace = self._pacer.snapshot(now)
-        at_once, notable = self._pacer.found_cap, 0.0 if self._was_refused else _NOTABLE
-        if self._told is None or at_once != self._told.at_once or abs(pace.rate / self._told.rate - 1) > notable:
-            self._told = PaceChanged(pace.rate, at_once, self._reason(pace.blame))
+        rate, at_once = self._pacer.rate, self._pacer.at_once
+        notable = 0.0 if self._was_refused else _NOTABLE
+        if self._told is None or at_once != self._told.at_once or abs(rate / self._told.rate - 1) > notable:
+            self._told = PaceChanged(rate, at_once, self._reason())
             self._tell(self._told)
         self._quiet_until, self._was_refused = now + _EVERY, False
 
-    def _reason(self, blame: Blame | None) -> PaceReason:
+    def _reason(self) -> PaceReason:
         if self._was_refused:
-            return "too_many_at_once" if blame == "concurrency" else "too_fast"
+            return "too_many_at_once" if self._pacer.cause == "at_once" else "too_fast"
         if self._told is None:
             return "remembered" if self._pacer.remembers else "started"
         return "no_refusals"

@@ -11,7 +11,7 @@ import msgspec
 
 from segment_fetch.errors import check_type
 from segment_fetch.regular_files import read_regular
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned
 
 OLDEST_S: Final = 30 * 86_400.0
 """Seconds after which what was learned no longer counts."""
@@ -21,7 +21,7 @@ _SUFFIX: Final = ".pace.json"
 
 
 class PaceStore:
-    """A folder with one small file for each account and service; it is made when there is something to keep.
+    """A folder with one small file for each account, service and source; it is made when there is something to keep.
 
     A file holds a rate, a number at once and a time (epoch seconds), and no credential. It is replaced atomically, so
     that any number of processes may share the folder. What cannot be read, makes no sense or is older than 30 days is
@@ -32,10 +32,19 @@ class PaceStore:
         check_type("folder", folder, (str, os.PathLike), "the path of a folder")
         self.folder = Path(folder)
 
-    def load(self, account: str, service: str, now: float) -> Learned | None:
-        """What was learned about an account at a service (its base URL, or any name for it); None if nothing was."""
+    def load(self, account: str, service: str, now: float, source: str = "") -> Learned | None:
+        """Return what was learned about an account at a service (its base URL, or any name); None if nothing was.
+
+        The API throttles by `source`, too. Where a source has no state of its own, that of the whole account counts,
+        as earlier versions kept it.
+        """
+        found = self._read(self._path(account, service, source), now)
+        return self._read(self._path(account, service), now) if found is None and source else found
+
+    @staticmethod
+    def _read(path: Path, now: float) -> Learned | None:
         try:
-            learned = msgspec.json.decode(read_regular(self._path(account, service), _LARGEST), type=Learned)
+            learned = msgspec.json.decode(read_regular(path, _LARGEST), type=Learned)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -43,11 +52,11 @@ class PaceStore:
             return None
         return learned if -_CLOCKS_DIFFER_S <= now - learned.at <= OLDEST_S else None
 
-    def save(self, account: str, service: str, learned: Learned) -> None:
-        """Keeps what was learned, and forgets what is too old."""
+    def save(self, account: str, service: str, learned: Learned, source: str = "") -> None:
+        """Keep what was learned, and forget what is too old."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._replace(self._path(account, service), msgspec.json.encode(learned) + b"\n")
+            self._replace(self._path(account, service, source), msgspec.json.encode(learned) + b"\n")
             self._forget(learned.at)
         except OSError as error:
             _tell("kept", error, worth_knowing=True)
@@ -72,11 +81,12 @@ class PaceStore:
                 if now - path.stat().st_mtime > OLDEST_S:
                     path.unlink()
 
-    def _path(self, account: str, service: str) -> Path:
+    def _path(self, account: str, service: str, source: str = "") -> Path:
         """The file's name shows neither: a service's name may hold anything."""
         from hashlib import sha256  # noqa: PLC0415 - `import segment_fetch` does without
 
-        return self.folder / (sha256(f"{account}\n{service}".encode()).hexdigest()[:32] + _SUFFIX)
+        key = "\n".join((account, service, source) if source else (account, service))
+        return self.folder / (sha256(key.encode()).hexdigest()[:32] + _SUFFIX)
 
 
 def _tell(what: str, error: Exception, *, worth_knowing: bool = False) -> None:

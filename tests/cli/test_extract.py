@@ -17,7 +17,7 @@ import zstandard
 from segment_fetch import PaceStore
 from segment_fetch.simulator import Dataset, Fault, Simulator
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned
 from tests.cli.conftest import KEY, Run
 from tests.cli.support import ACCOUNT, AT_ONCE, Result, lines_in, process, settled, spanning
 

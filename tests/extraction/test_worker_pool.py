@@ -26,7 +26,7 @@ from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, Faults, RateLimit, Simulator
 from segment_fetch.throttle.limiter import Gate
-from segment_fetch.throttle.pacing import Pacer
+from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Attempt, RetryQueue
 from segment_fetch.wire.pages import PageAnswer, PageRequest

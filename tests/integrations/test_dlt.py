@@ -16,7 +16,7 @@ from segment_fetch.events import Event, PaceChanged
 from segment_fetch.simulator import Dataset, Drift, Simulator
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from segment_fetch.throttle.pace_store import PaceStore
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned
 from segment_fetch.timerange import settled_before
 from tests.support import everything_said
 from tests.support_runs import AT_ONCE, DAY_MS, NOW_MS
@@ -163,7 +163,7 @@ def test_no_rate_is_set_unless_it_is_given(warehouse: Warehouse, tmp_path: Path)
     told: list[Event] = []
     warehouse.load(unset=("rate",), pace=store, on_event=told.append)
     assert len(warehouse.ids()) == 20
-    assert [event.rate for event in told if isinstance(event, PaceChanged)] == [pytest.approx(485.0)]
+    assert [event.rate for event in told if isinstance(event, PaceChanged)] == [pytest.approx(490.0)]
 
 
 @pytest.mark.parametrize("missing", ["dlt", "pyarrow"])

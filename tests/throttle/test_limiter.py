@@ -9,8 +9,7 @@ import pytest
 
 from segment_fetch.events import Event, PaceChanged
 from segment_fetch.throttle.limiter import Gate
-from segment_fetch.throttle.pacing import Pacer
-from segment_fetch.throttle.rate import MARGIN, Learned
+from segment_fetch.throttle.pacer import HOLD, Learned, Pacer
 from tests.support import ManualClock, without_waiting
 
 
@@ -100,7 +99,7 @@ async def test_timers_that_are_late_cost_no_time_and_let_no_more_through(rate: f
     for _ in range(100):
         gate.left(await gate.enter(), "accepted")
         went.append(loop.time())
-    assert went[-1] - went[0] == pytest.approx(99 / (MARGIN * rate), abs=0.025)
+    assert went[-1] - went[0] == pytest.approx(99 / (HOLD * rate), abs=0.025)
     assert max(sum(at <= other < at + 1 for other in went) for at in went) <= rate + 1 + rate * 0.01
 
 

@@ -15,7 +15,7 @@ from segment_fetch import Window
 from segment_fetch.events import Event, PaceChanged
 from segment_fetch.simulator import Simulator
 from segment_fetch.throttle.pace_store import OLDEST_S, PaceStore
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned
 from tests.support import without_waiting
 from tests.support_runs import NOW, START, client, served, settled
 
@@ -45,6 +45,15 @@ def test_what_was_kept_is_found_again(store: PaceStore) -> None:
 def test_each_account_and_service_has_its_own(store: PaceStore, account: str, service: str) -> None:
     store.save("1", SERVICE, FOUND)
     assert store.load(account, service, NOW) is None
+
+
+def test_each_source_has_its_own_and_else_what_an_earlier_version_kept_for_the_account(store: PaceStore) -> None:
+    store.save("1", SERVICE, FOUND)
+    own = Learned(3.0, limited=True, cap=None, at=NOW)
+    assert store.load("1", SERVICE, NOW, "nightly") == FOUND
+    store.save("1", SERVICE, own, "nightly")
+    assert store.load("1", SERVICE, NOW, "nightly") == own
+    assert store.load("1", SERVICE, NOW, "hourly") == FOUND
 
 
 @pytest.mark.parametrize(
@@ -181,9 +190,9 @@ async def test_a_client_begins_with_what_the_last_one_found(store: PaceStore) ->
 @without_waiting
 async def test_a_ceiling_holds_for_what_was_found_too(store: PaceStore) -> None:
     async with served(settled()) as simulator:
-        store.save(simulator.account, simulator.base_url, Learned(500.0, limited=True, cap=None, at=NOW))
+        store.save(simulator.account, simulator.base_url, Learned(500.0, limited=True, cap=None, at=NOW), "tests")
         changes = await _run(simulator, store, rate=7.0)
-        kept = store.load(simulator.account, simulator.base_url, NOW)
+        kept = store.load(simulator.account, simulator.base_url, NOW, "tests")
     assert [(change.at_once, change.reason) for change in changes] == [(None, "started")]
     assert changes[0].rate == pytest.approx(0.98 * 7)
     assert kept is not None
@@ -200,7 +209,7 @@ async def test_a_run_that_fails_has_learned_too(store: PaceStore) -> None:
     async with served(settled(), latency_ms=20) as simulator:
         with pytest.raises(ZeroDivisionError):
             await failing(simulator)
-        assert store.load(simulator.account, simulator.base_url, NOW) is not None
+        assert store.load(simulator.account, simulator.base_url, NOW, "tests") is not None
 
 
 @without_waiting
@@ -218,4 +227,4 @@ async def test_two_clients_at_once_share_a_store(store: PaceStore) -> None:
     async with served(settled(), latency_ms=20) as simulator:
         both = await asyncio.gather(_run(simulator, store), _run(simulator, store))
         assert [changes[0].reason for changes in both] == ["started", "started"]
-        assert store.load(simulator.account, simulator.base_url, NOW) is not None
+        assert store.load(simulator.account, simulator.base_url, NOW, "tests") is not None

@@ -21,7 +21,7 @@ from segment_fetch.query import Filters
 from segment_fetch.simulator import Bearer, ClientCredentials, Dataset, OAuth1, Simulator
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from segment_fetch.throttle.pace_store import PaceStore
-from segment_fetch.throttle.rate import Learned
+from segment_fetch.throttle.pacer import Learned
 from tests.integrations.singer.support import BEARER, Result, World, dataset
 
 VALUES = {
@@ -212,7 +212,7 @@ def test_no_rate_is_set_unless_the_config_does(world: World, tmp_path: Path) -> 
     world.serve(dataset(20))
     store = PaceStore(tmp_path / "pace")
     store.save("111111", world.simulator.base_url, Learned(500.0, limited=True, cap=None, at=world.clock()))
-    for rate, says in ((None, "485 requests a second"), ("10", "now 9.8 requests a second")):
+    for rate, says in ((None, "490 requests a second"), ("10", "now 9.8 requests a second")):
         result = world.tap("--log-level", "debug", pace=store, rate=rate)
         assert result.code == 0
         assert says in result.err

@@ -54,6 +54,10 @@ def _always() -> bool:
     return True
 
 
+MAX_SKEW_S = 60.0
+"""Seconds by which the local clock and the server's may differ unsaid."""
+
+
 class SegmentApi:
     """The API of one account. `base_url` stands in for the Domain API and serves both services.
 
@@ -75,6 +79,7 @@ class SegmentApi:
     ) -> None:
         self.server_ms: int | None = None
         """The server's clock in its last answer about segments, a refusal too: epoch milliseconds."""
+        self._has_warned = False
         self.has_served = False
         """True once a page has come: whatever is refused from then on may pass."""
         self._query = query
@@ -100,6 +105,18 @@ class SegmentApi:
         if self.server_ms is None:
             return None
         return self._clock() - self.server_ms / 1000 - 0.5  # `Date` has whole seconds
+
+    def clock_warning(self) -> str | None:
+        """Return, once, a sentence about clocks that differ by more than a minute; else None."""
+        ahead = self.clock_ahead_s()
+        if self._has_warned or ahead is None or abs(ahead) <= MAX_SKEW_S:
+            return None
+        self._has_warned = True
+        where = "ahead of" if ahead > 0 else "behind"
+        return (
+            f"the clock of this machine is {lasting(abs(ahead))} {where} the server's: set it; until then, the earlier "
+            "one decides what has settled"
+        )
 
     async def base(self, service: str) -> str:
         """Return the base URL of a service, which a client asks of the Domain API once."""
@@ -185,10 +202,11 @@ class SegmentApi:
             return sent[-1]
 
         def take(reply: Reply) -> PageAnswer:
-            at_ms = self.server_ms = server_time(reply.headers)
+            self.server_ms = server_time(reply.headers)
             if reply.status != 200:
                 self._refuse(reply, sent)
-            return PageAnswer(read_page(reply.body), self._now_ms() if at_ms is None else at_ms)
+            now = self._now_ms()  # the earlier clock decides: one that is ahead must not settle a window
+            return PageAnswer(read_page(reply.body), now if self.server_ms is None else min(now, self.server_ms))
 
         return await self._transport.page(url, sign, take)
 

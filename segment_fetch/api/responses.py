@@ -167,6 +167,6 @@ def date_ms(value: str) -> int | None:
     """Return an HTTP date as epoch milliseconds; None where it is not one."""
     try:
         moment = parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
+        return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, TypeError, IndexError, OverflowError):  # also the last day of the year 9999 west of UTC
         return None
-    return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

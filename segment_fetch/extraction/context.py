@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from segment_fetch.api.endpoints import SegmentApi
+from segment_fetch.api.endpoints import MAX_SKEW_S, SegmentApi
 from segment_fetch.events import Event
 from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.turns import Turns
@@ -47,9 +47,12 @@ class RunContext(Struct, frozen=True):
         return WorkerPool(self.api, self.gate, source, connections=self.connections, retry=self.retry, tell=self.tell)
 
     def now_ms(self) -> int:
-        """The time, epoch milliseconds."""
-        return int(self.clock() * 1000)
+        """The time by the earlier of the local clock and the server's, as far as that is known, epoch milliseconds."""
+        ahead = self.api.clock_ahead_s() or 0.0
+        return int((self.clock() - (ahead if ahead > MAX_SKEW_S else 0.0)) * 1000)
 
     def oldest_ms(self) -> int:
         """The first moment that the API still serves when a run that begins now gets there, epoch milliseconds."""
-        return oldest_start(self.now_ms()) + CLAMP_MARGIN_MS
+        ahead = self.api.clock_ahead_s() or 0.0  # the server's clock decides where its month begins
+        now = self.clock() - (ahead if abs(ahead) > MAX_SKEW_S else 0.0)
+        return oldest_start(int(now * 1000)) + CLAMP_MARGIN_MS

@@ -7,6 +7,7 @@ from datetime import tzinfo
 
 from msgspec import Struct, structs
 
+from segment_fetch.errors import InputError
 from segment_fetch.events import Warned
 from segment_fetch.extraction.context import RunContext
 from segment_fetch.extraction.report import Report
@@ -15,7 +16,7 @@ from segment_fetch.extraction.worker_pool import RequestCounts
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window
-from segment_fetch.timerange import midnight, settled_before
+from segment_fetch.timerange import format_time, midnight, settled_before
 from segment_fetch.windows import planning
 from segment_fetch.windows.counting import Counting
 
@@ -83,6 +84,12 @@ async def sync(
     same = await committer.intact(unchanged(entries, counting))
     final = settled(same, counting)
     await committer.settle(final)
+    now = min(now, context.now_ms())  # the counting has told the server's clock
+    if now <= todo.start:
+        raise InputError(
+            f"the destination begins at {format_time(todo.start)}, but now it is {format_time(now)}: the clock is "
+            "wrong, or was when it was filled; set it, or begin with an empty destination"
+        )
     made = await fill(context, committer, Window(todo.start, now), days, started=started, keep=set(same))
     return _reported(made, len(final), todo.lost, counters.counts)
 

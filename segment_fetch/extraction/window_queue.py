@@ -22,7 +22,7 @@ from segment_fetch.extraction.turns import ended
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
-from segment_fetch.windows.checks import Divide
+from segment_fetch.windows.checks import MAX_DIVISIONS, Divide
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader, WindowRequest
 from segment_fetch.windows.splitting import SplitRequest, Splitter, SubWindow
 from segment_fetch.windows.strategy import Failed
@@ -37,8 +37,8 @@ WINDOWS_AHEAD = 3
 Request: TypeAlias = WindowRequest[Any] | SplitRequest
 """A page that a window queue asks for."""
 
-MAX_DIVISIONS = 1_000
-"""Times that one window is divided because the server does not answer for all of it, before the rest is given up."""
+MAX_FAULTY_WINDOWS = 3
+"""Windows with a fault that stays, however they are divided, before none is divided for one any more."""
 
 
 class WindowQueue(Generic[Part]):
@@ -70,7 +70,8 @@ class WindowQueue(Generic[Part]):
         self._named: set[str] = set()
         self._server_ms: int | None = None
         self._traits = ServerTraits()
-        self._divisions: Counter[Window] = Counter()
+        self._divisions: Counter[tuple[Window, int]] = Counter()
+        self._faulty: set[Window] = set()
         self._roots: dict[Window, Window] = {}  # of a part of a divided window, that window
 
     def next(self) -> Request | None:
@@ -226,21 +227,29 @@ class WindowQueue(Generic[Part]):
         match reader.advance():
             case None:
                 pass
-            case Divide(windows, reason):
-                self._divide(reader, windows, reason)
+            case Divide() as division:
+                self._divide(reader, division)
             case read:
                 self._finish(reader, read)
 
-    def _divide(self, reader: WindowReader[Part], windows: Sequence[Window], reason: str) -> None:
-        """Read a window in parts, as the server does not answer for all of it at once; up to a number of times."""
-        self._divisions[root := self._roots.pop(reader.window, reader.window)] += 1
-        if self._divisions[root] > MAX_DIVISIONS:
-            self._finish(reader, reader.unproven(Failed(f"{reason}, in each of {MAX_DIVISIONS} parts")))
+    def _divide(self, reader: WindowReader[Part], division: Divide) -> None:
+        """Read a window in parts, as it cannot be read at once; up to a number of times.
+
+        Once a few windows could not be read even so, the fault is everywhere: others are given up at once.
+        """
+        root = self._roots.pop(reader.window, reader.window)
+        self._divisions[root, division.most] += 1
+        isolates = division.most < MAX_DIVISIONS
+        if self._divisions[root, division.most] > division.most or (
+            isolates and len(self._faulty - {root}) >= MAX_FAULTY_WINDOWS
+        ):
+            self._faulty.add(root)
+            self._finish(reader, reader.unproven(Failed(division.reason)))
             return
-        self._roots |= dict.fromkeys(windows, root)
+        self._roots |= dict.fromkeys(division.windows, root)
         self.release(reader.window)
-        self._tell(WindowSplit(reader.window, tuple(windows)))
-        self._replace(reader, [self._reader(window) for window in windows])
+        self._tell(WindowSplit(reader.window, division.windows))
+        self._replace(reader, [self._reader(window) for window in division.windows])
 
     def _too_large(self, owner: WindowReader[Part]) -> bool:
         divisible = not owner.divided and owner.window.end - owner.window.start > 1

@@ -24,7 +24,7 @@ from segment_fetch.errors import (
     TransientError,
     lasting,
 )
-from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown
+from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown, Warned
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
@@ -191,6 +191,8 @@ class WorkerPool:
         back_after = self._queue.succeeded(self._clock())
         if back_after is not None:
             self._tell(ServiceBack(back_after))
+        if (warning := self._api.clock_warning()) is not None:
+            self._tell(Warned(warning))
         if self._refused_first is not None:
             refused, self._refused_first = self._refused_first, None
             self._refused(*refused)

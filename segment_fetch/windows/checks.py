@@ -26,18 +26,24 @@ from segment_fetch.wire.raw_rows import RawRows, distinct, keys_of, times_of
 EQUAL_FAULTS = 3
 """Equal faults of one page that are no accident."""
 
-LIKELY_GLITCHES = 8
-"""The same for rows that do not fit the count, which a gateway or a cache can get wrong several times in a row."""
+MAX_DIVISIONS = 1_000
+"""Times that one window is divided because the server does not answer for all of it, before the rest is given up."""
+
+MAX_ISOLATING = 10
+"""Times that one window is divided to isolate a fault: some 60 requests."""
 
 NOW_TOLERANCE_MS = 60_000
 """How far below the server's clock a time frame that was cut at its present may end."""
 
 
 class Divide(Struct, frozen=True):
-    """Read these windows instead, oldest first; together they are the window."""
+    """Read these windows instead, oldest first; together they are the window. The window that they are parts of is
+    divided at most `most` times for that.
+    """
 
     windows: tuple[Window, ...]
     reason: str
+    most: int = MAX_DIVISIONS
 
 
 class Shrink(Struct, frozen=True):
@@ -51,12 +57,23 @@ Remedy: TypeAlias = Failed | Divide | Shrink
 
 
 class PageFaultError(TransientError):
-    """A page that contradicts itself or does not fit what was asked. After `patience` equal ones, `remedy` applies."""
+    """A page that contradicts itself or does not fit what was asked. After some equal ones, `remedy` applies: unless
+    there is a better one, the window is divided, so that all but the place of the fault can be read.
+    """
 
-    def __init__(self, message: str, remedy: Remedy | None = None, patience: int = EQUAL_FAULTS) -> None:
+    def __init__(self, message: str, remedy: Remedy | None = None) -> None:
         super().__init__(message, status=200)
-        self.remedy: Remedy = remedy or Failed(f"{message}, each time it was asked for")
-        self.patience = patience
+        self.remedy = remedy
+
+    def remedy_for(self, window: Window) -> Remedy:
+        """Return the remedy for a fault that stays in a window."""
+        reason = f"{self.message}, each time it was asked for"
+        middle = (window.start + window.end) // 2
+        if self.remedy is not None:
+            return self.remedy
+        if middle == window.start:
+            return Failed(reason)
+        return Divide((Window(window.start, middle), Window(middle, window.end)), reason, MAX_ISOLATING)
 
 
 class Checked(NamedTuple):
@@ -92,7 +109,8 @@ def checked(
     if fault := coverage.check_page(view, start=fetched.start, limit=limit):
         raise _explained(fault, answer.page, whole, offset=offset, limit=limit, largest_page=largest_page)
     if distinct([keys_of(rows)]) < len(rows) and (twice := _with_two_contents(rows)) is not None:
-        raise PageFaultError(f"the page at offset {offset} has two different rows of segmentId {twice!r}")
+        message = f"the page at offset {offset} has two different rows of segmentId {twice!r}"
+        raise PageFaultError(message, Failed(message))  # divided, each row would be complete beside the other
     if not prefix:
         _check_frame(answer, fetched, whole)
     if scanned:
@@ -112,7 +130,7 @@ def _explained(
         return PageFaultError(f"{fault}; rows go on behind the count", capped(whole, count))
     if 0 < rows < due and offset == 0 and rows >= largest_page:
         return PageFaultError(fault, Shrink(rows))
-    return PageFaultError(fault, patience=EQUAL_FAULTS if rows == due else LIKELY_GLITCHES)
+    return PageFaultError(fault)
 
 
 def capped(whole: Window, count: int) -> Divide | Failed:
@@ -155,7 +173,7 @@ def _check_frame(answer: PageAnswer, fetched: Window, whole: Window) -> None:
     message = f"the server answers for {_shown(first)} to {_shown(last)}, but was asked for {fetched}"
     cuts = sorted({cut for cut in (first, last) if whole.start < cut < whole.end})
     if not cuts or first >= last:
-        raise PageFaultError(message)
+        raise PageFaultError(message, Failed(message))
     edges = [whole.start, *cuts, whole.end]
     raise PageFaultError(message, Divide(tuple(Window(*pair) for pair in pairwise(edges)), message))
 

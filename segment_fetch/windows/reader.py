@@ -175,11 +175,11 @@ class WindowReader(Generic[Part]):
         """A fault that comes again and again is no accident: asking once more changes nothing."""
         self._faults[key := (fetch.window, fetch.offset, fault.message)] += 1
         total = sum(times for (window, offset, _), times in self._faults.items() if (window, offset) == key[:2])
-        if self._faults[key] < fault.patience and total < MAX_MOVED_FAULTS:
+        if self._faults[key] < checks.EQUAL_FAULTS and total < MAX_MOVED_FAULTS:
             raise fault
         self._todo.clear()
         self._wanted.clear()
-        self._verdict = fault.remedy
+        self._verdict = fault.remedy_for(self.window)
 
     def _hold(self, fetch: Fetch, answer: PageAnswer, found: Checked) -> str | None:
         if found.order is not None and (futile := self._ordered(found.order)) is not None:

@@ -1,0 +1,213 @@
+"""Servers that break or stretch the specification, over real sockets: nothing is called complete that is not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from segment_fetch import BearerToken, RetryPolicy, SegmentClient
+from segment_fetch.extraction.report import Report
+from segment_fetch.query import Window
+from segment_fetch.sinks import JsonlSink
+from segment_fetch.timerange import format_time
+from segment_fetch.windows.planning import pages
+from tests.support import ACCOUNT, Asked, RawServer, http, raw_server
+from tests.support_runs import DAY_MS, END, NOW, START, rows
+
+Row = dict[str, Any]
+Rows = list[Row]
+AT_ONCE = RetryPolicy(server=(0.0,) * 3, network=(0.0,) * 3, jitter=0.0)
+DATE = "Fri, 06 Nov 2026 21:20:05 GMT"
+
+
+def spread(count: int, start: int = START, end: int = END) -> Rows:
+    """Rows at even distances, newest first."""
+    step = (end - start) // (count + 1)
+    return [{"segmentId": f"s{at}", "endTimeL": end - (at + 1) * step, "agentId": at} for at in range(count)]
+
+
+class Server:
+    """Answers from its rows in a dress of its own."""
+
+    def __init__(self, found: Rows, *, limit: int = 500, cap: int | None = None, links: str = "more") -> None:
+        self.rows = found
+        self.limit = limit
+        self.cap = cap
+        self.links = links
+        self.ascending = self.text_counts = self.exclusive = self.references_first = False
+        self.lag = 0
+        self.refuses_beyond: int | None = None
+        self.frame: Callable[[int, int], Any] = lambda start, end: {"startTimeL": start, "endTimeL": end}
+        self.date = DATE
+
+    def __call__(self, asked: Asked) -> bytes:
+        query = {name: values[0] for name, values in parse_qs(urlsplit(asked.path).query).items()}
+        start, end = int(query["fromMillis"]), int(query["toMillis"])
+        offset, limit = int(query["offset"]), min(int(query["limit"]), self.limit)
+        frame = self.frame(start, end)
+        if frame is not None and "endTimeL" in frame and self.narrows:
+            start, end = max(start, frame["startTimeL"]), min(end, frame["endTimeL"])
+        found = [row for row in self.rows if start <= row["endTimeL"] <= end - self.exclusive]
+        found.sort(key=lambda row: row["endTimeL"] * (1 if self.ascending else -1))
+        part = found[offset : offset + limit]
+        count: Any = max(0, min(len(found), self.cap or len(found)) - self.lag)
+        if self.refuses_beyond is not None and offset + limit > self.refuses_beyond:
+            return http(400, json.dumps({"message": "offset", "causes": ["offset: too deep"]}), Date=self.date)
+        has_next = offset + len(part) < len(found)
+        linked = self.links == "always" or (self.links == "more" and has_next)
+        references = [{"rel": "self", "href": "x"}, *([{"rel": "next", "href": "x"}] if linked else [])]
+        pagination = {"count": str(count) if self.text_counts else count, "references": references}
+        if self.references_first:
+            pagination = dict(reversed(pagination.items()))
+        body = (
+            {"pagination": pagination, "segments": part}
+            if self.references_first
+            else {"segments": part, "pagination": pagination}
+        )
+        return http(200, json.dumps(body | ({} if frame is None else {"timeframe": frame})), Date=self.date)
+
+    narrows = False
+
+
+async def extract(
+    server: Server, folder: Path, start: int = START, end: int = END, **options: Any
+) -> tuple[Report, RawServer]:
+    async with raw_server(server) as raw:
+        defaults = {"rate": None, "retry": AT_ONCE, "clock": lambda: NOW}
+        client = SegmentClient(ACCOUNT, auth=BearerToken("x"), source="odd", base_url=raw.url, **(defaults | options))
+        async with client:
+            return await client.extract(start, end, JsonlSink(folder)), raw
+
+
+def ids(folder: Path) -> list[str]:
+    return sorted(row["segmentId"] for row in rows(folder))
+
+
+def reasons(report: Report) -> str:
+    return "; ".join(f"{entry.reason}" for entry in report.unproven)
+
+
+async def test_two_rows_of_one_id_on_one_page_leave_the_window_unproven_and_are_named(tmp_path: Path) -> None:
+    found = spread(1_200)
+    found[7] = found[6] | {"endTimeL": found[7]["endTimeL"], "agentId": 99}
+    report, raw = await extract(Server(found), tmp_path)
+    assert not report.complete
+    assert "'s6'" in reasons(report)
+    assert len(raw.asked) <= 64 + 3
+
+
+async def test_two_rows_of_one_id_on_two_pages_leave_it_unproven_too(tmp_path: Path) -> None:
+    found = spread(1_200)
+    found[900] = found[6] | {"endTimeL": found[900]["endTimeL"]}
+    report, raw = await extract(Server(found), tmp_path)
+    assert not report.complete
+    assert "s6" in reasons(report)
+    assert len(raw.asked) <= 64 + 20
+
+
+async def test_a_server_whose_rows_all_have_one_id_never_hangs(tmp_path: Path) -> None:
+    found = [row | {"segmentId": "same"} for row in spread(1_200)]
+    report, raw = await extract(Server(found), tmp_path)
+    assert not report.complete
+    assert "'same'" in reasons(report)
+    assert len(raw.asked) <= 64 + 3
+
+
+@pytest.mark.parametrize("links", ["more", "always"])
+async def test_a_capped_count_divides_the_window_until_nothing_is_missing(tmp_path: Path, links: str) -> None:
+    found = spread(2_500)
+    report, _ = await extract(Server(found, cap=1_000, links=links), tmp_path)
+    assert report.complete
+    assert ids(tmp_path) == sorted(row["segmentId"] for row in found)
+
+
+async def test_a_narrower_time_frame_is_never_taken_for_the_window(tmp_path: Path) -> None:
+    found, middle = spread(1_200), (START + END) // 2
+    server = Server(found)
+    server.narrows = True
+    server.frame = lambda start, end: {"startTimeL": max(start, middle), "endTimeL": max(end, middle)}
+    report, _ = await extract(server, tmp_path)
+    assert not report.complete
+    assert [entry.window for entry in report.unproven] == [Window(START, middle)]
+    assert ids(tmp_path) == sorted(row["segmentId"] for row in found if row["endTimeL"] >= middle)
+
+
+@pytest.mark.parametrize("count", [501, 1_001, 997, 999])
+@pytest.mark.parametrize("age", [0, 3 * DAY_MS])
+async def test_a_count_that_lags_by_one_is_noticed(tmp_path: Path, count: int, age: int) -> None:
+    end = int(NOW * 1000) - age
+    server = Server(spread(count, end - DAY_MS, end))
+    server.lag = 1
+    report, _ = await extract(server, tmp_path, end - DAY_MS, end)
+    assert not report.complete
+    assert "own count" in reasons(report)
+
+
+DRESSES: dict[str, Callable[[Server], None]] = {
+    "next always": lambda server: setattr(server, "links", "always"),
+    "next never": lambda server: setattr(server, "links", "never"),
+    "oldest first": lambda server: setattr(server, "ascending", True),
+    "`to` exclusive": lambda server: setattr(server, "exclusive", True),
+    "counts as texts": lambda server: setattr(server, "text_counts", True),
+    "references first": lambda server: setattr(server, "references_first", True),
+    "no frame": lambda server: setattr(server, "frame", lambda start, end: None),
+    "a frame in text, to the second": lambda server: setattr(
+        server, "frame", lambda start, end: {"startTime": shown(start), "endTime": shown(end)}
+    ),
+    "a frame with offsets": lambda server: setattr(
+        server, "frame", lambda start, end: {"startTime": shown(start, 3), "endTime": shown(end, 3)}
+    ),
+    "a frame to the second": lambda server: setattr(
+        server, "frame", lambda start, end: {"startTimeL": start // 1000 * 1000, "endTimeL": end // 1000 * 1000}
+    ),
+}
+
+
+def shown(ms: int, hours: int = 0) -> str:
+    text = format_time((ms + hours * 3_600_000) // 1000 * 1000)
+    return text.replace("Z", f"+0{hours}:00") if hours else text
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+@pytest.mark.parametrize("count", [0, 300, 500, 1_200])
+async def test_a_healthy_server_is_read_exactly_in_every_dress(tmp_path: Path, dress: str, count: int) -> None:
+    server = Server(spread(count, START + 123, END - 345))
+    DRESSES[dress](server)
+    report, raw = await extract(server, tmp_path, START + 123, END - 345)
+    assert report.complete
+    assert report.duplicates == 0
+    assert ids(tmp_path) == sorted(row["segmentId"] for row in server.rows)
+    assert len(raw.asked) <= pages(count, 500) + 1
+
+
+async def test_links_that_always_go_on_cost_one_request_a_run(tmp_path: Path) -> None:
+    server = Server(spread(3_000, NOW_MS - 27 * DAY_MS, NOW_MS - 3 * DAY_MS), links="always")
+    report, raw = await extract(server, tmp_path, NOW_MS - 27 * DAY_MS, NOW_MS - 3 * DAY_MS)
+    assert report.complete
+    assert len(raw.asked) == sum(entry.pages for entry in report.windows) + 1
+
+
+NOW_MS = int(NOW * 1000)
+
+
+@pytest.mark.parametrize("date", ["Tue, 10 Nov 2026 06:40:00 GMT", "Fri, 31 Dec 9999 23:59:59 -0100"])
+async def test_a_date_header_that_is_ahead_settles_nothing(tmp_path: Path, date: str) -> None:
+    server = Server(spread(20, NOW_MS - DAY_MS, NOW_MS))
+    server.date = date
+    report, _ = await extract(server, tmp_path, NOW_MS - DAY_MS, NOW_MS)
+    assert [entry.status for entry in report.windows] == ["provisional"]
+
+
+async def test_a_local_clock_that_is_ahead_settles_nothing_and_is_said_once(tmp_path: Path) -> None:
+    server, said = Server(spread(20, NOW_MS - DAY_MS, NOW_MS)), []
+    ahead = NOW + 3 * 86_400
+    report, _ = await extract(
+        server, tmp_path, NOW_MS - DAY_MS, NOW_MS, clock=lambda: ahead, on_event=lambda event: said.append(str(event))
+    )
+    assert [entry.status for entry in report.windows] == ["provisional"]
+    assert sum("ahead of the server's" in each for each in said) == 1

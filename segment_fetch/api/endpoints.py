@@ -206,7 +206,8 @@ class SegmentApi:
             if reply.status != 200:
                 self._refuse(reply, sent)
             now = self._now_ms()  # the earlier clock decides: one that is ahead must not settle a window
-            return PageAnswer(read_page(reply.body), now if self.server_ms is None else min(now, self.server_ms))
+            at_ms = now if self.server_ms is None else min(now, self.server_ms)
+            return PageAnswer(read_page(reply.body), at_ms, self.server_ms)
 
         return await self._transport.page(url, sign, take)
 

@@ -183,7 +183,7 @@ class WindowQueue(Generic[Part]):
 
     def answered(self, request: Request, answer: PageAnswer) -> None:
         """Take a page. Raises TransientError where it contradicts itself."""
-        self._server_ms = answer.at_ms
+        self._server_ms = answer.at_ms if answer.server_ms is None else answer.server_ms
         if not self.wants(request):
             return
         match request:

@@ -33,10 +33,14 @@ Request = TypeVar("Request", bound=PageRequest)
 
 
 class PageAnswer(Struct, frozen=True):
-    """A page, and when it was made: the earlier of the server's clock and the local one, epoch milliseconds."""
+    """A page, and when it was made: the earlier of the server's clock and the local one, epoch milliseconds.
+
+    `server_ms` is the server's clock alone, None where it did not say.
+    """
 
     page: SegmentPage
     at_ms: int
+    server_ms: int | None = None
 
 
 class PageSource(Protocol[Request]):

@@ -455,9 +455,15 @@ async def test_what_is_asked_for_a_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("date", "at_ms"), [("Wed, 21 Oct 2026 07:28:00 GMT", 1_792_567_680_000), ("never", int(NOW * 1000))]
+    ("date", "at_ms"),
+    [
+        ("Wed, 21 Oct 2026 07:28:00 GMT", int(NOW * 1000)),
+        ("Thu, 10 Sep 2026 07:28:00 GMT", 1_789_025_280_000),
+        ("Fri, 31 Dec 9999 23:59:59 -0100", int(NOW * 1000)),
+        ("never", int(NOW * 1000)),
+    ],
 )
-async def test_a_page_comes_with_the_servers_clock_or_else_this_ones(date: str, at_ms: int) -> None:
+async def test_a_page_comes_with_the_earlier_of_the_servers_clock_and_this_ones(date: str, at_ms: int) -> None:
     async with (
         raw_server(lambda _: http(200, page_body(), Date=date)) as server,
         opened(server.url, clock=lambda: NOW) as api,

@@ -10,7 +10,7 @@ from segment_fetch.errors import SegmentFetchError
 
 
 class SingleFlight:
-    """Makes one call for all who ask while it is under way; they share its outcome, an error too.
+    """One call at a time, made for all who ask while it is under way; they share its outcome, an error too.
 
     It is no shared task: when the caller that makes the call is cancelled, the next in the line makes it anew.
     """

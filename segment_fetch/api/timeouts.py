@@ -1,4 +1,4 @@
-"""How long a request may take."""
+"""Limits on the time that a request may take."""
 
 from __future__ import annotations
 

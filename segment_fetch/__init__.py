@@ -1,5 +1,8 @@
 """Extract LivePerson agent segments (Actual Handle Time API) completely, provably, restartably and fast."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from segment_fetch.api.auth import Auth, Authorizer, BearerToken, ClientCredentials, OAuth1Key, Token
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.client import Rate, SegmentClient
@@ -20,16 +23,18 @@ from segment_fetch.errors import (
     UnstorableValueError,
 )
 from segment_fetch.events import Event
-from segment_fetch.extraction.report import Report
-from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Filters, Window
 from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.pacer import Learned
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import TimeLike
 from segment_fetch.windows.planning import Plan, PlannedWindow
-from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import ExtendedSegment, Segment
+
+if TYPE_CHECKING:
+    from segment_fetch.extraction.report import Report
+    from segment_fetch.manifest.format import WindowEntry
+    from segment_fetch.windows.reader import WindowRead
 
 __all__ = [
     "Auth",
@@ -70,3 +75,12 @@ __all__ = [
     "WindowEntry",
     "WindowRead",
 ]
+
+_MODULES = {"Report": "extraction.report", "WindowEntry": "manifest.format", "WindowRead": "windows.reader"}
+
+
+def __getattr__(name: str) -> object:
+    """Import what a run returns when it is first asked for: importing the package does without."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
 from segment_fetch.errors import CredentialsError, InputError
-from segment_fetch.regular_files import read_named
+from segment_fetch.local.regular_files import read_named
 
 ACCOUNT = "LIVEPERSON_ACCOUNT"
 OAUTH1 = (

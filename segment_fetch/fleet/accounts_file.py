@@ -20,8 +20,8 @@ from segment_fetch.cli.failures import UsageError
 from segment_fetch.cli.parser import Parser, build
 from segment_fetch.errors import InputError
 from segment_fetch.fleet.credentials import CredentialSource, FromCommand, FromEnvironment, FromFile
+from segment_fetch.local.regular_files import read_named
 from segment_fetch.query import Query
-from segment_fetch.regular_files import read_named
 from segment_fetch.sinks.registry import kind_of
 from segment_fetch.timerange import zone_of
 

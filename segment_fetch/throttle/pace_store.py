@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from segment_fetch.errors import check_type
-from segment_fetch.regular_files import read_regular
+from segment_fetch.local.regular_files import read_regular
 from segment_fetch.throttle.pacer import Learned
 
 OLDEST_S: Final = 30 * 86_400.0

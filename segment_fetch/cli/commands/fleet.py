@@ -124,7 +124,7 @@ def chosen(args: Namespace, console: Console) -> list[AccountJob]:
 
 
 def _report(file: str, option: str) -> bytes:
-    from segment_fetch.regular_files import read_named  # noqa: PLC0415
+    from segment_fetch.local.regular_files import read_named  # noqa: PLC0415
 
     try:
         return read_named(Path(file).expanduser())

@@ -16,7 +16,7 @@ from segment_fetch.cli.exit_codes import exit_code
 from segment_fetch.errors import InputError
 from segment_fetch.integrations.singer import catalog, config, tap
 from segment_fetch.integrations.singer.state import State
-from segment_fetch.regular_files import read_named
+from segment_fetch.local.regular_files import read_named
 
 NAME = "tap-liveperson-segments"
 CAPABILITIES = ("about", "catalog", "discover", "state")

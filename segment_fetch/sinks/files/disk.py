@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from segment_fetch.errors import DestinationBusyError
-from segment_fetch.regular_files import create_regular, open_lock
+from segment_fetch.local.regular_files import create_regular, open_lock
 
 _log = logging.getLogger(__name__)
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from segment_fetch.errors import DestinationError, check_type
+from segment_fetch.local.regular_files import open_regular
 from segment_fetch.query import Window
-from segment_fetch.regular_files import open_regular
 from segment_fetch.sinks.base import Key, Written, write_all
 from segment_fetch.sinks.files.base import FileDraft, FileSink
 from segment_fetch.sinks.files.compression import compressor

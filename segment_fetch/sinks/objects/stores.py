@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from segment_fetch.errors import DestinationError, InputError, MissingExtraError
+from segment_fetch.local.regular_files import read_regular
 from segment_fetch.query import is_loopback
-from segment_fetch.regular_files import read_regular
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -22,7 +22,7 @@ try:
 except ImportError:
     raise MissingExtraError("DuckDB needs an extra: pip install 'segment-fetch[duckdb]'") from None
 
-from segment_fetch.regular_files import refuse_irregular
+from segment_fetch.local.regular_files import refuse_irregular
 from segment_fetch.sinks.files.disk import release, take_lock
 from segment_fetch.sinks.tables.base import TABLE, TableSink
 from segment_fetch.sinks.tables.database import ConflictError, Database, quoted

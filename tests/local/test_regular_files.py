@@ -12,8 +12,7 @@ import pytest
 
 from segment_fetch import CredentialsError, DestinationError
 from segment_fetch.cli import credentials
-from segment_fetch.manifest import verify
-from segment_fetch.regular_files import (
+from segment_fetch.local.regular_files import (
     NotRegularError,
     create_regular,
     open_lock,
@@ -21,6 +20,7 @@ from segment_fetch.regular_files import (
     read_named,
     read_regular,
 )
+from segment_fetch.manifest import verify
 from segment_fetch.sinks import DuckDbSink, JsonlSink
 
 

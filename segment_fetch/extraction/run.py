@@ -12,6 +12,7 @@ from msgspec import structs
 from segment_fetch.events import RangePlanned, Warned, WindowCommitted
 from segment_fetch.extraction.context import RunContext
 from segment_fetch.extraction.encoding import WindowWriter
+from segment_fetch.extraction.neighbours import Neighbours
 from segment_fetch.extraction.report import Report, report
 from segment_fetch.extraction.window_queue import WindowStream, read
 from segment_fetch.manifest.committer import Committer
@@ -52,24 +53,57 @@ async def fill(
     async with read(context, windows, writer.encode, outlet=None if committer.ordered else writer) as stream:
         for entry in out_of_reach:
             context.tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
-        entries = await _commit_all(writer, stream, ranges, ordered=committer.ordered)
+        neighbours = Neighbours()
+        entries = await _commit_all(writer, stream, ranges, neighbours, ordered=committer.ordered)
+        if neighbours.overlapping:
+            entries |= await _read_once_more(context, writer, neighbours.overlapping, ordered=committer.ordered)
         entries |= {entry.window: entry for entry in await committer.abandon()}
     made = report([entries[window] for window in sorted(entries)], skipped, stream.counts, started, committer.change)
+    doubled = committer.ordered and bool(neighbours.overlapping)
     lost = tuple(str(entry.window) for entry in out_of_reach if entry.status == "unproven")
     final = committer.log.complete_before
-    return structs.replace(made, lost=lost, complete=made.complete and not lost, complete_before=final)
+    return structs.replace(made, lost=lost, complete=made.complete and not lost and not doubled, complete_before=final)
 
 
 async def _commit_all(
-    writer: WindowWriter, stream: WindowStream[Any], ranges: Sequence[Window], *, ordered: bool
+    writer: WindowWriter, stream: WindowStream[Any], ranges: Sequence[Window], neighbours: Neighbours, *, ordered: bool
 ) -> dict[Window, WindowEntry]:
     """Commit each window of `ranges` as it ends, oldest first if `ordered`."""
     entries: dict[Window, WindowEntry] = {}
     queue = OldestFirst[Any](ranges)
     async for window_read in stream:
         for ready in queue.after(window_read) if ordered else (window_read,):
+            neighbours.add(ready)
             entries[ready.window] = await writer.commit(ready)
             stream.release(ready.window)
+    return entries
+
+
+async def _read_once_more(
+    context: RunContext, writer: WindowWriter, windows: AbstractSet[Window], *, ordered: bool
+) -> dict[Window, WindowEntry]:
+    """Read windows again that share an id with a neighbour, which a segment that moved between them explains.
+
+    Those that still do are given up, as are those of a destination that keeps an order: it cannot take anything back.
+    """
+    reason = "a segmentId is in this window and in the one beside it"
+    if ordered:
+        context.tell(Warned(f"{reason}: {', '.join(map(str, sorted(windows)))}"))
+        return {}
+    reads = []
+    neighbours = Neighbours()
+    async with read(context, sorted(windows), writer.encode) as stream:
+        async for window_read in stream:
+            neighbours.add(window_read)
+            reads.append(window_read)
+            stream.release(window_read.window)
+    entries = {}
+    for window_read in reads:
+        if window_read.window in neighbours.overlapping:
+            window_read = structs.replace(  # noqa: PLW2901
+                window_read, status="unproven", reason=reason, parts=[], segments=0, duplicates=0
+            )
+        entries[window_read.window] = await writer.commit(window_read)
     return entries
 
 

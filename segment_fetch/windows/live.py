@@ -14,6 +14,7 @@ from segment_fetch.windows.overlap import OverlapJoiner
 from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Pass, Proven, Step
 from segment_fetch.windows.ties import TieReader, Ties, exact
 from segment_fetch.wire.models import Part, Segment
+from segment_fetch.wire.raw_rows import keys_of
 
 MAX_PATCH_ROUNDS = 50
 """Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
@@ -130,7 +131,9 @@ class LivePass(Pass[Part]):
         parts = self._parts + self._joiner.finish()
         if not self._joiner.are_different():
             return Failed("an id came twice in pages that were joined", again=True)
-        return self.accept(Proven(parts, self._joiner.rows), self._joiner.rows + self._joiner.foreign)
+        return self.accept(
+            Proven(parts, self._joiner.rows, keys=self._joiner.keys), self._joiner.rows + self._joiner.foreign
+        )
 
     def accept(self, proven: Proven[Part], ids: int) -> Proven[Part] | Failed:
         """Accept a chain of pages that holds so many different ids, the next window's included."""
@@ -204,5 +207,6 @@ class LivePass(Pass[Part]):
         own = [row for row in whole if row.endTimeL < self._window.end]
         self._pages.clear()
         self._parts += [self._encode(own[at : at + self._limit]) for at in range(0, len(own), self._limit)]
-        proven = Proven(self._parts, self._joiner.rows + len(own), len(found.conflicts))
+        keys = [*self._joiner.keys, keys_of(own)]
+        proven = Proven(self._parts, self._joiner.rows + len(own), len(found.conflicts), keys)
         return self.accept(proven, self._joiner.rows + self._joiner.foreign + len(whole))

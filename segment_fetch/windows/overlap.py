@@ -32,7 +32,9 @@ class OverlapJoiner(Generic[Part]):
         """True if the page joined last holds the newest rows of the window."""
         self._window = window
         self._encode = encode
-        self._keys: list[Column] = []
+        self.keys: list[Column] = []
+        """The keys of the rows that were given, page by page."""
+        self._foreign_keys: list[Column] = []
         self._bottom: Page | None = None  # the first page, while it is all there is
         self._oldest = window.start  # of the first page
         self._top: Sequence[Segment] = ()  # the page joined last, with the rows it lacked; from `at` on not given
@@ -64,14 +66,15 @@ class OverlapJoiner(Generic[Part]):
 
     def _give(self, rows: Sequence[Segment]) -> list[Part]:
         """Encode rows that are done, and remember their keys. Rows at the window's end are counted, not given."""
-        if rows:
-            self._keys.append(keys_of(rows))
         foreign = since(times_of(rows), self._window.end)
-        self.foreign += foreign
-        own = rows[foreign:]
+        if foreign:
+            self.foreign += foreign
+            self._foreign_keys.append(keys_of(rows[:foreign]))
+        own = rows[foreign:] if foreign else rows
         self.rows += len(own)
         if not own:
             return []
+        self.keys.append(keys_of(own))
         return [self._encode(own[::-1] if isinstance(own, RawRows) else in_order(own))]
 
     def finish(self) -> list[Part]:
@@ -103,7 +106,7 @@ class OverlapJoiner(Generic[Part]):
 
     def are_different(self, others: Sequence[Segment] = ()) -> bool:
         """True if no id is twice among the rows that were given and these."""
-        return distinct([*self._keys, keys_of(others)]) == self.rows + self.foreign + len(others)
+        return distinct([*self.keys, *self._foreign_keys, keys_of(others)]) == self.rows + self.foreign + len(others)
 
 
 def _completed(rows: Sequence[Segment], same: Sequence[Segment], older: Sequence[Segment]) -> Sequence[Segment] | None:

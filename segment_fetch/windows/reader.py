@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -48,7 +48,8 @@ class WindowRead(Struct, Generic[Part]):
 
     `count` is what the API reported, segments on a shared boundary included; `segments` are those that the window
     owns, `duplicates` rows that were left out because the same id came later with other content. `pages` are those that
-    the proof was given. `read_at` is the earlier of the server's clock and the local one, epoch milliseconds.
+    the proof was given, `keys` stand for the ids. `read_at` is the earlier of the server's clock and the local one,
+    epoch milliseconds.
     """
 
     window: Window
@@ -62,6 +63,7 @@ class WindowRead(Struct, Generic[Part]):
     read_at: int
     unknown_fields: tuple[str, ...]
     reason: str | None = None
+    keys: Sequence[Any] = ()
 
 
 class WindowRequest(PageRequest, Generic[Part], frozen=True):
@@ -282,8 +284,8 @@ class WindowReader(Generic[Part]):
         match self._pass.advance():
             case More(fetches):
                 self._ask(fetches)
-            case Proven(parts, segments, duplicates):
-                return self._result("complete" if self._settled else "provisional", parts, segments, duplicates)
+            case Proven() as proven:
+                return self._result("complete" if self._settled else "provisional", proven)
             case Failed(again=True) as failed if self._passes < MAX_PASSES:
                 self._conflicts = failed.conflicts or self._conflicts
                 self._start_over(failed.reason)
@@ -308,21 +310,20 @@ class WindowReader(Generic[Part]):
         self._withdraw()
         self._todo.clear()
         self._wanted.clear()
-        return self._result("unproven", [], 0, 0, failed.reason)
+        return self._result("unproven", Proven([], 0), failed.reason)
 
-    def _result(
-        self, status: Status, parts: list[Part], segments: int, duplicates: int, reason: str | None = None
-    ) -> WindowRead[Part]:
+    def _result(self, status: Status, proven: Proven[Part], reason: str | None = None) -> WindowRead[Part]:
         return WindowRead(
             window=self.window,
             status=status,
-            parts=parts,
+            parts=proven.parts,
             count=self.count or 0,
-            segments=segments,
-            duplicates=duplicates,
+            segments=proven.segments,
+            duplicates=proven.duplicates,
             pages=self._pages,
             requests=self.requests,
             read_at=self._began,
             unknown_fields=tuple(sorted(self._unknown)),
             reason=reason,
+            keys=proven.keys,
         )

@@ -15,6 +15,7 @@ from msgspec import Struct
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
 from segment_fetch.wire.models import Part, Segment
+from segment_fetch.wire.raw_rows import Column
 
 if TYPE_CHECKING:
     from segment_fetch.windows.ties import TieReader
@@ -49,12 +50,13 @@ class More(Struct, frozen=True):
 class Proven(Struct, Generic[Part], frozen=True):
     """The segments that a window owns, encoded, in order; without the parts that `ready` gave.
 
-    `duplicates` are rows left out because a later page has the same id with other content.
+    `duplicates` are rows left out because a later page has the same id with other content, `keys` those of all ids.
     """
 
     parts: list[Part]
     segments: int
     duplicates: int = 0
+    keys: Sequence[Column] = ()
 
 
 class Failed(Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -193,6 +194,30 @@ async def test_links_that_always_go_on_cost_one_request_a_run(tmp_path: Path) ->
 
 
 NOW_MS = int(NOW * 1000)
+
+
+async def test_a_segment_that_is_always_in_two_windows_leaves_both_unproven(tmp_path: Path) -> None:
+    found = spread(300)
+    found[290] = found[3] | {"endTimeL": found[290]["endTimeL"]}
+    report, _ = await extract(Server(found), tmp_path, window=timedelta(days=3))
+    assert [(entry.status, "segmentId" in str(entry.reason)) for entry in report.windows] == [("unproven", True)] * 2
+    assert not report.complete
+
+
+async def test_a_segment_that_changes_its_window_during_a_run_is_in_one_of_them_in_the_end(tmp_path: Path) -> None:
+    server = Server(spread(300))
+    moved = server.rows[290]
+
+    class Moving(Server):
+        def __call__(self, asked: Asked) -> bytes:
+            answer = server(asked)
+            if int(parse_qs(urlsplit(asked.path).query)["fromMillis"][0]) == START:
+                server.rows[290] = moved | {"endTimeL": END - 1_000}
+            return answer
+
+    report, _ = await extract(Moving([]), tmp_path, window=timedelta(days=3), connections=1)
+    assert report.complete
+    assert ids(tmp_path) == sorted(row["segmentId"] for row in server.rows)
 
 
 @pytest.mark.parametrize("date", ["Tue, 10 Nov 2026 06:40:00 GMT", "Fri, 31 Dec 9999 23:59:59 -0100"])

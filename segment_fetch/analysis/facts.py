@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from segment_fetch.analysis.intervals import Intervals
 from segment_fetch.analysis.sources import Source, source_of
-from segment_fetch.analysis.sums import GROUPS, asked_range, coverage_of, destination, duckdb_of, summed
+from segment_fetch.analysis.sums import GROUPS, asked_range, coverage_of, destination, duckdb_of, summed, watermark_of
 from segment_fetch.errors import InputError
 from segment_fetch.events import Status
 from segment_fetch.manifest.format import Manifest
@@ -147,7 +147,7 @@ def facts_of(
     zone = zone_of(timezone)
     sink, manifest = destination(place)
     asked = asked_range(manifest, start, end, zone, now_ms)
-    provisional, missing, final = coverage_of(manifest, asked)
+    provisional, missing = coverage_of(manifest, asked)
     entries = [each for each in manifest.windows if each.window.start < asked.end and each.window.end > asked.start]
     with source_of(sink, manifest, asked) as source, duckdb_of(source) as connection:
         held = _held(connection, source, asked)
@@ -169,7 +169,7 @@ def facts_of(
         start=asked.start,
         end=asked.end,
         zone=timezone,
-        complete_before=final,
+        complete_before=watermark_of(manifest),
         windows={kind: sum(each.status == kind for each in entries) for kind in get_args(Status)},
         counted=sum(each.count for each in entries if each.status != "unproven"),
         segments=sum(day.segments for day in days),
@@ -203,7 +203,7 @@ def _days(rows: Sequence[Mapping[str, Any]], edges: Sequence[int], manifest: Man
     found = []
     for row, (start, end) in zip(rows, pairwise(edges), strict=True):
         day = Window(start, end)
-        provisional, missing, _ = coverage_of(manifest, day)
+        provisional, missing = coverage_of(manifest, day)
         state = "missing" if missing else "provisional" if provisional else "complete"
         read = [
             parse_read_at(entry.read_at) - min(day.end, entry.window.end)

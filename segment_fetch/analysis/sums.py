@@ -86,8 +86,8 @@ class HandleTime(Struct, frozen=True):
     agent, group, employee or end reason is in a row whose column is null.
 
     `start` and `end` are the range in epoch milliseconds, `provisional` and `missing` the parts of it of which more
-    may come or nothing is held. `complete_before`: everything that closed before it is held and final; None where
-    nothing is.
+    may come or nothing is held. `complete_before` is the manifest's own: everything that closed before it, from the
+    first window on, is held and final.
     """
 
     table: pa.Table
@@ -126,11 +126,12 @@ def handle_time(
     asked = asked_range(manifest, start, end, zone, now_ms)
     intervals = Intervals(asked.start, asked.end, length, zone)
     names = [GROUPS[group] for group in groups]
-    provisional, missing, complete_before = coverage_of(manifest, asked)
+    provisional, missing = coverage_of(manifest, asked)
     with source_of(sink, manifest, asked) as source, duckdb_of(source) as connection:
         table = summed(connection, source, intervals, names, [*provisional, *missing], fill=fill)
+    final = watermark_of(manifest)
     return HandleTime(
-        table, asked.start, asked.end, length, groups, timezone, tuple(provisional), tuple(missing), complete_before
+        table, asked.start, asked.end, length, groups, timezone, tuple(provisional), tuple(missing), final
     )
 
 
@@ -143,18 +144,19 @@ def destination(place: str | os.PathLike[str]) -> tuple[Sink[Any], Manifest]:
     return file_sink(text, manifest.query), manifest
 
 
-def coverage_of(manifest: Manifest, asked: Window) -> tuple[list[Window], list[Window], int | None]:
-    """Return what is provisional of a range, what is missing of it, and the moment before which all is final."""
+def watermark_of(manifest: Manifest) -> int | None:
+    """Return the manifest's `complete_before` in epoch milliseconds; None where it holds no window."""
+    text = manifest.complete_before
+    return None if text is None else parse_time(text, 0)
+
+
+def coverage_of(manifest: Manifest, asked: Window) -> tuple[list[Window], list[Window]]:
+    """Return the parts of a range that are provisional, and those that are missing."""
     provisional: list[Window] = []
     missing: list[Window] = []
-    at, final = asked.start, None
-    gapless = True
+    at = asked.start
     for entry in sorted(manifest.windows, key=lambda entry: entry.window):
         window = entry.window
-        if entry.status == "complete" and gapless and (final is None or final == window.start):
-            final = window.end
-        else:
-            gapless = False
         if window.end <= asked.start or window.start >= asked.end:
             continue
         if window.start > at:
@@ -167,7 +169,7 @@ def coverage_of(manifest: Manifest, asked: Window) -> tuple[list[Window], list[W
         at = max(at, window.end)
     if at < asked.end:
         missing.append(Window(at, asked.end))
-    return provisional, _joined(missing), final
+    return provisional, _joined(missing)
 
 
 def _joined(windows: Iterable[Window]) -> list[Window]:

@@ -25,7 +25,9 @@ EXAMPLES = """\
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     group = parser.add_argument_group("source")
-    group.add_argument("--out", metavar="DIR", help="the folder, object store or database that holds segments")
+    group.add_argument(
+        "--out", type=arguments.path, metavar="DIR", help="the folder, object store or database that holds segments"
+    )
     group.add_argument(
         "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time (default: the first held)"
     )

@@ -1,4 +1,4 @@
-"""How many segments a second become Arrow record batches on one core, beside other ways to do it.
+"""Segments a second that become Arrow record batches on one core, beside other ways to do it.
 
     python -m benchmarks.arrow [--segments 200000] [--rounds 5] [--smoke]
 

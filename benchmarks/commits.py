@@ -1,4 +1,4 @@
-"""What a commit, and opening a destination, cost when many windows are there already.
+"""Cost of a commit, and of opening a destination, when many windows are there already.
 
     python -m benchmarks.commits [--sizes 100 2000 50000] [--write]
 

@@ -1,4 +1,4 @@
-"""How fast this client is beside three other ways to extract the same segments, all measured in one go.
+"""The speed of this client beside three other ways to extract the same segments, all measured in one run.
 
     python -m benchmarks.extract [--segments 200000] [--rounds 5] [--gzip] [--recent] [--profile client] [--write]
 

@@ -1,4 +1,4 @@
-"""How time, CPU and memory grow with the segments: linear they should, and memory not at all.
+"""Growth of time, CPU and memory with the segments: time and CPU linear, memory constant.
 
     python -m benchmarks.growth [--sizes 10000 100000 200000 1000000 10000000] [--allowed 30] [--recent] [--write]
 

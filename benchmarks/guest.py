@@ -1,4 +1,4 @@
-"""How much an extraction slows down the service that it runs in: the longest pause of the event loop, and /ping.
+"""The slowdown of a service by an extraction that runs in it: the longest pause of the event loop, and /ping.
 
     python -m benchmarks.guest                                   all ways, all ranges, without a limit
     python -m benchmarks.guest --ways jsonl parquet --ranges settled --rate 40

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the simulator in a process of its own, and clients in theirs, pinned to separate cores.
+"""The common part of the benchmarks: the simulator in a process of its own, and clients in theirs, on separate cores.
 
 The server gets the first core that this process may use and every client the last, so that they do not take time from
 each other. Pinning needs Linux; elsewhere, and with one core, the figures are less steady. All of it is on loopback.
@@ -23,7 +23,7 @@ _DAY_S = 86_400
 
 
 class Served(msgspec.Struct, frozen=True):
-    """What a server process serves: segments that closed in start <= t < end (epoch ms).
+    """The data of a server process: segments that closed in start <= t < end (epoch ms).
 
     `keep_bytes` of rendered pages are kept, so that a page asked for again costs the server next to nothing; 0 renders
     every page anew and keeps the server small. `gzip` compresses pages for clients that accept it. `burst` of the

@@ -1,4 +1,4 @@
-"""What a measured program needs: its job, its core, and a meter. Nothing but the standard library, so that the memory
+"""The tools of a measured program: its job, its core, and a meter. Nothing but the standard library, so that the memory
 that is measured is the program's own.
 """
 
@@ -23,7 +23,7 @@ CONNECTIONS = 16
 
 @dataclass(frozen=True)
 class Job:
-    """What to extract from where, and the folder for the files. Times are epoch ms.
+    """The job: account and address, and the folder for the files. Times are epoch ms.
 
     `rate` is None where the server has no limit, "auto" where it has one that the program must find out, and the
     requests a second where it is told.
@@ -38,7 +38,7 @@ class Job:
 
     @property
     def url(self) -> str:
-        """Where pages are asked for."""
+        """Return the address of pages."""
         return f"{self.base_url}/api/account/{self.account}/agent-segments"
 
     @property
@@ -48,11 +48,11 @@ class Job:
 
     @property
     def query(self) -> dict[str, str | int]:
-        """What every page is asked for with."""
+        """Return the parameters that every page's request has."""
         return {"source": SOURCE, "fromMillis": self.start, "toMillis": self.end, "sort": "Date", "limit": PAGE}
 
     def params(self, offset: int) -> dict[str, str | int]:
-        """What one page is asked for with."""
+        """Return the parameters of one page's request."""
         return {**self.query, "offset": offset}
 
     def encode(self) -> str:
@@ -61,13 +61,13 @@ class Job:
 
     @classmethod
     def decode(cls, text: str) -> "Job":
-        """What `encode` wrote."""
+        """Parse the output of `encode`."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took in its process: wall and CPU seconds, and the process's peak resident memory."""
+    """The cost of a piece of work in its process: wall and CPU seconds, and the process's peak resident memory."""
 
     seconds: float
     cpu: float
@@ -79,7 +79,7 @@ class Cost:
 
     @classmethod
     def told(cls, output: str) -> "Cost":
-        """What `tell` printed at the end of an output."""
+        """Parse the line that `tell` printed at the end of an output."""
         return cls(**json.loads(output.splitlines()[-1]))
 
 
@@ -91,7 +91,7 @@ class Meter:
         self._began = time.perf_counter()
 
     def cost(self) -> Cost:
-        """What was spent since."""
+        """Return what was spent since."""
         return Cost(time.perf_counter() - self._began, time.process_time() - self._cpu, peak_mb())
 
 

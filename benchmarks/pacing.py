@@ -120,7 +120,7 @@ RULES: dict[str, dict[str, object]] = {
 
 
 def warmed(row: Row, conditions: Conditions, seed: int) -> Learned:
-    """What a cold run of 5 minutes against the same server hands to the next one."""
+    """Return what a cold run of 5 minutes against the same server saves for the next one."""
     pacer = Pacer()
     World(row.limit(), Conditions(latency=conditions.latency), seed + 1000).run(pacer)
     return pacer.learned(0.0)
@@ -187,7 +187,7 @@ def ablate(seeds: int) -> None:
 
 
 def ramp() -> None:
-    """How long a server without a limit waits for a cold client to reach 500/s, and what that costs."""
+    """Return the time a cold client takes to reach 500/s at a server without a limit, and its cost."""
     conditions = Conditions(seconds=30, latency=0.02)
     outcome = World(Unlimited(), conditions, 1).run(Pacer())
     fast = next(at for before, at in zip(outcome.sends, outcome.sends[50:], strict=False) if at - before <= 0.1)
@@ -196,7 +196,7 @@ def ramp() -> None:
 
 
 def cost(requests: int = 200_000) -> None:
-    """What the pacer itself takes, the caller's loop included."""
+    """Return the time that the pacer itself takes, the caller's loop included."""
     pacer, now = Pacer(learned=Learned(1e6, limited=True, cap=None, at=0.0)), 0.0
     began = time.perf_counter()
     for _ in range(requests):

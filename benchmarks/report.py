@@ -1,4 +1,4 @@
-"""How the benchmarks tell their figures: Markdown tables on standard output and, with `--write`, in the documentation.
+"""Output of the benchmarks: Markdown tables on standard output and, with `--write`, in the documentation.
 
 `docs/benchmarks.md` has a pair of comments for each benchmark, `<!-- NAME -->` and `<!-- /NAME -->`; what stands
 between them is replaced. Plots go beside it, into `docs/figures`.
@@ -36,7 +36,7 @@ def middle(values: Sequence[float], digits: int) -> str:
 
 
 def circumstances(command: str) -> str:
-    """When, where and with what the figures were taken."""
+    """Return the date, the machine and the versions of the figures."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "msgspec"))
     return (

@@ -1,4 +1,4 @@
-"""How many pages a second one core of the simulator serves: that it measures clients, not itself.
+"""Pages a second that one core of the simulator serves: proof that it measures clients, not itself.
 
     python -m benchmarks.simulator_throughput [--seconds 5] [--connections 16] [--rendered] [--gzip]
 
@@ -64,7 +64,7 @@ class Connection:
         self._socket.close()
 
     def _begin(self, start: bytes) -> int:
-        """How many bytes are missing after the first ones of an answer."""
+        """Return the number of bytes missing after the first ones of an answer."""
         head, _, body = start.partition(_HEADERS_END)
         if not head.startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"not a page: {start[:300]!r}")
@@ -114,7 +114,7 @@ def load(server: int, port: int, asked: Iterator[bytes], connections: int, secon
 
 
 def processor_seconds(process: int) -> float:
-    """What a process has used of the processor, in user and kernel."""
+    """Return the processor time of a process, in user and kernel mode."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -1,4 +1,4 @@
-"""What the contests of databases share: the rows as one Arrow table, the shortest way."""
+"""The common part of the contests of databases: the rows as one Arrow table, the shortest way."""
 
 from itertools import chain
 from operator import attrgetter

@@ -1,4 +1,4 @@
-"""How fast destinations take segments, beside the fastest plain way to write the same rows with the same library.
+"""Speed of destinations, beside the fastest plain way to write the same rows with the same library.
 
     python -m benchmarks.sinks                        every destination, 200,000 segments, 7 rounds
     python -m benchmarks.sinks parquet --rounds 20    one of them

@@ -1,4 +1,4 @@
-"""How many of a limited server's slots are used: the time of a whole extraction, as a share of pages / limit.
+"""The share of a limited server's slots that is used: the time of a whole extraction, as a share of pages / limit.
 
     python -m benchmarks.slots                    3 rounds against 20 requests a second, told three ways
     python -m benchmarks.slots --limit 20/s:10    against another limit, as `simulate` takes it

@@ -1,4 +1,4 @@
-"""How long the program and the library take to start, over a bare interpreter, and what they load.
+"""Start-up time of the program and the library over a bare interpreter, and the modules that they load.
 
     python -m benchmarks.startup [--rounds 15] [--write] [--smoke]
 
@@ -20,7 +20,7 @@ from sysconfig import get_path
 from benchmarks.report import publish, table
 
 HEAVY = ("pyarrow", "duckdb", "rich", "aiohttp", "dlt", "numpy")
-"""What `import segment_fetch` must not bring."""
+"""Modules that `import segment_fetch` must not load."""
 
 HELP_FACTOR, ALLOWED_MS = 1.5, 150.0
 _BARE, _IMPORT = ["-c", "pass"], ["-c", "import segment_fetch"]
@@ -28,7 +28,7 @@ _MODULES = "import json, sys, segment_fetch; print(json.dumps(sorted(sys.modules
 
 
 def loaded() -> list[str]:
-    """Which of the heavy packages an import of the library brings."""
+    """Return the heavy packages that an import of the library loads."""
     done = subprocess.run([sys.executable, "-c", _MODULES], check=True, capture_output=True)
     return sorted({name.partition(".")[0] for name in json.loads(done.stdout)}.intersection(HEAVY))
 
@@ -39,7 +39,7 @@ def _help() -> list[str]:
 
 
 def milliseconds(arguments: list[str]) -> float:
-    """How long an interpreter takes for these arguments, from its start to its end; with compiled modules, as usual."""
+    """Return the seconds that an interpreter takes for these arguments, from its start to its end, modules compiled."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environ)

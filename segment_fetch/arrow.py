@@ -34,7 +34,7 @@ SINCE: Mapping[str, int] = MappingProxyType({})
 """Column -> version in which it was added, where that is not the first one."""
 
 VERSION_KEY = b"segment_fetch.schema_version"
-"""Where the metadata of a schema has its version, as decimal digits."""
+"""The key of the version, in decimal digits, in the metadata of a schema."""
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
@@ -188,7 +188,7 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _integers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Where none is missing, in half of the time."""
+    """Return an array of integers; where none is missing, in half of the time."""
     try:
         data = struct.pack(f"={len(values)}q", *values)
     except struct.error:

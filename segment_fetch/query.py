@@ -21,7 +21,7 @@ _ACCOUNT = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 class Filters(Struct, frozen=True, omit_defaults=True):
-    """Which segments, beside the range; None means all. Values are sent as given."""
+    """The segments asked for, beside the range; None means all. Values are sent as given."""
 
     agent_id: str | None = None
     skill_id: str | None = None

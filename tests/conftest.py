@@ -1,4 +1,4 @@
-"""What all tests have: reproducible examples, and a certificate authority of their own."""
+"""Fixtures of all tests: reproducible examples, and a certificate authority of their own."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Authority(Struct):
 
 @pytest.fixture(scope="session", autouse=True)
 def _state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What commands learn about the pace goes into a folder of this run, not into the user's."""
+    """Keep the pace that commands learn in a folder of this run, not in the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield

@@ -1,4 +1,4 @@
-"""What several test files use: time that does not pass by itself, a server that says what a test tells it to."""
+"""Helpers for several test files: time that does not pass by itself, a server that says what a test tells it to."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ NO_WAITING = RetryPolicy(server=(0.0, 0.0, 0.0), network=(0.0, 0.0, 0.0))
 
 _GRACE_S = 0.002
 _TURN_S = 1e-6
-"""What a turn of the loop takes, so that time goes on even where there is always something to do."""
+"""Seconds that a turn of the loop takes, so that time goes on even where there is always something to do."""
 
 
 class _ImpatientSelector(selectors.DefaultSelector):
-    """Where nothing is ready, the time that was to be waited has passed at once."""
+    """Let the time that was to be waited pass at once if nothing is ready."""
 
     now = 0.0
 

@@ -167,7 +167,7 @@ class Bucket:
         return S3Store(self.name, prefix="some/prefix", **reached)
 
     def names(self) -> list[str]:
-        """What is below the prefix."""
+        """Return the objects below the prefix."""
         return sorted(each["path"] for batch in self._direct.list() for each in batch)
 
     def contents(self) -> dict[str, bytes]:
@@ -184,7 +184,7 @@ class Bucket:
         self._direct.delete(name)
 
     def uploads(self) -> int:
-        """How many multipart uploads are neither complete nor aborted."""
+        """Return the number of multipart uploads that are neither complete nor aborted."""
         server = http.client.HTTPConnection("127.0.0.1", self.port)
         server.request("GET", f"/{self.name}?uploads")
         listed = server.getresponse().read()

@@ -1,4 +1,4 @@
-"""What tests of whole runs share: a fixed moment, a settled dataset, a client of a simulator, what a folder holds."""
+"""Helpers for tests of whole runs: a fixed moment, a settled dataset, a client of a simulator, what a folder holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of sinks and of the commit log share: windows that were read, disks that fail, a sink in memory."""
+"""Helpers for tests of sinks and of the commit log: windows that were read, disks that fail, a sink in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of destinations in tables share: windows with rows of their own, committed by a commit log."""
+"""Helpers for tests of destinations in tables: windows with rows of their own, committed by a commit log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def put(
 
 
 def to_read(sink: TableSink, window: Window) -> list[Window]:
-    """What a run would still have to read of a range."""
+    """Return the parts of a range that a run would still have to read."""
     log = CommitLog(sink, QUERY, sink.open())
     try:
         return log.resume(window.start, window.end, window.start)[0]

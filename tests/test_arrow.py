@@ -43,7 +43,7 @@ NUMBERS = ("agentId", "skillId", "groupId", "totalHandleTimeMillis", "startTimeL
 
 
 def rows(*segments: Segment) -> list[dict[str, Any]]:
-    """What a batch of them holds; times as epoch milliseconds."""
+    """Return the rows of their batch; times as epoch milliseconds."""
     batch = record_batch(segments)
     batch.validate(full=True)
     for name in ("start_time", "end_time"):

@@ -50,7 +50,7 @@ class Source:
             await asyncio.sleep(0)
 
     def over(self) -> bool:
-        """Whether it has cleaned up and its thread has ended."""
+        """Return True if it has cleaned up and its thread has ended."""
         assert self.thread is not None
         return self.closed and not self.thread.is_alive()
 
@@ -216,7 +216,7 @@ async def test_a_client_or_a_session_of_another_loop_is_refused(simulator: Simul
 
 
 def test_an_interrupt_ends_an_extraction_in_order(simulator: Simulator, tmp_path: Path) -> None:
-    """What is committed stays, nothing half-written is left, and the same call goes on from there."""
+    """Committed windows stay, nothing half-written is left, and the same call goes on from there."""
 
     def interrupt_once(event: Event) -> None:
         if isinstance(event, WindowDone) and not interrupted:

@@ -80,7 +80,7 @@ def is_operator(word: str) -> bool:
 
 
 def commands(block: Block) -> Iterator[list[str]]:
-    """What follows each `segment-fetch` in a block."""
+    """Yield the arguments after each `segment-fetch` in a block."""
     if block.language == "dockerfile":
         given = [json.loads(line.partition(" ")[2]) for line in lines(block) if line.startswith(("ENTRY", "CMD"))]
         yield [word for part in given for word in part][1:]
@@ -159,7 +159,7 @@ def asked(served: Simulator, command: str) -> list[str]:
 
 
 def is_plain(line: str) -> bool:
-    """Whether the line needs no shell."""
+    """Return True if the line needs no shell."""
     divided = words(line)
     return divided[0] in ("export", "segment-fetch") and not any(map(is_operator, divided))
 
@@ -251,7 +251,7 @@ def scripts(folder: Path, served: Simulator, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def file_name(block: Block) -> str:
-    """What the first line of a Python block says it is called."""
+    """Return the file name in the first line of a Python block."""
     named = re.fullmatch(r"# (\w+\.py)", block.text.partition("\n")[0])
     assert named, f"{block}: the first line must be a comment with the file's name"
     return named[1]
@@ -297,7 +297,7 @@ def test_tests_for_users_pass(folder: Path) -> None:
 
 
 def mentions(page: str, name: str) -> bool:
-    """Whether a page of the documentation has the name as a word."""
+    """Return True if a page of the documentation has the name as a word."""
     text = (ROOT / page).read_text(encoding="utf-8")
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 

@@ -1,4 +1,4 @@
-"""What the library promises to callers: few names, each documented and typed, and cheap to import."""
+"""The public surface: few names, each documented and typed, and cheap to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be asked, and what is refused before anything is sent."""
+"""Queries that are accepted, and those refused before anything is sent."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from benchmarks.plot import bars
 from benchmarks.report import middle, publish, table
 
 Round = dict[Program, Outcome | None]
-"""What each program did; None for one that gave up."""
+"""The result of each program; None for one that gave up."""
 
 _CLEARLY = 0.97
 """A figure counts as better than this client's from here on."""

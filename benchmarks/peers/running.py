@@ -1,4 +1,4 @@
-"""Which programs are compared in which settings, and one run of a program: in a process of its own, and checked."""
+"""The programs compared, their settings, and one run of a program: in a process of its own, and checked."""
 
 import asyncio
 import subprocess
@@ -44,7 +44,7 @@ PROGRAMS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """How the server behaves, and what the programs are told of its limit; `share` of the segments are read."""
+    """The server's behaviour, and the limit that the programs are told; `share` of the segments are read."""
 
     name: str
     title: str
@@ -73,7 +73,7 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program took and wrote. `missing` were there all the time; `doubled` are rows written once too often."""
+    """The time of a program and its output. `missing` were there all the time; `doubled` are rows written twice."""
 
     cost: Cost
     requests: int
@@ -118,7 +118,7 @@ def serving(simulator: Simulator) -> Iterator[None]:
 
 
 def command(program: Program, job: Job, *more: str) -> list[str]:
-    """What runs a program in a process of its own."""
+    """Return the command that runs a program in a process of its own."""
     return [sys.executable, "-m", f"benchmarks.peers.{program.module}", job.encode(), *more]
 
 

@@ -45,7 +45,7 @@ class Segments(RESTStream[int]):
 
     @property
     def url_base(self) -> str:
-        """Where pages are asked for."""
+        """Return the address of pages."""
         return str(self.config["url"])
 
     @property
@@ -58,7 +58,7 @@ class Segments(RESTStream[int]):
         return Offsets(start_value=0, page_size=PAGE)
 
     def get_url_params(self, context: Any, next_page_token: int | None) -> dict[str, Any]:
-        """What a page is asked for with."""
+        """Return the parameters of a page's request."""
         return {**self.config["query"], "offset": next_page_token or 0}
 
     def parse_response(self, response: requests.Response) -> Iterable[dict[str, Any]]:
@@ -81,7 +81,7 @@ class SegmentsTap(Tap):
 
 
 def extract(job: Job) -> None:
-    """What a tap writes to standard output, into a file."""
+    """Write the tap's standard output into a file."""
     told = sys.stdout
     with job.file.open("w", encoding="utf-8") as sys.stdout:
         SegmentsTap(config={"url": job.url, "query": job.query}).sync_all()

@@ -28,7 +28,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Dialect(Struct, frozen=True):
-    """How a country's spreadsheet reads CSV."""
+    """The CSV that a country's spreadsheet reads."""
 
     separator: str
     decimal: str

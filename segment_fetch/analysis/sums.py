@@ -33,7 +33,7 @@ except ImportError:
     raise MissingExtraError("handle time needs an extra: pip install 'segment-fetch[duckdb]'") from None
 
 Group: TypeAlias = Literal["skill", "agent", "group", "employee", "end-reason"]
-"""What handle time can be grouped by."""
+"""A property by which handle time can be grouped."""
 
 GROUPS: dict[Group, str] = {
     "skill": "skill_id",

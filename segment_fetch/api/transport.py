@@ -47,7 +47,7 @@ _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 class _Proxy(Struct, frozen=True):
-    """Where requests go through, and what authorises them there."""
+    """The proxy of requests, and the headers that authorise them there."""
 
     url: URL | None = None
     headers: Mapping[str, str] | None = None

@@ -1,4 +1,4 @@
-"""Where a command writes: data and reports on standard output, progress and the log on standard error.
+"""The output of a command: data and reports on standard output, progress and the log on standard error.
 
 Everything but the data takes one way out, on which secrets are removed and control characters made harmless.
 """
@@ -36,7 +36,7 @@ class Console:
         self.environ = environ
         self.command = f"{program()} {shlex.join(argv)}"
         self.destination = ""
-        """Where the data goes, for messages; a command sets it when it begins to write."""
+        """The destination of the data, for messages; a command sets it when it begins to write."""
         self.progress = RunProgress()
         self._event_logger = EventLogger(csv=getattr(args, "format", "") == "csv")
         self._secrets: list[str] = []

@@ -1,4 +1,4 @@
-"""What one sees of a fleet while it runs: accounts done, failed and in flight, and the slowest."""
+"""The display of a fleet while it runs: accounts done, failed and in flight, and the slowest."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ _CREDENTIALS = 'credentials = { env = "BRAND_A_" }, { file = "brand-a.env" } or 
 
 
 class AccountJob(Struct, frozen=True):
-    """What is to be done for one account: `options` are the parsed options of `command` ("sync" or "extract").
+    """The job of one account: `options` are the parsed options of `command` ("sync" or "extract").
 
     It holds no secret: `credentials` says where they come from, on the machine that runs the job.
     """

@@ -88,7 +88,7 @@ OnSecrets: TypeAlias = "Callable[[Auth], None]"
 
 
 class _Fleet:
-    """What all accounts of a run share."""
+    """The state that all accounts of a run share."""
 
     def __init__(
         self,

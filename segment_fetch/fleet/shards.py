@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from segment_fetch.errors import InputError
 
 INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX")
-"""Where Kubernetes Indexed Jobs and AWS Batch array jobs tell a machine its index, from 0 on."""
+"""The variables in which Kubernetes Indexed Jobs and AWS Batch array jobs give a machine its index, from 0 on."""
 
 
 class _HasAccount(Protocol):

@@ -78,7 +78,7 @@ class Committer:
     async def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
     ) -> tuple[list[Window], int]:
-        """What is still to be read of a range, and how many of its windows are complete."""
+        """Return the parts of a range that are still to be read, and how many of its windows are complete."""
         return await self._run(lambda: self.log.resume(start, end, oldest, keep))
 
     async def intact(self, windows: Iterable[Window]) -> list[Window]:
@@ -95,7 +95,7 @@ class Committer:
 
     @property
     def ordered(self) -> bool:
-        """Whether the sink wants windows oldest first."""
+        """True if the sink takes windows oldest first only."""
         return self.sink.ordered
 
     def put(self, window: Window, parts: Sequence[Any]) -> None:

@@ -60,7 +60,7 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True):
 
     @property
     def written(self) -> Written:
-        """Where its segments are."""
+        """The place of its segments."""
         return Written(self.file, self.bytes, self.sha256)
 
 

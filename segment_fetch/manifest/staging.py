@@ -14,11 +14,11 @@ MOST_BEGUN = 32
 
 
 def _nothing() -> None:
-    """What goes before the first draft where nothing has to."""
+    """Do nothing before the first draft."""
 
 
 class Staging:
-    """What is written of windows while they are still being read. `begin` is called before the first of each."""
+    """The drafts of windows that are still being read. `begin` is called before the first of each."""
 
     def __init__(self, sink: Sink[Any], begin: Callable[[], None] = _nothing) -> None:
         self._sink = sink

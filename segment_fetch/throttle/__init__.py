@@ -1,4 +1,4 @@
-"""When the next request may go: the limiter, the pacer that finds the API's limit, and how failures are retried.
+"""The timing of requests: the limiter, the pacer that finds the API's limit, and how failures are retried.
 
 Called by `api` and `extraction`; calls only `errors`, `events` and `wire`. Clocks and randomness are passed in.
 """

@@ -1,4 +1,4 @@
-"""When the next request may go: as the pacer says, never faster than the user's own limit, and not during a pause."""
+"""The limiter of a client's requests: as the pacer says, never above the user's own limit, none during a pause."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segment_fetch.throttle import MIN_PAUSE_S
 from segment_fetch.throttle.pacer import GRAIN, Learned, Pacer, Ticket
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]
-"""What came of a request: an answer, a 429, or nothing that says anything about the limit."""
+"""The outcome of a request: an answer, a 429, or neither, which says nothing about the limit."""
 
 
 def _limiter(ceiling: float) -> AsyncLimiter:
@@ -113,7 +113,7 @@ class Gate:
         return None if self._pacer is None else self._pacer.expected
 
     def learned(self, at: float) -> Learned | None:
-        """What the answers taught so far; None where that is nothing."""
+        """Return the limit learned so far; None if no answer has told anything about it."""
         return None if self._pacer is None or not self._pacer.has_learned else self._pacer.learned(at)
 
 

@@ -1,4 +1,4 @@
-"""What runs learned about each account's limit, kept in a folder for the next ones. Advice, never a condition."""
+"""The limit that runs learned for each account and source, kept in a folder for the next run; never required."""
 
 from __future__ import annotations
 

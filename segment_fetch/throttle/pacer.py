@@ -1,4 +1,4 @@
-"""How fast to send to a server whose limit is not published: find it, stay just under it, notice when it moves.
+"""The pace of requests to a server whose limit is not published: find it, stay just under it, notice when it moves.
 
 The limit may be a rate, a count in some window of time, or a number of requests at once. Only a refusal (429) shows
 that it was crossed. The pacer keeps a rate and a cap on the requests in flight, decides which of the two a refusal
@@ -39,7 +39,7 @@ GRAIN: Final = 0.01  # seconds by which timers are late, which fast senders make
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """What a run found for the next one: a rate, whether it was refused (`limited`), the most at once, and when.
+    """The result of a run for the next one: a rate, whether it was refused (`limited`), the most at once, and when.
 
     `rate` is in requests a second, `cap` None where no such limit was met, `at` in the clock of the caller.
     """

@@ -1,4 +1,4 @@
-"""When a page that failed is asked for again, and when the service counts as down. No clock of its own, no I/O.
+"""The queue of failed pages, and the moment at which the service counts as down. No clock of its own, no I/O.
 
 A page that failed waits a little and is asked for again; one that used up those retries is parked, and comes back in
 two later rounds before it counts as lost. Retries cost tokens, which successes earn, so that a service in trouble is

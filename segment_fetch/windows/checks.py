@@ -33,7 +33,7 @@ MAX_ISOLATING = 10
 """Times that one window is divided to isolate a fault: some 60 requests."""
 
 NOW_TOLERANCE_MS = 60_000
-"""How far below the server's clock a time frame that was cut at its present may end."""
+"""Milliseconds by which a time frame that was cut at the server's present may end below its clock."""
 
 
 class Divide(Struct, frozen=True):

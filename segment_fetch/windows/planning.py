@@ -31,7 +31,7 @@ _SHARED = 40
 within a few milliseconds of each other."""
 
 _EVEN = 20
-"""How many times as large a part is as a page, and as what it shares, from which on a page more makes no difference."""
+"""The size of a part, in pages and in shared rows, from which on one page more makes no difference."""
 
 
 class PlannedWindow(Struct, frozen=True):
@@ -43,7 +43,7 @@ class PlannedWindow(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True):
-    """What an extraction would do. `seconds` estimates its length at `rate` requests a second.
+    """The work of an extraction. `seconds` estimates its length at `rate` requests a second.
 
     The rate is known from what was set, from what the API refused in this run or an earlier one, or from what it served
     an earlier one; else it is a guess, and `rate_known` False. Where no rate is to be kept both figures are None.
@@ -66,7 +66,7 @@ class Plan(Struct, frozen=True):
 
 
 class SplitPoint(Struct, frozen=True):
-    """Where a page divides a big window: below `instant`, and rows from `row` on belong there, as its newest."""
+    """The boundary at which a page divides a big window: rows from `row` on lie below `instant`, as its newest."""
 
     instant: int
     row: int
@@ -150,7 +150,7 @@ def split_offsets(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
 
 
 def split_point(times: Sequence[int], window: Window) -> SplitPoint | None:
-    """Where a page of close times, newest first, can divide its window; None where it cannot.
+    """Return the boundary at which a page of close times, newest first, can divide its window; None without one.
 
     The best cut lies where two neighbours are at least 2 ms apart: no segment then stands on the cut itself, and the
     rows below it are the newest of the lower window whether the server's `to` is inclusive or not. Without such a pair

@@ -7,8 +7,8 @@ from segment_fetch.wire.models import SegmentPage
 
 
 class ServerTraits:
-    """What the specification leaves open, as this server has it. Nothing here is needed for a proof to be right: it
-    saves requests, or says where to divide a window.
+    """The answers of this server to what the specification leaves open. No proof needs them to be right: they
+    save requests, or say where to divide a window.
     """
 
     def __init__(self) -> None:

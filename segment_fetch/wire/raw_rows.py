@@ -22,7 +22,7 @@ Column: TypeAlias = "memoryview[int] | array[int]"
 
 
 class _Scanner(Protocol):
-    """What is compiled, where it is."""
+    """The compiled scanner's functions."""
 
     def scan(self, body: bytes | memoryview, head: int, /) -> tuple[int, bytes, bytes, bytes, bytes, bool] | None:
         """Of the rows from `head` on: where their array ends, their lines in the written order and where each begins
@@ -30,14 +30,14 @@ class _Scanner(Protocol):
         """
 
     def distinct(self, columns: list[Column], /) -> int:
-        """How many different keys there are in all of the columns."""
+        """Return the number of different keys in all of the columns."""
 
     def key(self, segment_id: bytes, /) -> int:
         """64 bits for an id."""
 
 
 class Uncompiled:
-    """What stands in for it elsewhere."""
+    """The stand-in where the scanner is not compiled."""
 
     def scan(self, body: bytes | memoryview, head: int, /) -> None:
         return None
@@ -56,7 +56,7 @@ except ImportError:
     _scanner = Uncompiled()
 
 COMPILED = not isinstance(_scanner, Uncompiled)
-"""Whether the scanner is there."""
+"""True if the compiled scanner is used."""
 
 
 class _Id(msgspec.Struct, gc=False):
@@ -138,12 +138,12 @@ def times_of(rows: Sequence[Segment]) -> Sequence[int]:
 
 
 def distinct(columns: list[Column]) -> int:
-    """How many different keys there are in all of these."""
+    """Return the number of different keys in all of these columns."""
     return _scanner.distinct(columns)
 
 
 class _Columns(NamedTuple):
-    """What was found of a page: its lines as written, where each begins, and, newest first, their times and keys."""
+    """The scanner's result for a page: its lines as written, the start of each, and, newest first, times and keys."""
 
     text: bytes
     starts: memoryview[int]
@@ -160,7 +160,7 @@ class RawRows(Sequence[Segment]):
         self._columns = columns
         self._first, self._last = first, last
         self.falling = falling
-        """Whether it is known that no two close times are equal."""
+        """True if it is known that no two close times are equal."""
         self.newest_first = newest_first
 
     def __len__(self) -> int:

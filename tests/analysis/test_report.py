@@ -63,7 +63,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Seen:
-    """What an open page asked for and complained of."""
+    """The requests and the complaints of an open page."""
 
     def __init__(self, page: Page) -> None:
         self.complaints: list[str] = []

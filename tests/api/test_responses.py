@@ -1,4 +1,4 @@
-"""What becomes of an answer: a page, or the error that says what to do."""
+"""An answer becomes a page, or the error that says what to do."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def mutations(seed: int) -> Iterator[tuple[int, dict[str, str], bytes]]:
 
 
 def accept(status: int, headers: dict[str, str], body: bytes) -> SegmentPage | None:
-    """What the client makes of an answer: a page, None for one of its own errors. Anything else passes through."""
+    """Return the client's result for an answer: a page, None for an error of its own. Anything else passes through."""
     try:
         raise_for_status(status, headers, body, 1_652_400_000_000)
         page = read_page(body)
@@ -162,7 +162,7 @@ def accept(status: int, headers: dict[str, str], body: bytes) -> SegmentPage | N
 
 
 def objection(page: SegmentPage, body: bytes) -> str | None:
-    """Why a page should not have been accepted, seen with other eyes."""
+    """Return the reason why a page should not have been accepted, found in another way."""
     try:
         answer = json.loads(body.decode("utf-8", "replace"))
         rows, count = answer["segments"], answer["pagination"]["count"]
@@ -184,7 +184,7 @@ def objection(page: SegmentPage, body: bytes) -> str | None:
 
 
 def _other_road(lines: RawRows, body: bytes) -> str | None:
-    """How the fast path's lines, and what it says of them, differ from what comes of decoding the page."""
+    """Return the differences between the fast path's lines and those of the decoded page."""
     segments = in_order(decode_page(body).segments[::-1])
     if bytes(lines.text) != JsonLines().encode(segments):
         return f"{bytes(lines.text)!r} are not its lines"

@@ -75,7 +75,7 @@ class Job:
         return [(window.start, window.end) for window in windows]
 
     def ids(self) -> list[str]:
-        """What the files hold."""
+        """Return the contents of the files."""
         files = sorted(self.folder.glob("segments-*.jsonl"))
         return [json.loads(line)["segmentId"] for path in files for line in path.read_bytes().splitlines()]
 

@@ -1,4 +1,4 @@
-"""What the tests of the command line share: run it in this process, as a process, and on a terminal."""
+"""Helpers for tests of the command line: run it in this process, as a process, and on a terminal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PATIENCE_S = 30
 
 
 class Result(NamedTuple):
-    """What a run left: its exit code, standard output and standard error (on a terminal: both)."""
+    """The results of a run: its exit code, standard output and standard error (on a terminal: both)."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What users will run into: each ends with the right code, a message that says what to do, and without a secret."""
+"""Errors that users run into: each ends with the right code, a message that says what to do, and without a secret."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_a_part_of_a_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _settings(monkeypatch: pytest.MonkeyPatch, *argv: str) -> dict[str, Any]:
-    """What a simulator would be made with."""
+    """Return the arguments that a simulator would be made with."""
     made: dict[str, Any] = {}
 
     def note(dataset: Dataset, **settings: Any) -> Simulator:

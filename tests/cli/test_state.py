@@ -1,4 +1,4 @@
-"""What the command remembers of the pace, where, and how it shows it."""
+"""The pace that the command keeps: where, and how it is shown."""
 
 from __future__ import annotations
 

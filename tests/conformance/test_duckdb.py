@@ -81,7 +81,7 @@ class FullDisk(DuckDbSink):
 
 
 def limit_files(size: int | None) -> None:
-    """How large a file of this process may become, as by a quota."""
+    """Limit the size of this process's files, as a quota does."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard if size is None else size, hard))
 

@@ -22,7 +22,7 @@ from tests.support_runs import manifest
 
 
 def rows_of(file: Any) -> list[Record]:
-    """What pyarrow reads, times as epoch milliseconds and extras decoded."""
+    """Return the rows that pyarrow reads, times as epoch milliseconds and extras decoded."""
     table = pq.ParquetFile(file).read()
     for name in ("start_time", "end_time"):
         at = table.schema.get_field_index(name)

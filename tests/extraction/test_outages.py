@@ -1,4 +1,4 @@
-"""What ends a run and what it waits out, over real sockets."""
+"""Outages that end a run, and those that it waits out, over real sockets."""
 
 from __future__ import annotations
 

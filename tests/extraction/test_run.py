@@ -66,7 +66,7 @@ async def extract(simulator: Simulator, sink: Sink[Any], start: int = START, end
 
 
 def wire(dataset: Dataset, start: int = START, end: int = END) -> list[dict[str, Any]]:
-    """What the API has, in the documented order."""
+    """The API's segments, in the documented order."""
     return sorted(dataset.rows(start, end), key=lambda row: (row["endTimeL"], row["segmentId"]))
 
 

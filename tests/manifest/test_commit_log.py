@@ -1,4 +1,4 @@
-"""What the manifest says, what of it is believed, and what a further run has to do."""
+"""The manifest's contents, its checks, and the work left for a further run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the simulator's own tests share: a clock that stands still, and a client that looks at everything."""
+"""Fixtures of the simulator's own tests: a clock that stands still, and a client that looks at everything."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

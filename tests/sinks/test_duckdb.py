@@ -250,7 +250,7 @@ for act in (DuckDbSink(sys.argv[1]).open, DuckDbSink(sys.argv[1]).look):
 
 
 def asked_of_the_network(script: str, path: Path) -> tuple[str, list[bytes]]:
-    """What a process prints that has no extensions, and what it asks the proxy, which is all of the network it has."""
+    """Return the output of a process without extensions, and its requests to the proxy, its only network."""
     asked: list[bytes] = []
 
     class Refusing(StreamRequestHandler):

@@ -340,7 +340,7 @@ def nightly(folder: Path, disk: Disk) -> None:
 
 
 def following(folder: Path, disk: Disk) -> None:
-    """What was provisional is replaced: one window by two, the other by itself."""
+    """Provisional windows are replaced: one window by two, the other by itself."""
     commit(JsonlSink(folder, "gzip", disk=disk), ONE, hours(1, 1.5), hours(1.5, 2), THREE)
 
 

@@ -57,12 +57,12 @@ def row(window: Window) -> Segment:
 
 
 def plain(stored: dict[str, bytes]) -> dict[str, bytes]:
-    """What is stored, without the tokens in names."""
+    """Return the stored objects, without the tokens in their names."""
     return {re.sub(TOKEN, ".", name): re.sub(TOKEN.encode(), b".", stored[name]) for name in stored}
 
 
 def assert_sound(bucket: Bucket) -> None:
-    """What the manifest and the commits beside it name is there, byte for byte."""
+    """Check that every object that the manifest and the commits name is there, byte for byte."""
     stored = bucket.contents()
     sink = ObjectSink(bucket.url, JsonLines())
     manifest = sink.look()

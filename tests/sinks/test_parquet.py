@@ -79,7 +79,7 @@ def test_a_row_group_is_all_that_is_held(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def asked(query: str, files: str) -> list[Any]:
-    """What DuckDB answers."""
+    """Return DuckDB's answer."""
     with duckdb.connect() as db:
         return db.execute(query, [files]).fetchall()
 

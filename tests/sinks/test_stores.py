@@ -122,7 +122,7 @@ def test_azure_is_asked_at_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def paths(store: Proxy) -> list[str]:
-    """What was asked for, without the queries."""
+    """Return the requests, without their queries."""
     return [unquote(asked.path.partition("?")[0]) for asked in store.asked]
 
 

@@ -1,4 +1,4 @@
-"""How many rows the windows of a table keep in memory, and that nothing is lost of those that go elsewhere."""
+"""The rows that a table's windows keep in memory are bounded, and none is lost of those that go elsewhere."""
 
 from __future__ import annotations
 

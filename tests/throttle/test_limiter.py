@@ -1,4 +1,4 @@
-"""When a request may go. Time is the test's own."""
+"""The timing of requests, on the test's own clock."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _gate(rate: float | None) -> Gate:
 
 
 async def _passages(rate: float | None, count: int, pause_at: tuple[float, float] | None = None) -> list[float]:
-    """When each of many requests at once went through, in seconds from the start; every other is not a page."""
+    """Return when each of many requests at once went through, in seconds from the start; every other is not a page."""
     loop = asyncio.get_running_loop()
     start, gate, went = loop.time(), _gate(rate), list[float]()
 
@@ -184,7 +184,7 @@ async def test_those_refused_together_make_one_pause() -> None:
 
 
 async def _told(pacer: Pacer, seconds: float, refuse_at: float = 1e9) -> list[Event]:
-    """What a gate tells while it lets one request through after the other, which are accepted but for one."""
+    """Return the events of a limiter that lets requests through, all of them accepted but for one."""
     clock, told = ManualClock(), list[Event]()
     gate = Gate(pacer, tell=told.append, clock=clock, sleep=clock.sleep)
     while clock.now < seconds:

@@ -1,4 +1,4 @@
-"""What is kept of the pace between runs: advice that is used, or ignored, and never the reason of a failure."""
+"""The pace kept between runs: advice that is used, or ignored, and never the reason of a failure."""
 
 from __future__ import annotations
 

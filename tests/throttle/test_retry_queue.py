@@ -1,4 +1,4 @@
-"""When a failed page comes back: rules by table, and whole runs on a clock of their own."""
+"""The return of failed pages: rules by table, and whole runs on a clock of their own."""
 
 from __future__ import annotations
 

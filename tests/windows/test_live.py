@@ -1,4 +1,4 @@
-"""What a window that moves does with pages that contradict each other about where it ends."""
+"""A live window whose pages contradict each other about where it ends."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ WORLDS = 600
 
 
 class Written:
-    """What is written of windows before their proof."""
+    """The parts of windows written before their proof."""
 
     def __init__(self) -> None:
         self.parts: dict[Window, list[list[Segment]]] = {}

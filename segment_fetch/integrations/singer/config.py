@@ -59,7 +59,7 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def filters(self) -> Filters:
-        """Which segments."""
+        """Return the filters."""
         chosen = {name: getattr(self, name) for name in Filters.__struct_fields__}
         return Filters(**{name: None if value is None else str(value) for name, value in chosen.items()})
 

@@ -1,4 +1,4 @@
-"""What the tests of the tap share: a world with a clock, runs of the tap in it, and what a target makes of them."""
+"""Helpers for tests of the tap: a world with a clock, runs of the tap in it, and what a target makes of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support_runs import AT_ONCE, DAY_MS, NOW_MS
 IMPATIENT = structs.replace(AT_ONCE, parked=(), patience=0.0)
 BEARER = "b3arer-of-the-tests"
 FIRST = NOW_MS - 20 * DAY_MS
-"""Where datasets and runs begin."""
+"""The beginning of datasets and runs."""
 
 
 class Result(NamedTuple):
-    """What a run left."""
+    """The results of a run."""
 
     code: int
     out: str
@@ -49,13 +49,13 @@ class Result(NamedTuple):
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """What a target keeps: the last state, if nothing came behind it."""
+        """Return the state that a target keeps: the last one, if nothing came behind it."""
         messages = self.messages
         return messages[-1]["value"] if messages and messages[-1]["type"] == "STATE" else None
 
 
 def bookmark(state: Mapping[str, Any] | None) -> int:
-    """Where a state says that the next run begins."""
+    """Return the beginning of the next run by a state."""
     assert state is not None
     value: int = state["bookmarks"]["agent_segments"]["replication_key_value"]
     return value

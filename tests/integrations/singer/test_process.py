@@ -1,4 +1,4 @@
-"""What the tap says where something is wrong: no traceback, no secret, nothing lost; and the tap as a process."""
+"""The tap's errors: no traceback, no secret, nothing lost; and the tap as a process."""
 
 from __future__ import annotations
 

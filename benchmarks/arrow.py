@@ -2,10 +2,10 @@
 
     python -m benchmarks.arrow [--segments 200000] [--rounds 5] [--smoke]
 
-Each way is given pages of 500 structs that have just been decoded, for it alone, as the library has them; decoding is
-not in the time. The ways take turns after every ten pages, so that what else the machine does meets all of them alike.
+Each way gets pages of 500 structs, decoded just before and for it alone; decoding is not timed. The ways take turns
+every ten pages, so that other load on the machine affects all of them alike.
 Prints segments a second of processor time in the best round, and the median of each way's rate over that of the library
-in the same round. What the others leave out: the library checks that the texts of times say what the numbers say,
+in the same round. The others do less: the library checks that the texts of times say what the numbers say,
 encodes reasons by a dictionary, and keeps unknown fields.
 """
 
@@ -40,7 +40,7 @@ _READ = pyarrow.json.ReadOptions(use_threads=False)
 
 
 def columns(segments: Sequence[Segment]) -> pa.RecordBatch:
-    """Each column by itself."""
+    """Build each column by itself."""
     arrays = []
     for name, getter in _getters.items():
         values = [None if value is UNSET else value for value in map(getter, segments)]
@@ -49,18 +49,18 @@ def columns(segments: Sequence[Segment]) -> pa.RecordBatch:
 
 
 def dicts(segments: Sequence[Segment]) -> pa.RecordBatch:
-    """Rows as dicts, the way that pyarrow's documentation shows first."""
+    """Pass the rows as dicts, the first way in pyarrow's documentation."""
     return pa.RecordBatch.from_pylist(msgspec.to_builtins(segments), schema=pa.schema(list(_TYPES.items())))
 
 
 def json_by_pyarrow(segments: Sequence[Segment]) -> pa.Table:
-    """As JSON Lines, read by pyarrow."""
+    """Encode JSON Lines and let pyarrow read them."""
     data = pa.BufferReader(_encoder.encode_lines(segments))
     return pyarrow.json.read_json(data, read_options=_READ, parse_options=_OPTIONS)
 
 
 def json_by_polars(segments: Sequence[Segment]) -> pl.DataFrame:
-    """As JSON Lines, read by Polars."""
+    """Encode JSON Lines and let Polars read them."""
     return pl.read_ndjson(_encoder.encode_lines(segments))
 
 
@@ -74,7 +74,7 @@ WAYS: dict[str, Way] = {
 
 
 def measured(segments: int) -> dict[str, float]:
-    """One round: segments a second of processor time, of each way."""
+    """Run one round; return segments a second of processor time by way."""
     spent = dict.fromkeys(WAYS, 0.0)
     waiting = iter(bodies(segments))
     while block := list(islice(waiting, _BLOCK)):

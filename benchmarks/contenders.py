@@ -2,7 +2,7 @@
 
     python -m benchmarks.contenders NAME JOB [--profile LINES]
 
-Time and CPU are taken from before the first connection to after the last byte is written; imports are not counted.
+Time and CPU are measured from before the first connection to after the last byte is written, without imports.
 """
 
 import argparse
@@ -29,12 +29,12 @@ _HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def client(job: Job) -> None:
-    """This client as it is delivered, every check on, without a rate limit."""
+    """Run this client with its defaults, every check on, without a rate limit."""
     asyncio.run(_client(job))
 
 
 def uncompiled(job: Job) -> None:
-    """The same where no C compiler was there when it was installed."""
+    """Run the same as if it was installed without a C compiler."""
     setattr(raw_rows, "_scanner", raw_rows.Uncompiled())  # noqa: B010 - types do not know it as an attribute
     client(job)
 
@@ -55,7 +55,7 @@ async def _client(job: Job) -> None:
 
 
 def bare(job: Job) -> None:
-    """The least that aiohttp and msgspec can do: no check, no retry, no order, no manifest, nothing else."""
+    """Run the bare minimum of aiohttp and msgspec: no check, retry, order or manifest."""
     asyncio.run(_bare(job))
 
 
@@ -80,7 +80,7 @@ async def _bare(job: Job) -> None:
 
 
 def usual(job: Job) -> None:
-    """The script that is usually written: aiohttp, a semaphore, `json`."""
+    """Run the usual script: aiohttp, a semaphore, `json`."""
     asyncio.run(_usual(job))
 
 
@@ -102,7 +102,7 @@ async def _usual(job: Job) -> None:
 
 
 def sequential(job: Job) -> None:
-    """`requests`, page after page."""
+    """Run `requests`, page after page."""
     with requests.Session() as session, job.file.open("w", encoding="utf-8") as file:
         session.headers.update(_HEADERS)
         for offset in count_from(0, PAGE):
@@ -125,7 +125,7 @@ CONTENDERS: dict[str, Callable[[Job], None]] = {
 
 
 def main() -> None:
-    """One contender, once."""
+    """Run one contender, once."""
     parser = argparse.ArgumentParser(description="One contender of benchmarks.extract")
     parser.add_argument("name", choices=CONTENDERS)
     parser.add_argument("job")

@@ -4,7 +4,7 @@
 
 One simulator in a process of its own on one core, its pages rendered beforehand; each contender in a new process on
 another core, one at a time: A B C D, A B C D, ... Ratios are taken within each round and the median of the rounds is
-printed, so that what else the machine does weighs on both sides. Every round, what was written must be the segments of
+printed, so that other load on the machine affects both sides. Every round, what was written must be the segments of
 the data set, each once. The contenders are described in `contenders`: this client with every check, compiled and not, a
 bare loop of aiohttp and msgspec without any, the usual script of aiohttp and json, and requests page after page.
 
@@ -47,7 +47,7 @@ class _Line(msgspec.Struct, rename="camel"):
 
 
 def run_once(name: str, base_url: str, served: Served) -> Cost:
-    """One contender, its files checked afterwards. What others wrote reaches the disk before its clock runs."""
+    """Run one contender and check its files. Whatever others wrote is flushed to the disk before its clock runs."""
     with tempfile.TemporaryDirectory(prefix="segment_fetch_") as out:
         os.sync()
         cost = in_process("contenders", [name, _job(base_url, served, out)])
@@ -60,7 +60,7 @@ def _job(base_url: str, served: Served, out: str) -> str:
 
 
 def check(name: str, out: Path, served: Served) -> None:
-    """Each segment of the data set is in the files, once, and no other; SystemExit if not."""
+    """Check that each segment of the data set is in the files exactly once, and no other; SystemExit if not."""
     decode = msgspec.json.Decoder(_Line).decode_lines
     missing = set(served.dataset.ids())
     written = 0
@@ -73,7 +73,7 @@ def check(name: str, out: Path, served: Served) -> None:
 
 
 def run_rounds(served: Served, rounds: int, *, warm: bool = True) -> list[Round]:
-    """The rounds; if `warm`, after one in which the server renders the pages that each of them asks for."""
+    """Run the rounds; if `warm`, after one in which the server renders the pages that they request."""
     with serving(served) as base_url:
         for name in ("client", "bare") if warm else ():
             run_once(name, base_url, served)
@@ -81,7 +81,7 @@ def run_rounds(served: Served, rounds: int, *, warm: bool = True) -> list[Round]
 
 
 def shown(rounds: Sequence[Round], segments: int) -> str:
-    """The table: medians of the rounds, first as multiples of this client's time and CPU."""
+    """Return the table: medians of the rounds, first as multiples of this client's time and CPU."""
     millions = segments / 1e6
     rows = [
         [
@@ -98,7 +98,7 @@ def shown(rounds: Sequence[Round], segments: int) -> str:
 
 
 def plotted(rounds: Sequence[Round]) -> str:
-    """The same as bars."""
+    """Return the same as a bar chart."""
     ratios = [
         (title, median(one[name].seconds / one["client"].seconds for one in rounds)) for name, title in _TITLES.items()
     ]
@@ -106,9 +106,9 @@ def plotted(rounds: Sequence[Round]) -> str:
 
 
 def profile(name: str, served: Served, perf: str | None) -> None:
-    """One contender under cProfile, its most expensive functions on standard error; or under `perf`, into a file.
+    """Run one contender under cProfile, its most expensive functions on standard error, or under `perf` into a file.
 
-    `perf` begins half a second late, when everything is imported, so there should be a million segments or more.
+    `perf` begins half a second late, once everything is imported, so use a million segments or more.
     """
     with serving(served) as base_url, tempfile.TemporaryDirectory(prefix="segment_fetch_") as out:
         run_once(name, base_url, served)

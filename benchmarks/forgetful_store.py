@@ -1,8 +1,8 @@
-"""An S3 server that takes whatever it is sent and forgets it, so that it costs the least.
+"""An S3 server that accepts every upload and discards it, so that it costs as little as possible.
 
     python -m benchmarks.forgetful_store
 
-It keeps only which manifests there are, as their conditions ask for that. Prints its port, and ends when its standard
+It keeps only the names of manifests, because conditional writes need them. Prints its port, and ends when standard
 input does.
 """
 
@@ -24,7 +24,7 @@ _MANIFEST = "/manifest.json"
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """One connection."""
+    """Handler of one connection."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1
@@ -32,7 +32,7 @@ class Forgetful(BaseHTTPRequestHandler):
     room = memoryview(bytearray(1 << 20))
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def handle_any(self) -> None:
         left = int(self.headers.get("Content-Length") or 0)
@@ -63,7 +63,7 @@ class Forgetful(BaseHTTPRequestHandler):
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Its address, for the length of the block; it is a process on the first core."""
+    """Run the server on the first core for the length of the block; yield its address."""
     command = [sys.executable, "-m", "benchmarks.forgetful_store"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
@@ -73,7 +73,7 @@ def running() -> Iterator[str]:
 
 
 def main() -> None:
-    """Serves."""
+    """Serve until standard input ends."""
     measure.pin(0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Forgetful,), {"known": set()}))
     server.daemon_threads = True

@@ -32,7 +32,7 @@ _KEEP_BYTES = 16 * 2**30
 
 
 def measure(segments: int, *, recent: bool, render: bool) -> Cost:
-    """Extractions of nearly the month that the API keeps, what was written checked afterwards."""
+    """Extract nearly the month that the API keeps, and check what was written."""
     days, ago = (_RECENT_DAYS, 0) if recent else (_SETTLED_DAYS, 2)
     served = closed(segments, days=days, days_ago=ago, keep_bytes=0 if render else _KEEP_BYTES)
     with serving(served) as base_url:
@@ -45,19 +45,19 @@ def measure(segments: int, *, recent: bool, render: bool) -> Cost:
 
 
 def slope(sizes: Sequence[int], costs: Sequence[float]) -> float:
-    """The exponent of the growth: 1.0 is linear, 2.0 quadratic."""
+    """Return the exponent of the growth: 1.0 is linear, 2.0 quadratic."""
     return linear_regression([math.log(size) for size in sizes], [math.log(cost) for cost in costs]).slope
 
 
 def over_linear(sizes: Sequence[int], costs: Sequence[float]) -> list[float]:
-    """Each cost over that of the linear line which lies in the middle of them all."""
+    """Return each cost over that of the straight line through the middle of them all."""
     each = [cost / size for size, cost in zip(sizes, costs, strict=True)]
     middle = math.exp(fmean(map(math.log, each)))
     return [one / middle for one in each]
 
 
 def shown(sizes: Sequence[int], costs: Sequence[Cost], ratios: Mapping[str, Sequence[float]]) -> str:
-    """The table, the ratios first."""
+    """Return the table, the ratios first."""
     rows = [
         [
             f"{size:,}",
@@ -72,7 +72,7 @@ def shown(sizes: Sequence[int], costs: Sequence[Cost], ratios: Mapping[str, Sequ
 
 
 def main() -> None:
-    """Measure each size, and print what it shows."""
+    """Measure each size, and print the table."""
     options = _options()
     sizes = sorted(options.sizes)
     costs = [measure(size, recent=options.recent, render=options.render) for size in sizes]

@@ -41,19 +41,19 @@ class Served(msgspec.Struct, frozen=True):
 
     @property
     def dataset(self) -> Dataset:
-        """The segments."""
+        """Return the segments."""
         return Dataset(segments=self.segments, start=self.start, end=self.end, burst=self.burst, burst_at=self.burst_at)
 
 
 def closed(segments: int, *, days: float, days_ago: float, keep_bytes: int = 0, gzip: bool = False) -> Served:
-    """Segments of so many days, the last of which ended that long ago. After two days nothing changes any more."""
+    """Return segments of `days` days that ended `ago` days ago. After two days nothing changes any more."""
     whole = Dataset.recent(segments, now=time.time() - days_ago * _DAY_S, days=days)
     return Served(segments, whole.start, whole.end, keep_bytes, gzip)
 
 
 @contextmanager
 def serving(served: Served) -> Iterator[str]:
-    """A server process for the length of the block; gives its base URL. It also ends when this process ends."""
+    """Run a server process for the length of the block; yield its base URL. It also ends when this process does."""
     command = [sys.executable, "-m", "benchmarks.harness", msgspec.json.encode(served).decode()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdin is not None
@@ -65,14 +65,14 @@ def serving(served: Served) -> Iterator[str]:
 
 
 def in_process(module: str, arguments: Sequence[str]) -> Cost:
-    """Runs a module of the benchmarks in a process of its own; it tells its `Cost` last."""
+    """Run a module of the benchmarks in a process of its own; return its `Cost`, which it prints last."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, timeout=_LONGEST_S, check=True, text=True)
     return Cost.told(done.stdout)
 
 
 async def serve(served: Served) -> None:
-    """Serves until standard input ends; tells the port on standard output."""
+    """Serve until standard input ends; print the port."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
     simulator = Simulator(served.dataset, auth=Bearer(TOKEN), keep_bytes=served.keep_bytes, gzip=served.gzip)
@@ -82,7 +82,7 @@ async def serve(served: Served) -> None:
 
 
 def main() -> None:
-    """The server process."""
+    """Run the server process."""
     parser = argparse.ArgumentParser(description="The server that the benchmarks start for themselves")
     parser.add_argument("served")
     pin(0)

@@ -18,7 +18,7 @@ TOKEN = "benchmark"
 SOURCE = "benchmark"
 PAGE = 500
 CONNECTIONS = 16
-"""Requests at once, for every program that can send several."""
+"""Concurrent requests of every program that can send several."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """The file of a program that writes a single one."""
+        """The file of a program that writes a single file."""
         return Path(self.out) / "segments.jsonl"
 
     @property
@@ -56,7 +56,7 @@ class Job:
         return {**self.query, "offset": offset}
 
     def encode(self) -> str:
-        """For a command line; `decode` reads it."""
+        """Return the job as text for a command line; `decode` reads it."""
         return json.dumps(asdict(self))
 
     @classmethod
@@ -74,7 +74,7 @@ class Cost:
     peak_mb: float
 
     def tell(self) -> None:
-        """Print it, as the last line that the starting program reads."""
+        """Print the cost, as the last line that the parent process reads."""
         sys.stdout.write(json.dumps(asdict(self)) + "\n")
 
     @classmethod
@@ -84,7 +84,7 @@ class Cost:
 
 
 class Meter:
-    """Measures from its making to `cost`."""
+    """Meter of the work between its creation and `cost`."""
 
     def __init__(self) -> None:
         self._cpu = time.process_time()
@@ -96,9 +96,9 @@ class Meter:
 
 
 def peak_mb() -> float:
-    """The peak resident memory of this process, in 10^6 bytes.
+    """Return the peak resident memory of this process, in 10^6 bytes.
 
-    From /proc where there is one: what getrusage reports includes the process that this one was started from.
+    Read from /proc where it exists, because getrusage includes the memory of the parent process.
     """
     if sys.platform == "linux":
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -111,13 +111,13 @@ def peak_mb() -> float:
 
 
 def pin(which: int) -> None:
-    """Ties this thread, and what it starts, to one of the cores it may use: 0 the first, -1 the last."""
+    """Pin this thread and its children to one of the cores that it may use: 0 the first, -1 the last."""
     if sys.platform == "linux":
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[which]})
 
 
 def run(program: Callable[[Job], None]) -> None:
-    """The job that the command line names, measured: from before the first connection to the last byte written.
+    """Run the job of the command line and measure it, from before the first connection to the last byte written.
 
     `--profile LINES` behind the job prints the most expensive functions on standard error besides.
     """

@@ -1,4 +1,4 @@
-"""The table of `docs/pacing.md`: every pacer against every limit, by simulated events.
+"""Every pacer against every limit, by simulated events: the table of `docs/pacing.md`.
 
     python -m benchmarks.pacing               the pacer with 8 seeds, its rivals with 1
     python -m benchmarks.pacing --rivals 8    the rivals with as many, which takes minutes (0 leaves them out)
@@ -6,7 +6,7 @@
     python -m benchmarks.pacing --without     the pacer with one rule taken out at a time
 
 A cell is goodput as a share of what the limit allows / the percentage of answers that were 429: the mean over
-the seeds, three latencies, with and without Retry-After. The exit code says whether the gates hold.
+the seeds, three latencies, with and without Retry-After. Exit code 1 if a gate does not hold.
 """
 
 import argparse
@@ -171,7 +171,7 @@ def compare(rows: Iterable[Row], seeds: int, rival_seeds: int) -> bool:
 
 
 def patched(rule: str) -> ExitStack:
-    """Holds one rule turned off until it is closed."""
+    """Turn one rule off until the block ends."""
     stack = ExitStack()
     for name, value in RULES[rule].items():
         stack.enter_context(patch(f"segment_fetch.throttle.pacer.{name}", value))

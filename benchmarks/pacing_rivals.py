@@ -16,7 +16,7 @@ class Ticket(NamedTuple):
 
 
 class Rival:
-    """The client around a rival: connections, the pause, and even spacing unless it overrides `spacing`."""
+    """Base of the rivals: connections, the pause, and even spacing unless it overrides `spacing`."""
 
     rate = 5.0
 
@@ -56,7 +56,7 @@ class Rival:
 
 
 class Fixed(Rival):
-    """A rate that somebody who knew the limit chose."""
+    """A fixed rate, chosen with knowledge of the limit."""
 
     rate = 9.7
 

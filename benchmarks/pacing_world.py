@@ -263,7 +263,7 @@ class World:
         return now
 
     def _possible(self) -> float:
-        """Requests a second that the limit, the connections and the neighbour leave to the client."""
+        """Return the requests a second that the limit, the connections and the neighbour leave to the client."""
         conditions = self.conditions
         most = min(self.limit.capacity(conditions.round_trip), conditions.connections / conditions.round_trip)
         return most - conditions.neighbour / 2

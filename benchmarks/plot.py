@@ -1,4 +1,4 @@
-"""The plots of the documentation as SVG: bars of ratios, lines over sizes. Readable in light and dark."""
+"""Plots for the documentation as SVG: bars of ratios, lines over sizes. Readable in light and dark mode."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ text { font: 14px system-ui, sans-serif; fill: #222 } .head { font-weight: 600; 
 
 
 def bars(title: str, groups: Mapping[str, Sequence[tuple[str, float]]]) -> str:
-    """Groups of labelled ratios as horizontal bars, the first of each group emphasised; 1.0 is marked.
+    """Return groups of labelled ratios as horizontal bars, the first of each group emphasised; 1.0 is marked.
 
     Groups share one scale. A ratio that is not finite has no bar, and its label says so.
     """
@@ -46,7 +46,7 @@ def _bar(y: int, label: str, ratio: float, scale: float, kind: str) -> list[str]
 
 
 def lines(title: str, axis: str, sizes: Sequence[int], series: Mapping[str, Sequence[float]]) -> str:
-    """Ratios over sizes, both axes logarithmic; 1.0 is marked, and each line named at its top."""
+    """Return ratios over sizes, both axes logarithmic; 1.0 is marked, and each line is named at its top."""
     low = min(0.5, *(min(values) for values in series.values()))
     high = max(2.0, *(max(values) for values in series.values()))
 
@@ -71,7 +71,7 @@ def lines(title: str, axis: str, sizes: Sequence[int], series: Mapping[str, Sequ
 
 
 def _line(name: str, place: int, points: Sequence[tuple[float, float]]) -> list[str]:
-    """A line with a dot at each size, and its name in a row of names above the plot."""
+    """Return a line with a dot at each size, and its name in a row of names above the plot."""
     colour, x = _COLOURS[place], _SIDE + place * 210
     joined = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
     return [

@@ -19,7 +19,7 @@ _PAGE = "benchmarks.md"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table that can also be read as it stands: the first column to the left, the others to the right."""
+    """Return a Markdown table that is readable as plain text: the first column to the left, the others to the right."""
     widths = [max(len(row[at]) for row in (header, *rows)) for at in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -31,7 +31,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def middle(values: Sequence[float], digits: int) -> str:
-    """The median, or what says that there is none."""
+    """Return the median as text, or a mark that there is none."""
     return f"{median(values):,.{digits}f}" if values else "-"
 
 
@@ -72,7 +72,7 @@ def publish(
 
 
 def replaced(page: str, name: str, text: str) -> str:
-    """A page with another text between the comments of a name; SystemExit if it does not have exactly one such pair."""
+    """Return a page with other text between the comments of a name; SystemExit unless there is exactly one pair."""
     head, begin, rest = page.partition(f"<!-- {name} -->\n")
     _, end, tail = rest.partition(f"<!-- /{name} -->")
     if not begin or not end:

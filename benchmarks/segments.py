@@ -1,4 +1,4 @@
-"""Segments for benchmarks that need no server: decoded as from pages of the API."""
+"""Segments for benchmarks without a server, decoded as from pages of the API."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ _decoder = msgspec.json.Decoder(list[Segment])
 
 
 def bodies(segments: int) -> Iterator[bytes]:
-    """Pages of one day's segments as JSON, in the order in which they are written."""
+    """Yield pages of one day's segments as JSON, in the order in which they are written."""
     dataset = Dataset(segments=segments, start=WINDOW.start, end=WINDOW.end)
     for first in range(0, segments, PAGE):
         last = min(first + PAGE, segments)
@@ -25,10 +25,10 @@ def bodies(segments: int) -> Iterator[bytes]:
 
 
 def decoded(body: bytes) -> list[Segment]:
-    """The segments of a page."""
+    """Return the segments of a page."""
     return _decoder.decode(body)
 
 
 def pages(segments: int) -> Iterator[list[Segment]]:
-    """The pages of one day's segments; none is kept."""
+    """Yield the pages of one day's segments, without keeping any."""
     return map(decoded, bodies(segments))

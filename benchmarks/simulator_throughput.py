@@ -33,7 +33,7 @@ _WARM_UP_S = 2.0
 
 
 class Connection:
-    """One keep-alive connection: sends a request, and counts the bytes of the answer until it is complete."""
+    """A keep-alive connection that sends a request, and counts the bytes of the answer until it is complete."""
 
     def __init__(self, port: int, buffer: memoryview) -> None:
         self.pages = 0
@@ -85,7 +85,7 @@ def requests(start: int, end: int, *, gzip: bool) -> Iterator[bytes]:
 
 
 class Round(NamedTuple):
-    """One round: pages and MB a second, and pages for each second of the server's processor time."""
+    """Run one round; return pages and MB a second, and pages for each second of the server's processor time."""
 
     pages: float
     megabytes: float

@@ -60,7 +60,7 @@ def opened(name: str) -> AbstractContextManager[Contest]:
 
 
 def fill(sink: Sink[Any], rows: Pages) -> None:
-    """One window into a new destination, as an extraction does it."""
+    """Write one window into a new destination, as an extraction does."""
     sink.open()
     try:
         draft = sink.begin(WINDOW)

@@ -32,7 +32,7 @@ GOALS = {"--rate 20": 1.05, "auto, again": 1.10}
 
 
 class Used(msgspec.Struct, frozen=True):
-    """One extraction: its length as a share of pages / limit, its pages, and how many answers were 429."""
+    """One extraction: its time as a multiple of pages / limit, its pages, and its number of 429s."""
 
     ratio: float
     pages: int
@@ -40,7 +40,7 @@ class Used(msgspec.Struct, frozen=True):
 
 
 async def extract(base_url: str, start: int, end: int, out: Path, **options: Any) -> Used:
-    """Reads the range in four windows, as fast as `options` let it."""
+    """Read the range in four windows, as fast as `options` allow."""
     window = timedelta(milliseconds=(end - start) // WINDOWS)
     auth = BearerToken("benchmark")
     began = time.perf_counter()
@@ -55,7 +55,7 @@ async def extract(base_url: str, start: int, end: int, out: Path, **options: Any
 
 
 def measured(limit: str, pages: int) -> dict[str, Used]:
-    """An extraction of each kind, from servers of their own."""
+    """Run an extraction of each kind, each from a server of its own."""
     served = closed(pages * PAGE - WINDOWS * PAGE // 2, days=4, days_ago=3)
     arguments = ["--segments", str(served.segments), "--latency", "150", "--auth", "bearer", "--limit", limit]
     arguments += ["--from", format_time(served.start), "--to", format_time(served.end)]

@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup [--rounds 15] [--write] [--smoke]
 
-`python -c pass`, `segment-fetch --help` and `import segment_fetch`, one after the other in each round; the quickest of
-the rounds, as what else the machine does can only add. The goals: `--help` in at most 1.5 times the bare interpreter
+`python -c pass`, `segment-fetch --help` and `import segment_fetch`, one after the other in each round; the fastest of
+the rounds counts, because other load can only add. The goals: `--help` in at most 1.5 times the bare interpreter
 and 150 ms, the import in 150 ms and without the packages that only some tasks need. Exit code 1 if one is missed.
 `--smoke` judges only what is loaded.
 """
@@ -34,7 +34,7 @@ def loaded() -> list[str]:
 
 
 def _help() -> list[str]:
-    """The program as it is installed."""
+    """Return the arguments that run the installed program."""
     return [str(Path(get_path("scripts"), "segment-fetch")), "--help"]
 
 
@@ -47,9 +47,9 @@ def milliseconds(arguments: list[str]) -> float:
 
 
 def main() -> None:
-    """Measure, print, and say whether the goals are met."""
+    """Measure, print, and end with 1 if a goal is missed."""
     options = _options()
-    milliseconds(_help())  # what is not compiled yet, is now
+    milliseconds(_help())  # compiles the modules that are not yet
     rounds = [[milliseconds(what) for what in (_BARE, _help(), _IMPORT)] for _ in range(options.rounds)]
     bare, helped, imported = (min(one[at] for one in rounds) for at in range(3))
     importing = imported - bare
@@ -61,7 +61,7 @@ def main() -> None:
         ["the import itself", f"{importing / bare:.2f}", f"{importing:.0f}", f"{ALLOWED_MS:.0f}"],
     ]
     brought = loaded()
-    told = f"`import segment_fetch` brings {', '.join(brought) or 'none'} of {', '.join(HEAVY)}."
+    told = f"`import segment_fetch` loads {', '.join(brought) or 'none'} of {', '.join(HEAVY)}."
     text = f"{table(['', 'x bare', 'ms', 'at most'], rows)}\n\n{told}"
     publish("startup", text, write=options.write)
     slow = not options.smoke and (helped > goal or importing > ALLOWED_MS)

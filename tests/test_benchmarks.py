@@ -98,7 +98,7 @@ def test_both_sides_of_the_parquet_contest_store_the_same_rows(tmp_path: Path) -
 
 
 def test_importing_the_library_brings_nothing_that_only_some_tasks_need() -> None:
-    assert "brings none of pyarrow, duckdb, rich" in _run("startup", "--smoke")
+    assert "loads none of pyarrow, duckdb, rich" in _run("startup", "--smoke")
 
 
 def _lines(ids: list[str]) -> str:

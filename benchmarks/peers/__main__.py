@@ -114,7 +114,7 @@ def bar(rounds: Sequence[Round], program: Program) -> tuple[str, float]:
 
 
 def profile(name: str, segments: int) -> None:
-    """One program under cProfile, its most expensive functions on standard error."""
+    """Run one program under cProfile, with its most expensive functions on standard error."""
     [program] = [program for program in PROGRAMS if program.module == name]
     setting = SETTINGS[0]
     simulator = setting.simulator(dataset_of(setting, segments))

@@ -123,7 +123,7 @@ def command(program: Program, job: Job, *more: str) -> list[str]:
 
 
 def run_once(program: Program, setting: Setting, simulator: Simulator) -> Outcome | None:
-    """One program, what it wrote counted; None if it gave up. The limit begins afresh."""
+    """Run one program and count what it wrote; None if it gave up. The limit is reset before."""
     dataset, stats = simulator.dataset, simulator.stats
     simulator.set_limit(setting.limit)
     requests, refused, since = stats.requests, stats.limited, simulator.mark()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 import pyarrow as pa
-from msgspec import Struct
 
 from segment_fetch.analysis.sums import GROUPS, HandleTime
 from segment_fetch.errors import InputError, MissingExtraError
+from segment_fetch.sinks.files.spreadsheets import BYTE_ORDER_MARK, Dialect, dialect_of, text_cell
 from segment_fetch.timerange import format_time
 
 FORMATS = ("table", "csv", "json", "parquet", "xlsx")
@@ -24,31 +24,10 @@ SHEET_ROWS = 1_048_576
 
 _IDS = frozenset(GROUPS.values())
 _TIMES = ("handle_time_ms", "aht_segment_ms", "aht_conversation_ms", "median_ms", "p90_ms", "longest_ms")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
-class Dialect(Struct, frozen=True):
-    """The CSV that a country's spreadsheet reads."""
-
-    separator: str
-    decimal: str
-
-
-DIALECTS: Mapping[str, Dialect] = {
-    "en": Dialect(",", "."),
-    "de": Dialect(";", ","),
-    "fr": Dialect(";", ","),
-    "es": Dialect(";", ","),
-    "it": Dialect(";", ","),
-    "nl": Dialect(";", ","),
-    "pt": Dialect(";", ","),
-    "pl": Dialect(";", ","),
-    "sv": Dialect(";", ","),
-}
 
 
 def write_table(result: HandleTime, form: str, target: IO[bytes], *, excel: str | None = None) -> None:
-    """Write the result in one of `FORMATS`, or as CSV for the spreadsheet of a country (`excel`, a key of `DIALECTS`).
+    """Write the result in one of `FORMATS`, or as CSV for the spreadsheet of a country (`excel`, "de" say).
 
     Raises InputError for a name that is not known, and MissingExtraError where a library is not installed.
     """
@@ -138,23 +117,17 @@ def _spreadsheet_csv(result: HandleTime, country: str) -> bytes:
     """CSV that opens right by a double click: a byte order mark, the country's separator and decimal mark, local times
     as cells, ids as texts. No text is run as a formula.
     """
-    if country not in DIALECTS:
-        raise InputError(f"excel {country!r}: choose one of {', '.join(DIALECTS)}")
-    dialect = DIALECTS[country]
+    dialect = dialect_of(country)
     rows = ([_cell(value, dialect) for value in row] for row in _spreadsheet_rows(result))
-    return b"\xef\xbb\xbf" + _csv(_spreadsheet_names(result), rows, dialect.separator)
+    return BYTE_ORDER_MARK + _csv(_spreadsheet_names(result), rows, dialect.separator)
 
 
 def _cell(value: Any, dialect: Dialect) -> Any:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, float):
-        return f"{value:.3f}".rstrip("0").rstrip(".").replace(".", dialect.decimal)
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    if isinstance(value, str) and value.isdecimal():
-        return "\t" + value  # a spreadsheet would make a number of it, and show 1.46E+08
-    return value
+        return dialect.number(value)
+    return text_cell(value) if isinstance(value, str) else value
 
 
 def _spreadsheet_names(result: HandleTime) -> list[str]:

@@ -22,6 +22,7 @@ from segment_fetch.query import Window
 from segment_fetch.sinks.base import Sink
 from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.files.folder import FolderSink
+from segment_fetch.sinks.files.spreadsheets import FORMULA_STARTS, dialect_of
 from segment_fetch.sinks.objects.sink import ObjectSink
 from segment_fetch.sinks.tables.base import TableSink
 
@@ -48,7 +49,6 @@ _POSTGRES = (
     "(extract(epoch FROM end_time) * 1000)::bigint AS close_ms, total_handle_time_millis AS handle_ms, "
     "conversation_id, skill_id, agent_id, group_id, employee_id, end_reason FROM {source}) AS segments"
 )
-_FORMULA_STARTS = "=+-@\t\r"
 
 
 class Source(Struct, frozen=True):
@@ -130,11 +130,13 @@ def files_relation(paths: Sequence[Path], settings: dict[str, Any]) -> str:
         chosen = ", ".join(f"{wire} AS {name}" for name, (wire, _) in _WIRE.items())
         return f"(SELECT {chosen} FROM read_json({listed}, {options}))"  # noqa: S608
     if form == "csv":
-        safe = settings.get("csv_safe") == "true"
+        excel = settings.get("excel")
+        separator = "," if excel is None else dialect_of(excel).separator
+        safe = settings.get("csv_safe") == "true" or excel is not None
         chosen = ", ".join(_csv_column(name, wire, kind, safe=safe) for name, (wire, kind) in _WIRE.items())
         options = (
-            "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', strict_mode = true, "
-            f"max_line_size = 4194304, compression = '{compression}'"
+            f"header = true, all_varchar = true, delim = '{separator}', quote = '\"', escape = '\"', "
+            f"strict_mode = true, max_line_size = 4194304, compression = '{compression}'"
         )
         return f"(SELECT {chosen} FROM read_csv({listed}, {options}))"  # noqa: S608
     raise DestinationError(f"files of format {form!r} cannot be read back")
@@ -143,10 +145,11 @@ def files_relation(paths: Sequence[Path], settings: dict[str, Any]) -> str:
 def _csv_column(name: str, wire: str, kind: str, *, safe: bool) -> str:
     value = f"nullif({wire}, '')"
     if kind == "BIGINT":
-        return f"{value}::BIGINT AS {name}"
-    if safe:  # an apostrophe stands before what a spreadsheet would run
-        starts = ", ".join(_quoted(start) for start in _FORMULA_STARTS)
-        value = f"CASE WHEN {wire}[1] = '''' AND {wire}[2] IN ({starts}) THEN {wire}[2:] ELSE {value} END"
+        return f"ltrim({value}, '\t')::BIGINT AS {name}"
+    if safe:  # an apostrophe stands before what a spreadsheet would run, a tab before what it would make a number of
+        starts = ", ".join(map(_quoted, FORMULA_STARTS))
+        marked = f"({wire}[1] = '''' AND {wire}[2] IN ({starts})) OR {wire}[1] = '\t'"
+        value = f"CASE WHEN {marked} THEN {wire}[2:] ELSE {value} END"
     return f"{value} AS {name}"
 
 

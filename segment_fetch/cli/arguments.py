@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from segment_fetch.throttle.pace_store import PaceStore
 
 FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
+COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")  # whose spreadsheets CSV is written for
 FORMATS = ("jsonl", "csv", "parquet")  # those of the registry, which a test compares; importing it here takes longer
 PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 
@@ -186,6 +187,19 @@ def add_destination(parser: ArgumentParser, places: str = PLACES) -> None:
         "--partition", choices=("none", "day"), default="none", help="day: one folder per UTC day: date=2026-11-01/"
     )
     group.add_argument("--csv-safe", action="store_true", help="csv: keep spreadsheets from running text as a formula")
+    group.add_argument(
+        "--excel",
+        nargs="?",
+        const="en",
+        choices=COUNTRIES,
+        metavar="COUNTRY",
+        help=f"csv: files that a spreadsheet opens right by double click: {', '.join(COUNTRIES)} (default: en)",
+    )
+    group.add_argument(
+        "--local-times",
+        metavar="ZONE",
+        help="csv, parquet: add columns with the times on the clock of this zone: an IANA name, Europe/Berlin say",
+    )
 
 
 def add_output(parser: ArgumentParser) -> None:

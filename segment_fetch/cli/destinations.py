@@ -45,26 +45,41 @@ def sink(args: Namespace, console: Console) -> Sink[Any]:
     if args.out == "-":
         return _stream(args, console)
     return open_sink(
-        args.out, format=args.format, compress=args.compress, partition=args.partition, csv_safe=args.csv_safe
+        args.out,
+        format=args.format,
+        compress=args.compress,
+        partition=args.partition,
+        csv_safe=args.csv_safe,
+        excel=args.excel,
+        local_times=args.local_times,
     )
 
 
 def _check_file_options(args: Namespace) -> None:
     from segment_fetch.sinks.registry import kind_of  # noqa: PLC0415 - not every command writes
 
-    given = {"--format": args.format, "--compress": args.compress, "--csv-safe": args.csv_safe}
+    given = {
+        "--format": args.format,
+        "--compress": args.compress,
+        "--csv-safe": args.csv_safe,
+        "--excel": args.excel,
+        "--local-times": args.local_times,
+    }
     names = [name for name, value in given.items() if value] + ["--partition"] * (args.partition != "none")
     if names and kind_of(args.out) == "table":
         raise InputError(f"{' and '.join(names)}: for files only; leave out for a table, which has columns")
-    if args.csv_safe and args.format != "csv":
-        raise InputError("--csv-safe applies to --format csv only: add that, or leave --csv-safe out")
+    for name in ("--csv-safe", "--excel"):
+        if given[name] and args.format != "csv":
+            raise InputError(f"{name} applies to --format csv only: add that, or leave {name} out")
+    if args.local_times and args.format not in ("csv", "parquet"):
+        raise InputError("--local-times applies to --format csv and parquet only: add one, or leave --local-times out")
 
 
 def _stream(args: Namespace, console: Console) -> Sink[Any]:
     from segment_fetch.sinks import Format, StreamSink  # noqa: PLC0415
     from segment_fetch.sinks.registry import file_format  # noqa: PLC0415
 
-    form = file_format(args.format or "jsonl", csv_safe=args.csv_safe)
+    form = file_format(args.format or "jsonl", csv_safe=args.csv_safe, excel=args.excel, local_times=args.local_times)
     if not isinstance(form, Format):
         raise InputError(f"--format {args.format} cannot be written to standard output: name a folder with --out")
     if args.partition != "none":

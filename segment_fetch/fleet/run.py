@@ -138,6 +138,8 @@ class _Fleet:
             compress=args.compress,
             partition=args.partition,
             csv_safe=args.csv_safe,
+            excel=args.excel,
+            local_times=args.local_times,
         )
         async with client:
             if job.command == "extract":

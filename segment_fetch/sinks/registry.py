@@ -26,7 +26,7 @@ _BEGINNING = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:(?://)?)?")
 def _parquet(settings: Mapping[str, str]) -> FileFormat[Any]:
     from segment_fetch.sinks.files.parquet import Parquet  # noqa: PLC0415 - an optional extra
 
-    form = Parquet(account_id=settings.get("account_id"))
+    form = Parquet(account_id=settings.get("account_id"), local_times=settings.get("local_times"))
     here = form.settings()["schema_version"]
     if not form.migrates("schema_version", version := settings.get("schema_version", here)):
         raise InputError(f"its Parquet files have schema version {version}; this release reads {here} and older ones")
@@ -36,7 +36,11 @@ def _parquet(settings: Mapping[str, str]) -> FileFormat[Any]:
 FORMATS: Mapping[str, Callable[[Mapping[str, str]], FileFormat[Any]]] = MappingProxyType(
     {
         "jsonl": lambda settings: JsonLines(),
-        "csv": lambda settings: Csv(safe=settings.get("csv_safe") == "true"),
+        "csv": lambda settings: Csv(
+            safe=settings.get("csv_safe") == "true",
+            excel=settings.get("excel"),
+            local_times=settings.get("local_times"),
+        ),
         "parquet": _parquet,
     }
 )
@@ -110,6 +114,8 @@ def open_sink(
     compress: str | None = None,
     partition: str = "none",
     csv_safe: bool = False,
+    excel: str | None = None,
+    local_times: str | None = None,
     account_id: str | None = None,
 ) -> Sink[Any]:
     """Return the sink of a destination; nothing is opened or created before a run takes it.
@@ -124,19 +130,21 @@ def open_sink(
 
     The other options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` "none",
     "gzip" or "zstd", by default what is usual for the format; `partition` "none" or "day", a folder for each day of
-    UTC; `csv_safe` keeps spreadsheets from running a text as a formula.
+    UTC; `csv_safe` keeps spreadsheets from running a text as a formula; `excel`, "en" or "de" say, makes CSV for the
+    spreadsheets of a country; `local_times`, an IANA name, adds columns with local times to CSV and Parquet.
 
     Raises InputError for a URL or an option that cannot be, and MissingExtraError where an extra is not installed.
     """
     check_type("url", url, (str, Path), "a folder or a URL")
     check_type("partition", partition, str, "text")
     check_type("csv_safe", csv_safe, bool, "True or False")
-    for name, value in (("format", format), ("compress", compress), ("account_id", account_id)):
+    texts = {"format": format, "compress": compress, "excel": excel, "local_times": local_times}
+    for name, value in (texts | {"account_id": account_id}).items():
         if value is not None:
             check_type(name, value, str, "text or None")
     text = str(url)
     if kind_of(url) == "table":
-        given = {"format": format, "compress": compress, "csv_safe": csv_safe, "partition": partition != "none"}
+        given = texts | {"csv_safe": csv_safe, "partition": partition != "none"}
         if names := [name for name, value in given.items() if value]:
             raise InputError(
                 f"{' and '.join(names)}: for files only; a table has columns, which the database stores its own way"
@@ -146,23 +154,38 @@ def open_sink(
         raise InputError("- is no folder; to write to standard output use StreamSink(sys.stdout.buffer)")
     if not text.strip():
         raise InputError("the destination is empty: name a folder, or give a URL")
-    form = file_format(format or "jsonl", csv_safe=csv_safe, account_id=account_id)
+    form = file_format(
+        format or "jsonl", csv_safe=csv_safe, excel=excel, local_times=local_times, account_id=account_id
+    )
     place: str | Path = url
     if account_id is not None:
         place = url / account_id if isinstance(url, Path) else f"{url.rstrip('/')}/{account_id}"
     return _file_sink(place, form, compress or form.usual, partition)
 
 
-def file_format(name: str, *, csv_safe: bool = False, account_id: str | None = None) -> FileFormat[Any]:
+def file_format(
+    name: str,
+    *,
+    csv_safe: bool = False,
+    excel: str | None = None,
+    local_times: str | None = None,
+    account_id: str | None = None,
+) -> FileFormat[Any]:
     """Return a new file's format by its name. InputError where there is none of that name."""
     if name not in FORMATS:
         raise InputError(f"format {name!r} is unknown: choose one of {', '.join(FORMATS)}")
     if csv_safe and name != "csv":
         raise InputError(f"csv_safe goes with the format csv; {name} needs no such care")
+    if excel is not None and name != "csv":
+        raise InputError(f"excel goes with the format csv; {name} is not opened by spreadsheets")
+    if local_times is not None and name == "jsonl":
+        raise InputError("local_times goes with the formats csv and parquet; jsonl keeps what the API sent")
     account = {} if account_id is None else {"account_id": account_id}
     if account and name != "parquet":
         raise InputError(f"account_id goes with tables and Parquet files; {name} has no such column")
-    return FORMATS[name]({"csv_safe": str(csv_safe).lower(), **account})
+    added = {"excel": excel, "local_times": local_times}
+    given = {name: value for name, value in added.items() if value is not None}
+    return FORMATS[name]({"csv_safe": str(csv_safe).lower(), **account, **given})
 
 
 def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> FileSink[Any]:

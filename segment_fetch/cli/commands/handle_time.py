@@ -33,7 +33,6 @@ EXAMPLES = """\
 _LISTED = 10
 _GROUPS = ("skill", "agent", "group", "employee", "end-reason")
 _FORMATS = ("table", "csv", "json", "parquet", "xlsx")
-_COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -78,9 +77,9 @@ def add_options(parser: ArgumentParser) -> None:
         "--excel",
         nargs="?",
         const="en",
-        choices=_COUNTRIES,
+        choices=arguments.COUNTRIES,
         metavar="COUNTRY",
-        help=f"CSV that a spreadsheet opens right by double click: {', '.join(_COUNTRIES)} (default: en)",
+        help=f"CSV that a spreadsheet opens right by double click: {', '.join(arguments.COUNTRIES)} (default: en)",
     )
     group.add_argument("--write", metavar="FILE", help="write the result here, not to standard output")
     arguments.add_output(parser)

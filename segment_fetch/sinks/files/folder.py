@@ -293,7 +293,10 @@ class JsonlSink(FolderSink[bytes]):
 
 
 class CsvSink(FolderSink[bytes]):
-    """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula."""
+    """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula.
+
+    `excel`, a country such as "de", and `local_times`, an IANA name, are those of `Csv`.
+    """
 
     def __init__(
         self,
@@ -301,7 +304,10 @@ class CsvSink(FolderSink[bytes]):
         compress: str = "none",
         *,
         safe: bool = False,
+        excel: str | None = None,
+        local_times: str | None = None,
         partition: str = "none",
         disk: Disk | None = None,
     ) -> None:
-        super().__init__(folder, Csv(safe=safe), compress, partition=partition, disk=disk)
+        form = Csv(safe=safe, excel=excel, local_times=local_times)
+        super().__init__(folder, form, compress, partition=partition, disk=disk)

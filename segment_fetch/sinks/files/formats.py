@@ -7,6 +7,7 @@ import io
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import BinaryIO, Generic, Protocol, TypeVar
 
 import msgspec
@@ -21,13 +22,22 @@ from segment_fetch.sinks.files.compression import (
     damage,
     unpacked,
 )
+from segment_fetch.sinks.files.local_times import LocalClock, offset_text
 from segment_fetch.sinks.files.names import MANIFEST
+from segment_fetch.sinks.files.spreadsheets import (
+    BYTE_ORDER_MARK,
+    dialect_of,
+    plain_text,
+    safe_text,
+    text_cell,
+)
 from segment_fetch.wire.models import SEGMENT_FIELDS, ExtendedSegment, Part, Segment
 from segment_fetch.wire.raw_rows import decode_lines
 
 _ID, _CLOSE = SEGMENT_FIELDS.index("segmentId"), SEGMENT_FIELDS.index("endTimeL")
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
+_START, _HANDLED = SEGMENT_FIELDS.index("startTimeL"), SEGMENT_FIELDS.index("totalHandleTimeMillis")
+_LOCAL = ("startTimeLocal", "endTimeLocal")
+_SPREADSHEET = ("startTimeLocal", "startTimeOffset", "endTimeLocal", "endTimeOffset", "handleTimeMinutes")
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
 
@@ -149,40 +159,87 @@ class Csv(Format):
     """RFC 4180: CRLF, quotes where needed, a header line. Absent and null are both empty; new fields are left out.
 
     A text that a spreadsheet would run as a formula is data like any other; `safe` puts an apostrophe before it.
+
+    `local_times`, an IANA name, adds both times in that zone, ISO 8601 with the offset. `excel`, "de" say, makes files
+    that this country's spreadsheet opens right by a double click: a byte order mark, the country's separator and
+    decimal mark, ids and epoch milliseconds as texts, no formulas, and columns behind the others with the times in the
+    zone (by default UTC) as cells, their offsets, and the handle time in minutes.
     """
 
     name = "csv"
 
-    def __init__(self, *, safe: bool = False) -> None:
+    def __init__(self, *, safe: bool = False, excel: str | None = None, local_times: str | None = None) -> None:
         check_type("safe", safe, bool, "True or False")
+        for name, value in (("excel", excel), ("local_times", local_times)):
+            if value is not None:
+                check_type(name, value, str, "text or None")
         self._safe = safe
-        self.header = _csv([SEGMENT_FIELDS])
+        self._excel, self._dialect = excel, None if excel is None else dialect_of(excel)
+        self._local_times = local_times
+        zone = local_times or (None if excel is None else "UTC")
+        self._clock = None if zone is None else LocalClock(zone)
+        self._separator = "," if self._dialect is None else self._dialect.separator
+        self._columns = (*SEGMENT_FIELDS, *(_SPREADSHEET if excel is not None else _LOCAL if local_times else ()))
+        self.header = (b"" if excel is None else BYTE_ORDER_MARK) + _csv([self._columns], self._separator)
 
     def settings(self) -> dict[str, str]:
-        return {"format": self.name, "csv_safe": str(self._safe).lower()}
+        asked = {"excel": self._excel, "local_times": self._local_times}
+        added = {name: value for name, value in asked.items() if value is not None}
+        return {"format": self.name, "csv_safe": str(self._safe).lower(), **added}
 
     def encode(self, segments: Sequence[Segment]) -> bytes:
         width = len(SEGMENT_FIELDS)
         rows = (structs.astuple(segment)[:width] for segment in segments)
+        if self._dialect is not None:
+            return _csv([self._spreadsheet_row(row) for row in rows], self._separator)
         cell = _safe_cell if self._safe else _cell
-        return _csv([[cell(value) for value in row] for row in rows])
+        if self._clock is None:
+            return _csv([[cell(value) for value in row] for row in rows])
+        return _csv([[*map(cell, row), self._label(row[_START]), self._label(row[_CLOSE])] for row in rows])
+
+    def _label(self, moment: object) -> str:
+        """Return a time as ISO 8601 with its offset; empty where there is none."""
+        if self._clock is None or not isinstance(moment, int) or (shown := self._clock.wall(moment)) is None:
+            return ""
+        return f"{shown[0].isoformat(timespec='milliseconds')}{offset_text(shown[1])}"
+
+    def _spreadsheet_row(self, row: Sequence[object]) -> list[object]:
+        cells: list[object] = []
+        for at, value in enumerate(row):
+            if isinstance(value, int) and at != _HANDLED:
+                cells.append(f"\t{value}")
+            else:
+                cells.append(text_cell(value) if isinstance(value, str) else _cell(value))
+        for moment in (row[_START], row[_CLOSE]):
+            shown = self._clock.wall(moment) if self._clock is not None and isinstance(moment, int) else None
+            cells += ["", ""] if shown is None else [f"{shown[0]:%Y-%m-%d %H:%M:%S}", f"UTC{offset_text(shown[1])}"]
+        handled = row[_HANDLED]
+        if self._dialect is not None and isinstance(handled, int):
+            cells.append(self._dialect.number(handled / 60_000))
+        else:
+            cells.append("")
+        return cells
 
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        with io.TextIOWrapper(file, "utf-8", newline="") as text:
-            rows = _csv_rows(text)
-            if next(rows, None) != list(SEGMENT_FIELDS):
+        with io.TextIOWrapper(file, "utf-8" if self._excel is None else "utf-8-sig", newline="") as text:
+            rows = _csv_rows(text, self._separator)
+            if next(rows, None) != list(self._columns):
                 raise ValueError("line 1 is not the header of segments")
-            yield from map(_csv_key, rows)
+            for row in rows:
+                close, segment_id = _csv_key(row)
+                yield close, segment_id if self._excel is None else plain_text(segment_id)
 
 
-def _csv_rows(text: Iterable[str]) -> Iterator[list[str]]:
+def _csv_rows(text: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
     """Yield the rows of a CSV file. ValueError, with the line, where it is malformed.
 
     The csv module reads fields of at most 131,072 characters, and its limit is one for the whole process; a record that
     could be beyond it, which is rare, is taken apart here.
     """
     limit, lines, number, given = csv.field_size_limit(), iter(text), 0, list[str]()
-    short_rows = csv.reader(iter(given.pop, None), strict=True)  # one for all: to make one takes longer than a row
+    short_rows = csv.reader(
+        iter(given.pop, None), delimiter=separator, strict=True
+    )  # one for all: to make one takes longer than a row
     for record in lines:
         number += 1
         while record.count('"') % 2:  # a line break within quotes
@@ -193,7 +250,7 @@ def _csv_rows(text: Iterable[str]) -> Iterator[list[str]]:
             number += 1
         try:
             if len(record) > limit:
-                yield _long_row(record)
+                yield _long_row(record, separator)
             else:
                 given.append(record)
                 yield next(short_rows)
@@ -201,13 +258,15 @@ def _csv_rows(text: Iterable[str]) -> Iterator[list[str]]:
             raise ValueError(f"line {number} is not CSV: {error}") from None
 
 
-_FIELD = re.compile(r'(?:"((?:[^"]|"")*+)"|([^",\r\n]*+))(,|\r?\n?\Z)')
+@lru_cache
+def _field(separator: str) -> re.Pattern[str]:
+    return re.compile(rf'(?:"((?:[^"]|"")*+)"|([^"{separator}\r\n]*+))({separator}|\r?\n?\Z)')
 
 
-def _long_row(record: str) -> list[str]:
-    fields, at, end = [], 0, ","
-    while end == ",":
-        match = _FIELD.match(record, at)
+def _long_row(record: str, separator: str) -> list[str]:
+    fields, at, end = [], 0, separator
+    while end == separator:
+        match = _field(separator).match(record, at)
         if match is None:
             raise csv.Error(f"a field cannot be read, from character {at:,} on")
         quoted, plain, end = match.groups()
@@ -228,12 +287,10 @@ def _cell(value: object) -> object:
 
 
 def _safe_cell(value: object) -> object:
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    return _cell(value)
+    return safe_text(value) if isinstance(value, str) else _cell(value)
 
 
-def _csv(rows: Sequence[Sequence[object]]) -> bytes:
+def _csv(rows: Sequence[Sequence[object]], separator: str = ",") -> bytes:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\r\n").writerows(rows)
+    csv.writer(text, delimiter=separator, lineterminator="\r\n").writerows(rows)
     return text.getvalue().encode()

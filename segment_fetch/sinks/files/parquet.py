@@ -11,6 +11,7 @@ from segment_fetch.sinks.files.compression import Compression
 from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.sinks.files.folder import FolderSink
 from segment_fetch.sinks.files.formats import FileFormat, Packer
+from segment_fetch.sinks.files.local_times import LocalClock
 from segment_fetch.sinks.files.names import HIDDEN_MANIFEST
 from segment_fetch.wire.models import Segment
 
@@ -34,6 +35,8 @@ _CODECS: dict[str, dict[str, Any]] = {
 }
 _FEW_VALUES = [COLUMNS[name] for name in ("agentId", "employeeId", "skillId", "groupId", "endReason")] + [ACCOUNT]
 _AT_ONCE = 65_536
+_LOCAL = {"start_time": "start", "end_time": "end"}
+_WALL, _OFFSET = pa.timestamp("ms"), pa.int16()
 
 
 class Parquet(FileFormat[pa.RecordBatch]):
@@ -43,15 +46,26 @@ class Parquet(FileFormat[pa.RecordBatch]):
     manifest = HIDDEN_MANIFEST
     usual: Compression = "zstd"
 
-    def __init__(self, *, account_id: str | None = None) -> None:
-        """With an `account_id`, each row has it in a column of that name."""
+    def __init__(self, *, account_id: str | None = None, local_times: str | None = None) -> None:
+        """With an `account_id`, each row has it in a column of that name. With `local_times`, an IANA name, the columns
+        `start_time_local` and `end_time_local` say what the clock of that zone showed, and `start_offset_minutes` and
+        `end_offset_minutes` how far it was from UTC.
+        """
         if account_id is not None:
             check_type("account_id", account_id, str, "the account number as text, or None")
+        if local_times is not None:
+            check_type("local_times", local_times, str, "the IANA name of a time zone, or None")
         self._account = account_id
+        self._clock = None if local_times is None else LocalClock(local_times)
+        self._schema = schema(account=account_id is not None)
+        for name in _LOCAL.values() if self._clock else ():
+            self._schema = self._schema.append(pa.field(f"{name}_time_local", _WALL))
+            self._schema = self._schema.append(pa.field(f"{name}_offset_minutes", _OFFSET))
 
     def settings(self) -> dict[str, str]:
         account = {} if self._account is None else {ACCOUNT: self._account}
-        return {"format": self.name, "schema_version": str(SCHEMA_VERSION), **account}
+        local = {} if self._clock is None else {"local_times": self._clock.zone}
+        return {"format": self.name, "schema_version": str(SCHEMA_VERSION), **account, **local}
 
     def migrates(self, name: str, stored: object) -> bool:
         return migrates(name, stored)
@@ -67,10 +81,21 @@ class Parquet(FileFormat[pa.RecordBatch]):
 
     def encode(self, segments: Sequence[Segment]) -> pa.RecordBatch:
         batch = record_batch(segments)
-        return batch if self._account is None else with_account(batch, self._account)
+        if self._account is not None:
+            batch = with_account(batch, self._account)
+        return batch if self._clock is None else self._with_local_times(batch, self._clock)
+
+    def _with_local_times(self, batch: pa.RecordBatch, clock: LocalClock) -> pa.RecordBatch:
+        added = []
+        for column in _LOCAL:
+            moments = batch.column(column).cast(pa.int64()).to_pylist()
+            shown = [None if moment is None else clock.wall(moment) for moment in moments]
+            added.append(pa.array([None if each is None else each[0] for each in shown], _WALL))
+            added.append(pa.array([None if each is None else each[1] for each in shown], _OFFSET))
+        return pa.RecordBatch.from_arrays([*batch.columns, *added], schema=self._schema)
 
     def packer(self, compress: Compression) -> Packer[pa.RecordBatch]:
-        return ParquetPacker(compress, schema(account=self._account is not None))
+        return ParquetPacker(compress, self._schema)
 
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
         try:
@@ -161,6 +186,8 @@ class ParquetSink(FolderSink[pa.RecordBatch]):
         *,
         partition: str = "none",
         account_id: str | None = None,
+        local_times: str | None = None,
         disk: Disk | None = None,
     ) -> None:
-        super().__init__(folder, Parquet(account_id=account_id), compress, partition=partition, disk=disk)
+        form = Parquet(account_id=account_id, local_times=local_times)
+        super().__init__(folder, form, compress, partition=partition, disk=disk)

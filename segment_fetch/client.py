@@ -55,7 +55,8 @@ class SegmentClient:
     answers; a number does too, but never sends more requests a second than that; None sends as fast as answers come.
     `connections` is the most requests in flight. `pace` keeps what was found for the next client. `window` is the
     widest time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
-    divided. `on_event` is called in the event loop with each `Event`; it must not block. `clock` gives the time
+    divided. `on_event` is called in the event loop with each `Event`; it must not block. `telemetry` False
+    sends nothing to OpenTelemetry, even where opentelemetry-api is installed. `clock` gives the time
     as seconds since the epoch.
 
     Raises InputError for settings that cannot work, before anything is sent.
@@ -79,6 +80,7 @@ class SegmentClient:
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         on_event: Callable[[Event], None] | None = None,
+        telemetry: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_type("auth", auth, Auth, "OAuth1Key, ClientCredentials or BearerToken")
@@ -86,6 +88,7 @@ class SegmentClient:
         _check_session(session)
         if on_event is not None:
             check_callback("on_event", on_event, "a function that takes an event")
+        check_type("telemetry", telemetry, bool, "True or False")
         check_callback("clock", clock, "a function that returns seconds since the epoch")
         self._query = Query(account, source, filters or Filters(), limit)
         self._auth = auth
@@ -99,6 +102,7 @@ class SegmentClient:
         self._retry = retry or RetryPolicy()
         self._timeouts = timeouts
         self._tell = on_event or _nobody
+        self._telemetry = telemetry
         self._clock = clock
         self._opened: Opened | None = None
         self._is_opening = self._has_ended = False
@@ -140,6 +144,7 @@ class SegmentClient:
             retry=self._retry,
             timeouts=self._timeouts,
             tell=self._tell,
+            telemetry=self._telemetry,
             clock=self._clock,
         )
 
@@ -182,7 +187,8 @@ class SegmentClient:
 
         windows = planning.windows(*self._range(start, end, clamp), self._width)
         counting = ExactCounting(windows)
-        await self._context().workers(counting).run()
+        with self._context().run("count") as context:
+            await context.workers(counting).run()
         return counting.total
 
     async def counts(self, windows: Iterable[Window]) -> dict[Window, int]:
@@ -190,7 +196,8 @@ class SegmentClient:
         from segment_fetch.windows.counting import Counting  # noqa: PLC0415
 
         counting = Counting(_checked_windows(windows))
-        await self._context().workers(counting).run()
+        with self._context().run("counts") as context:
+            await context.workers(counting).run()
         return counting.counts
 
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
@@ -199,8 +206,8 @@ class SegmentClient:
 
         windows = self._weeks(Window(*self._range(start, end, clamp)))
         survey = Survey(windows, self._query.limit, self._split_above)
-        context = self._context()
-        await context.workers(survey).run()
+        with self._context().run("plan") as context:
+            await context.workers(survey).run()
         planned = survey.planned()
         pages = sum(window.pages for window in planned)
         if self._rate is None:
@@ -221,9 +228,10 @@ class SegmentClient:
         from segment_fetch.extraction.stream import stream_segments  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
-        async with aclosing(stream_segments(self._context(), whole, self._weeks(whole))) as batches:
-            async for batch in batches:
-                yield batch
+        with self._context().run("stream") as context:
+            async with aclosing(stream_segments(context, whole, self._weeks(whole))) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def stream_arrow(
         self, start: TimeLike, end: TimeLike, *, clamp: bool = False
@@ -236,9 +244,10 @@ class SegmentClient:
         from segment_fetch.extraction.stream import stream_batches  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
-        async with aclosing(stream_batches(self._context(), whole, self._weeks(whole))) as batches:
-            async for batch in batches:
-                yield batch
+        with self._context().run("stream_arrow") as context:
+            async with aclosing(stream_batches(context, whole, self._weeks(whole))) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def windows(
         self, start: TimeLike, end: TimeLike, encode: Callable[[Sequence[Segment]], Part], *, clamp: bool = False
@@ -254,9 +263,10 @@ class SegmentClient:
 
         check_callback("encode", encode, "a function of a sequence of segments")
         whole = Window(*self._range(start, end, clamp))
-        async with aclosing(stream_windows(self._context(), whole, self._weeks(whole), encode)) as reads:
-            async for read in reads:
-                yield read
+        with self._context().run("windows") as context:
+            async with aclosing(stream_windows(context, whole, self._weeks(whole), encode)) as reads:
+                async for read in reads:
+                    yield read
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
         """Read into a destination what it lacks of a range, and return the report.
@@ -270,10 +280,13 @@ class SegmentClient:
 
         check_type("sink", sink, Sink, "a Sink, such as JsonlSink(folder)")
         started = time.monotonic()
-        context, asked = self._context(), Window(*self._range(start, end, clamp))
-        async with committing(sink, self._query) as committer:
-            divide = self._days if sink.utc_days else self._weeks
-            return await fill(context, committer, asked, divide, started=started)
+        asked = Window(*self._range(start, end, clamp))
+        divide = self._days if sink.utc_days else self._weeks
+        with self._context().run("extract") as context:
+            async with committing(sink, self._query) as committer:
+                report = await fill(context, committer, asked, divide, started=started)
+            context.telemetry.report(report.segments, report.complete_before)
+        return report
 
     async def sync(
         self, sink: Sink[Any], start: TimeLike | None = None, *, timezone: str = "UTC", clamp: bool = False
@@ -297,10 +310,12 @@ class SegmentClient:
         started, now, zone = time.monotonic(), self.now_ms(), zone_of(timezone)
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
-        context = self._context()
-        async with committing(sink, self._query) as committer:
-            first = None if committer.entries else self._first_range(start, now, clamp)
-            return await sync(context, committer, first, zone, now=now, started=started)
+        with self._context().run("sync") as context:
+            async with committing(sink, self._query) as committer:
+                first = None if committer.entries else self._first_range(start, now, clamp)
+                report = await sync(context, committer, first, zone, now=now, started=started)
+            context.telemetry.report(report.segments, report.complete_before)
+        return report
 
     def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:

@@ -207,7 +207,7 @@ class SegmentApi:
                 self._refuse(reply, sent)
             now = self._now_ms()  # the earlier clock decides: one that is ahead must not settle a window
             at_ms = now if self.server_ms is None else min(now, self.server_ms)
-            return PageAnswer(read_page(reply.body), at_ms, self.server_ms)
+            return PageAnswer(read_page(reply.body), at_ms, self.server_ms, len(reply.body))
 
         return await self._transport.page(url, sign, take)
 

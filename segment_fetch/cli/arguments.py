@@ -84,6 +84,9 @@ def add_connection(parser: ArgumentParser) -> None:
         help="keep the learned limit in this folder for the next run; none: do not keep it (default: the user's state "
         "folder)",
     )
+    group.add_argument(
+        "--no-telemetry", action="store_true", help="send nothing to OpenTelemetry, where that is installed"
+    )
     _add_retries(parser)
 
 
@@ -351,6 +354,7 @@ def client_of(
         retry=retry_policy(args),
         timeouts=timeouts(args),
         on_event=on_event,
+        telemetry=not args.no_telemetry,
         session=session,
     )
 

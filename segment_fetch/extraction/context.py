@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from segment_fetch.api.endpoints import MAX_SKEW_S, SegmentApi
 from segment_fetch.events import Event
 from segment_fetch.extraction.row_budget import RowBudget
+from segment_fetch.extraction.telemetry import Call, Telemetry
 from segment_fetch.extraction.turns import Turns
 from segment_fetch.extraction.worker_pool import WorkerPool
+from segment_fetch.query import Window
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
@@ -40,11 +44,31 @@ class RunContext(Struct, frozen=True):
     tell: Callable[[Event], None]
     clock: Callable[[], float]
     turns: Turns
+    telemetry: Telemetry
     rows: RowBudget | None = None
 
-    def workers(self, source: PageSource[Any]) -> WorkerPool:
-        """A pool of workers that sends what the source asks for."""
-        return WorkerPool(self.api, self.gate, source, connections=self.connections, retry=self.retry, tell=self.tell)
+    @contextmanager
+    def run(self, name: str) -> Iterator[RunContext]:
+        """The context of one run, for the length of the block; `name` is that of the client's method."""
+        with self.telemetry.run(name, uuid4().hex) as telemetry:
+
+            def tell(event: Event) -> None:
+                telemetry.follow(event)
+                self.tell(event)
+
+            yield structs.replace(self, telemetry=telemetry, tell=tell)
+
+    def workers(self, source: PageSource[Any], call: Callable[[Window], Call] | None = None) -> WorkerPool:
+        """A pool of workers that sends what the source asks for; `call` measures an attempt at a page of a window."""
+        return WorkerPool(
+            self.api,
+            self.gate,
+            source,
+            connections=self.connections,
+            retry=self.retry,
+            tell=self.tell,
+            call=call or self.telemetry.call,
+        )
 
     def now_ms(self) -> int:
         """The time by the earlier of the local clock and the server's, as far as that is known, epoch milliseconds."""

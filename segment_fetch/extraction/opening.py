@@ -16,6 +16,7 @@ from segment_fetch.events import Event
 from segment_fetch.extraction import run, stream, sync  # noqa: F401 - so that the first call of a method imports nothing
 from segment_fetch.extraction.context import ReadOptions, RunContext
 from segment_fetch.extraction.row_budget import budget_of
+from segment_fetch.extraction.telemetry import telemetry_of
 from segment_fetch.extraction.turns import turns_of
 from segment_fetch.query import Query
 from segment_fetch.throttle.limiter import Gate
@@ -45,6 +46,7 @@ class Opened:
         retry: RetryPolicy,
         timeouts: Timeouts | None,
         tell: Callable[[Event], None],
+        telemetry: bool,
         clock: Callable[[], float],
     ) -> None:
         if isinstance(auth, OAuth1Key):
@@ -55,7 +57,13 @@ class Opened:
         self._transport = Transport(session=session, connections=connections, timeouts=timeouts, turn=turns.take)
         if base_url is None or base_url.startswith("https:"):
             self._transport.load_certificates()
-        gate = Gate(pacer, tell=tell, clock=loop.time)
+        measured = telemetry_of(query, connections, enabled=telemetry)
+
+        def tell_all(event: Event) -> None:
+            measured.take(event)
+            tell(event)
+
+        gate = Gate(pacer, tell=tell_all, clock=loop.time)
         api = SegmentApi(
             query, auth, self._transport, gate, login_pause=retry.login_pause, base_url=base_url, clock=clock
         )
@@ -66,9 +74,10 @@ class Opened:
             connections=connections,
             options=ReadOptions(query.limit, split_above),
             width=width,
-            tell=tell,
+            tell=tell_all,
             clock=clock,
             turns=turns,
+            telemetry=measured,
             rows=budget_of(loop),
         )
 

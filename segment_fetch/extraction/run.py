@@ -44,6 +44,7 @@ async def fill(
             context.tell(WindowCommitted(entry.window, entry.status, entry.segments))
 
     committer.on_commit = tell_committed
+    committer.around_commit = context.telemetry.commit
     oldest = context.oldest_ms()
     ranges, skipped = await committer.resume(whole.start, whole.end, oldest, keep)
     windows = [window for part in ranges for window in divide(part)]

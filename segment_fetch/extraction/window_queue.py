@@ -347,7 +347,7 @@ async def read(
         outlet=outlet,
         budget=context.rows,
     )
-    stream = WindowStream(queue, results, context.workers(queue))
+    stream = WindowStream(queue, results, context.workers(queue, context.telemetry.call_of_window))
     try:
         yield stream
     finally:

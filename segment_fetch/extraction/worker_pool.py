@@ -25,6 +25,8 @@ from segment_fetch.errors import (
     lasting,
 )
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown, Warned
+from segment_fetch.extraction.telemetry import Call, no_call
+from segment_fetch.query import Window
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
@@ -54,6 +56,7 @@ class WorkerPool:
         connections: int,
         retry: RetryPolicy,
         tell: Callable[[Event], None],
+        call: Callable[[Window], Call] = no_call,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -63,6 +66,7 @@ class WorkerPool:
         self._connections = connections
         self._patience = retry.patience
         self._tell = tell
+        self._call = call
         self._clock = clock or asyncio.get_running_loop().time
         self._queue = RetryQueue(retry, chance, source.wants, served=api.has_served)
         self._refused_first: tuple[Attempt, SegmentFetchError] | None = None
@@ -122,15 +126,20 @@ class WorkerPool:
     async def _try(self, attempt: Attempt) -> None:
         request: PageRequest = attempt.request
         attempt.tries += 1
+        call = self._call(request.window)
 
         def may_send() -> bool:
             allowed = self._queue.may_send(attempt)
             self.counts.requests += allowed
             self.counts.retries += allowed and attempt.tries > 1
+            if allowed:
+                call.sent(again=attempt.tries > 1)
             return allowed
 
         try:
-            answer = await self._api.page(request.window, request.offset, request.limit, may_send=may_send)
+            with call:
+                answer = await self._api.page(request.window, request.offset, request.limit, may_send=may_send)
+                call.received(answer.size)
             self._source.answered(request, answer)
         except NotSentError:
             attempt.tries -= 1

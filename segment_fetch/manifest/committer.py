@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from segment_fetch.errors import DestinationBusyError, SegmentFetchError
@@ -35,6 +35,8 @@ class Committer:
         self._thread = thread
         self.on_commit: Callable[[WindowEntry], object] = _ignore
         """Called in the event loop with each window that was committed, or given up as unproven."""
+        self.around_commit: Callable[[Window], AbstractContextManager[object]] = nullcontext
+        """Called in the thread with a proven window, to make the block in which it is committed."""
         self._taken = False
         self._give_back = sink.close
         self.log: CommitLog
@@ -111,7 +113,8 @@ class Committer:
         loop = asyncio.get_running_loop()
 
         def commit() -> WindowEntry:
-            entry = self.log.commit(read)
+            with nullcontext() if read.status == "unproven" else self.around_commit(read.window):
+                entry = self.log.commit(read)
             loop.call_soon_threadsafe(self.on_commit, entry)
             return entry
 

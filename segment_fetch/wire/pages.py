@@ -35,12 +35,13 @@ Request = TypeVar("Request", bound=PageRequest)
 class PageAnswer(Struct, frozen=True):
     """A page, and when it was made: the earlier of the server's clock and the local one, epoch milliseconds.
 
-    `server_ms` is the server's clock alone, None where it did not say.
+    `server_ms` is the server's clock alone, None where it did not say. `size` is that of its body, in bytes.
     """
 
     page: SegmentPage
     at_ms: int
     server_ms: int | None = None
+    size: int = 0
 
 
 class PageSource(Protocol[Request]):

@@ -4,6 +4,7 @@
     python -m benchmarks.pacing --rivals 8    the rivals with as many, which takes minutes (0 leaves them out)
     python -m benchmarks.pacing --gates       only the pacer, only where it has a gate to pass
     python -m benchmarks.pacing --without     the pacer with one rule taken out at a time
+    python -m benchmarks.pacing --picture docs/figures/pacing.svg    a run at each kind of limit, drawn
 
 A cell is goodput as a share of what the limit allows / the percentage of answers that were 429: the mean over
 the seeds, three latencies, with and without Retry-After. Exit code 1 if a gate does not hold.
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.pacing_rivals import RIVALS, Fixed
@@ -26,11 +28,13 @@ from benchmarks.pacing_world import (
     Limit,
     Outcome,
     Paced,
+    RateAndAtOnce,
     SlidingWindow,
     TokenBucket,
     Unlimited,
     World,
 )
+from benchmarks.plot import timelines
 from segment_fetch.throttle.pacer import Learned, Pacer
 
 COLD = Conditions()
@@ -186,6 +190,35 @@ def ablate(seeds: int) -> None:
             print(f"| {rule} |", " | ".join(cell(measure(row, None, seeds)) for row in ROWS), "|", flush=True)
 
 
+PICTURED: dict[str, tuple[Callable[[], Limit], float]] = {
+    "token bucket 10/s, burst 10": (bucket(), 1.0),
+    "sliding window 100 in 10 s": (window(), 1.0),
+    "fixed window 100 in 10 s": (lambda: FixedWindow(100, 10), 1.0),
+    "5 at once": (at_once(), 1.0),
+    "10/s and 5 at once": (lambda: RateAndAtOnce(TokenBucket(10, 10), AtOnce(5)), 1.0),
+    "token bucket 10/s, 20/s after 5 minutes": (bucket(), 2.0),
+}
+
+
+def picture(path: Path) -> None:
+    """Draw ten minutes at each kind of limit: the rate (up to 40/s), the cap, and when a 429 came."""
+    panels = {}
+    for name, (limit, scaled) in PICTURED.items():
+        rates, caps = [0.0], [0.0]
+
+        class Sampled(Pacer):
+            def next_send(self, now: float, rates: list[float] = rates, caps: list[float] = caps) -> float:
+                wait = super().next_send(now)
+                while len(rates) < now:
+                    rates.append(min(40.0, self.rate))
+                    caps.append(self.cap)
+                return wait
+
+        outcome = World(limit(), Conditions(seconds=600, network=0.01, scaled=scaled), 1).run(Sampled())
+        panels[name] = ({"requests a second": rates, "at once, at most": caps}, outcome.refusals)
+    path.write_text(timelines("Ten minutes at each kind of limit", 600, panels))
+
+
 def ramp() -> None:
     """Return the time a cold client takes to reach 500/s at a server without a limit, and its cost."""
     conditions = Conditions(seconds=30, latency=0.02)
@@ -211,8 +244,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--rivals", type=int, default=1, metavar="SEEDS")
     parser.add_argument("--gates", action="store_true", help="only the rows with a gate, without rivals")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw runs as SVG, and nothing else")
     parser.add_argument("--without", action="store_true", help="take out one rule at a time")
     options = parser.parse_args()
+    if options.picture:
+        picture(options.picture)
+        return 0
     if options.without:
         ablate(options.seeds)
         return 0

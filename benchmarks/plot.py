@@ -82,6 +82,33 @@ def _line(name: str, place: int, points: Sequence[tuple[float, float]]) -> list[
     ]
 
 
+def timelines(
+    title: str, seconds: float, panels: Mapping[str, tuple[Mapping[str, Sequence[float]], Sequence[float]]]
+) -> str:
+    """Draw a panel a run: lines of values evenly spread over the time, and below them a mark for each event."""
+    height, parts = 120, [_text(0, 20, title, "head")]
+    for panel, (name, (series, marks)) in enumerate(panels.items()):
+        top, base = 40 + panel * (height + 50), 40 + panel * (height + 50) + height
+        high = max(max(values) for values in series.values())
+        parts.append(_text(0, top, name))
+        for place, (label, values) in enumerate(series.items()):
+            step = (_WIDTH - 2 * _SIDE) / max(1, len(values) - 1)
+            points = " ".join(
+                f"{_SIDE + at * step:.1f},{base - value / high * (height - 20):.1f}" for at, value in enumerate(values)
+            )
+            parts.append(f'<polyline class="line" stroke="{_COLOURS[place]}" points="{points}"/>')
+            parts.append(
+                f'<rect fill="{_COLOURS[place]}" x="{300 + place * 210}" y="{top - 12}" width="12" height="12"/>'
+            )
+            parts.append(_text(318 + place * 210, top, label, "small"))
+        for at in marks:
+            mark = _SIDE + (_WIDTH - 2 * _SIDE) * at / seconds
+            parts.append(f'<line stroke="#c33" x1="{mark:.1f}" x2="{mark:.1f}" y1="{base + 4}" y2="{base + 14}"/>')
+        parts.append(_text(_SIDE - 8, base - height + 26, f"{high:.0f}", "small", "end"))
+        parts.append(_text(_SIDE - 8, base + 14, "429", "small", "end"))
+    return _svg(title, 40 + len(panels) * (height + 50), parts)
+
+
 def _share(value: float, low: float, high: float) -> float:
     return math.log(value / low) / math.log(high / low) if high > low else 0.5
 

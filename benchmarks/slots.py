@@ -2,6 +2,7 @@
 
     python -m benchmarks.slots                    3 rounds against 20 requests a second, told three ways
     python -m benchmarks.slots --limit 20/s:10    against another limit, as `simulate` takes it
+    python -m benchmarks.slots --connections 4,16,64 --limit 5-at-once    with so many connections each
 
 400 pages in 4 windows, 150 ms an answer, real sockets, a server in a process of its own. 1.00 is a client that uses
 every slot and whose last answer takes no time. `--rate 20` is told the limit, `auto` finds it, and `auto, again` begins
@@ -11,6 +12,7 @@ with what the run before it found. The exit code says whether the goals of the f
 
 import argparse
 import asyncio
+import itertools
 import os
 import tempfile
 import time
@@ -54,7 +56,7 @@ async def extract(base_url: str, start: int, end: int, out: Path, **options: Any
     return Used(seconds / (pages / LIMIT), pages, report.throttled)
 
 
-def measured(limit: str, pages: int) -> dict[str, Used]:
+def measured(limit: str, pages: int, connections: int) -> dict[str, Used]:
     """Run an extraction of each kind, each from a server of its own."""
     served = closed(pages * PAGE - WINDOWS * PAGE // 2, days=4, days_ago=3)
     arguments = ["--segments", str(served.segments), "--latency", "150", "--auth", "bearer", "--limit", limit]
@@ -62,7 +64,9 @@ def measured(limit: str, pages: int) -> dict[str, Used]:
     environ = {**os.environ, "LIVEPERSON_ACCOUNT": "111111", "LIVEPERSON_BEARER": "benchmark"}
 
     def extracted(base_url: str, out: str, **options: Any) -> Used:
-        return asyncio.run(extract(base_url, served.start, served.end, Path(folder) / out, **options))
+        return asyncio.run(
+            extract(base_url, served.start, served.end, Path(folder) / out, connections=connections, **options)
+        )
 
     used: dict[str, Used] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,15 +83,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.slots", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", action="append", help=f"may be repeated (default: {', '.join(LIMITS)})")
+    parser.add_argument("--connections", default="16", metavar="N,N", help="how many to extract with, one by one")
     parser.add_argument("--smoke", action="store_true", help="a few pages, no judgement")
     options = parser.parse_args()
     good = True
     print("| limit | round | --rate 20 | auto | auto, again |\n|---|---|---|---|---|")
-    for limit in options.limit or LIMITS:
+    counts = [int(count) for count in options.connections.split(",")]
+    for limit, connections in itertools.product(options.limit or LIMITS, counts):
         for turn in range(options.rounds):
-            used = measured(limit, 12 if options.smoke else PAGES)
+            used = measured(limit, 12 if options.smoke else PAGES, connections)
             cells = [f"{one.ratio:.3f} / {one.throttled}" for one in used.values()]
-            print(f"| {limit} | {turn + 1} | {' | '.join(cells)} |", flush=True)
+            name = limit if len(counts) == 1 else f"{limit}, {connections} connections"
+            print(f"| {name} | {turn + 1} | {' | '.join(cells)} |", flush=True)
             good &= options.smoke or all(used[name].ratio <= goal for name, goal in GOALS.items())
     print("\ntime as a share of pages / limit / answers that were 429")
     return 0 if good else 1

@@ -4,8 +4,7 @@ The limit may be a rate, a count in some window of time, or a number of requests
 that it was crossed. The pacer keeps a rate and a cap on the requests in flight, decides which of the two a refusal
 speaks against, and returns to the refused value more carefully each time.
 
-Nothing here waits, reads a clock or does I/O: the caller passes the time (seconds, any origin, never backwards) and
-every answer. `docs/pacing.md` says what each rule is worth.
+Nothing here waits or does I/O: the caller passes every answer and the time (seconds, any origin, never backwards).
 """
 
 import math
@@ -39,10 +38,7 @@ GRAIN: Final = 0.01  # seconds by which timers are late, which fast senders make
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """The result of a run for the next one: a rate, whether it was refused (`limited`), the most at once, and when.
-
-    `rate` is in requests a second, `cap` None where no such limit was met, `at` in the clock of the caller.
-    """
+    """The findings of a run: requests a second, whether a 429 set them, the most at once if any, and when."""
 
     rate: Annotated[float, msgspec.Meta(ge=SLOWEST, le=1e6)]
     limited: bool
@@ -56,6 +52,10 @@ class Ticket(NamedTuple):
     sent_at: float
     level: int
     rate: float
+
+
+def _between(accepted: float, refused: float) -> float:
+    return accepted * math.pow(refused / accepted, CERTAIN)
 
 
 class Pacer:
@@ -73,37 +73,30 @@ class Pacer:
             raise ValueError("a pacer needs at least one connection, and a ceiling above 0 or none")
         self.ceiling, self.connections, self.before = ceiling, connections, learned
         self.cause: Cause | None = None  # of the last refusal
-        self.resumes_at = -math.inf
+        self.resumes_at = self._next = self._now = self._began = -math.inf
         self._fastest = HOLD * ceiling if ceiling else math.inf
-        self._refused_rate = learned.rate / HOLD if learned and learned.limited else None
+        self._slowest = min(SLOWEST, self._fastest)
         self._hold = learned.rate if learned and learned.limited else 0.0
-        self.rate = min(self._fastest, self._start(learned))
-        self._patience = 2.0 if self._refused_rate else 1.0  # times that steps take longer
-        known = learned.cap if learned and learned.cap and learned.cap < connections else None
-        self.cap = known or connections
-        self._refused_level = known and known + 1
+        self._refused_rate = self._hold / HOLD or None
+        self._patience = 2.0 if self._hold else 1.0  # times that steps take longer
+        start = HOLD * self._hold or max(START, learned.rate / 2 if learned else self._fastest if ceiling else START)
+        self.rate = min(self._fastest, start)
+        self.remembers = learned is not None and start < self._fastest  # begins with what an earlier run found
+        self.cap = min(connections, learned.cap) if learned and learned.cap else connections
+        self._refused_level = self.cap + 1 if self.cap < connections else None
         self._retry_at, self._retry_after = math.inf, RETRY
         self._level_accepted = [0] * (connections + 1)  # with so many in flight, since a refusal at that or fewer
         self._cap_accepted = 0  # at the cap, since it changed
-        self.in_flight = 0
-        self._next, self._now = -math.inf, math.nan
+        self.in_flight = self._accepted = self._accepted_since_pause = 0
         self._recent: deque[float] = deque()  # when the answers of the last 10 s came
-        self._accepted, self._accepted_since_pause = 0, 0
         self._pause = MIN_PAUSE_S
         self._events: deque[tuple[float, int]] = deque(maxlen=2)  # when refusals came, and the accepted before each
-
-    def _start(self, learned: Learned | None) -> float:
-        if learned is None:
-            return self._fastest if self.ceiling else START
-        return HOLD * learned.rate if learned.limited else max(START, learned.rate / 2)
 
     def next_send(self, now: float) -> float:
         """Return the seconds until a request may be sent: 0 is now, infinity is after another answer."""
         self._advance(now)
-        if self.in_flight >= self.cap:
-            return math.inf
-        wait = self._next - now
-        return wait if wait > 1e-6 else 0.0
+        wait = self._next - now if self.in_flight < self.cap else math.inf
+        return wait if wait > 1e-6 else 0.0  # less may be too little for the clock to move
 
     def sent(self, now: float) -> Ticket:
         late = GRAIN if GRAIN * self.rate >= 0.5 else 0.0  # a slower sender would bunch requests up
@@ -120,10 +113,9 @@ class Pacer:
         while self._recent[0] <= now - RECENT:
             self._recent.popleft()
         self._level_accepted[ticket.level] += 1
-        if ticket.level >= self.cap:
-            self._cap_accepted += 1
-            if self._cap_accepted >= PROOF:
-                self._raise_cap()
+        self._cap_accepted += ticket.level >= self.cap
+        if self._cap_accepted >= PROOF:
+            self._raise_cap()
 
     def dropped(self, ticket: Ticket, now: float) -> None:
         """Take back a request that proves nothing: a server fault, a timeout, a lost or cancelled one."""
@@ -142,9 +134,8 @@ class Pacer:
         self._pause = min(2 * self._pause, LONGEST * MIN_PAUSE_S) if blocked else MIN_PAUSE_S
         self._pause_until(now + max(self._pause, retry_after or 0.0))
         self._accepted_since_pause = 0
-        level = ticket.level
-        proof = sum(self._level_accepted[level:])
-        self._level_accepted[level:] = [0] * len(self._level_accepted[level:])
+        proof = sum(self._level_accepted[(level := ticket.level) :])
+        self._level_accepted[level:] = [0] * (self.connections + 1 - level)
         if blocked:
             self._slow_down(now)
             return
@@ -165,7 +156,7 @@ class Pacer:
         accepted = (self._accepted - before) / max(1.0, now - began)
         self.rate = max(self._slowest, min(self.rate, accepted) if self._accepted else self.rate / 2)
         if self._refused_rate and accepted:
-            self._hold = min(self._hold, self._between(accepted, self._refused_rate))
+            self._hold = min(self._hold, _between(accepted, self._refused_rate))
 
     def _lower_cap(self, level: int) -> None:
         self.cause = "at_once"
@@ -190,24 +181,15 @@ class Pacer:
         accepted = max(self._slowest, self._rate_of_answers(now, RECENT))
         refused, known = ticket.rate, self._refused_rate
         if known is None:
-            accepted *= math.sqrt(GROWTH)  # the answers are about half a second behind
-            self.rate = max(self._slowest, min(HOLD * self.rate, accepted))
+            lower = accepted = accepted * math.sqrt(GROWTH)  # the answers are about half a second behind
         else:
-            self.rate = max(self._slowest, min(HOLD * self.rate, math.sqrt(accepted * self.rate)))
+            lower = math.sqrt(accepted * self.rate)
             if accepted <= known * (1 + SAME):  # what went beyond that was stored by the server
                 refused = min(refused, max(known, accepted))
             same = abs(refused / known - 1) <= SAME
             self._patience = min(LONGEST, 2 * self._patience) if same else 1.0
-        self._refused_rate, self._hold = refused, min(HOLD * refused, self._between(accepted, refused))
-        self.rate = min(self.rate, self._hold)
-
-    @staticmethod
-    def _between(accepted: float, refused: float) -> float:
-        return accepted * math.pow(refused / accepted, CERTAIN)
-
-    @property
-    def _slowest(self) -> float:
-        return min(SLOWEST, self._fastest)
+        self._refused_rate, self._hold = refused, min(HOLD * refused, _between(accepted, refused))
+        self.rate = max(self._slowest, min(HOLD * self.rate, lower, self._hold))
 
     def _rate_of_answers(self, now: float, seconds: float) -> float:
         """Return what was accepted a second, over so many seconds or since the start, but not less than one."""
@@ -216,7 +198,7 @@ class Pacer:
 
     def _advance(self, now: float) -> None:
         """Let the rate grow by the time that passed outside a pause, and try a refused number when that is due."""
-        if math.isnan(self._now):
+        if self._now == -math.inf:
             self._now = self._began = self.resumes_at = now
             self._retry_at = now + RETRY / 2  # what an earlier run found is tested soon
         elapsed = min(RECENT, now - max(self._now, self.resumes_at))  # after hours of silence, too
@@ -245,11 +227,6 @@ class Pacer:
         return self.cap if self.cap < self.connections else None
 
     @property
-    def remembers(self) -> bool:
-        """True if it began with what an earlier run found, and not with the ceiling."""
-        return self.before is not None and self._start(self.before) < self._fastest
-
-    @property
     def expected(self) -> float | None:
         """Requests a second that a long run is likely to reach; None where nothing is known yet."""
         if self._refused_rate:
@@ -263,10 +240,11 @@ class Pacer:
 
     def learned(self, at: float) -> Learned:
         """Return what this run found, and what was known before where it could not find out."""
-        before, cap = self.before, self.at_once
-        if cap is None and before and before.cap and before.cap >= self.connections:
-            cap = before.cap
-        limited = self._refused_rate is not None and self.rate <= self._refused_rate
-        known = before.rate if before and not before.limited else 0.0
-        rate = self._hold if limited else max(self.rate, known)
+        before, cap, rate = self.before, self.at_once, self.rate
+        if before and (before.cap or 0) >= self.connections:
+            cap = cap or before.cap
+        if limited := self._refused_rate is not None and rate <= self._refused_rate:
+            rate = self._hold
+        elif before and not before.limited:
+            rate = max(rate, before.rate)
         return Learned(min(max(SLOWEST, rate), 1e6), limited, cap, at)

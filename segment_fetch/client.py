@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from datetime import UTC, datetime, timedelta
 from math import inf
 from types import TracebackType
@@ -21,7 +21,7 @@ from segment_fetch.throttle import CONNECTIONS
 from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.timerange import TimeLike, check_range, zone_of
+from segment_fetch.timerange import SETTLE_AFTER_MS, TimeLike, check_range, check_settle_after, zone_of
 from segment_fetch.windows import planning
 from segment_fetch.wire.models import Part, Segment
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from segment_fetch.extraction.context import RunContext
     from segment_fetch.extraction.opening import Opened
     from segment_fetch.extraction.report import Report
+    from segment_fetch.manifest.committer import Committer
     from segment_fetch.windows.reader import WindowRead
 
 Rate: TypeAlias = float | Literal["auto"] | None
@@ -55,7 +56,8 @@ class SegmentClient:
     answers; a number does too, but never sends more requests a second than that; None sends as fast as answers come.
     `connections` is the most requests in flight. `pace` keeps what was found for the next client. `window` is the
     widest time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
-    divided. `on_event` is called in the event loop with each `Event`; it must not block. `telemetry` False
+    divided. `settle_after` is how long after its end a window can still change, at most 31 days; until then it is
+    provisional. `on_event` is called in the event loop with each `Event`; it must not block. `telemetry` False
     sends nothing to OpenTelemetry, even where opentelemetry-api is installed. `clock` gives the time
     as seconds since the epoch.
 
@@ -77,6 +79,7 @@ class SegmentClient:
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
         limit: int = MAX_LIMIT,
         split_above: int = planning.SPLIT_ABOVE,
+        settle_after: timedelta = timedelta(milliseconds=SETTLE_AFTER_MS),
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,
         on_event: Callable[[Event], None] | None = None,
@@ -99,6 +102,7 @@ class SegmentClient:
         self._pace = pace
         self._width = planning.check_width(_milliseconds(window))
         self._split_above = _checked_count("split_above", split_above)
+        self._settle_after_ms = check_settle_after(settle_after)
         self._retry = retry or RetryPolicy()
         self._timeouts = timeouts
         self._tell = on_event or _nobody
@@ -141,6 +145,7 @@ class SegmentClient:
             connections=self._connections,
             width=self._width,
             split_above=self._split_above,
+            settle_after_ms=self._settle_after_ms,
             retry=self._retry,
             timeouts=self._timeouts,
             tell=self._tell,
@@ -276,14 +281,13 @@ class SegmentClient:
         the same call goes on from there.
         """
         from segment_fetch.extraction.run import fill  # noqa: PLC0415
-        from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
         check_type("sink", sink, Sink, "a Sink, such as JsonlSink(folder)")
         started = time.monotonic()
         asked = Window(*self._range(start, end, clamp))
         divide = self._days if sink.utc_days else self._weeks
         with self._context().run("extract") as context:
-            async with committing(sink, self._query) as committer:
+            async with self._committing(sink, context) as committer:
                 report = await fill(context, committer, asked, divide, started=started)
             context.telemetry.report(report.segments, report.complete_before)
         return report
@@ -300,7 +304,6 @@ class SegmentClient:
         report says what was settled, added, removed and, after too long a pause, lost. Raises as `extract` does.
         """
         from segment_fetch.extraction.sync import sync  # noqa: PLC0415
-        from segment_fetch.manifest.committer import committing  # noqa: PLC0415
 
         check_type("sink", sink, Sink, "a Sink, such as JsonlSink(folder)")
         check_type("timezone", timezone, str, "an IANA name, such as Europe/Berlin")
@@ -311,11 +314,16 @@ class SegmentClient:
         if sink.utc_days and zone is not UTC:
             raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
         with self._context().run("sync") as context:
-            async with committing(sink, self._query) as committer:
+            async with self._committing(sink, context) as committer:
                 first = None if committer.entries else self._first_range(start, now, clamp)
                 report = await sync(context, committer, first, zone, now=now, started=started)
             context.telemetry.report(report.segments, report.complete_before)
         return report
+
+    def _committing(self, sink: Sink[Any], context: RunContext) -> AbstractAsyncContextManager[Committer]:
+        from segment_fetch.manifest.committer import committing  # noqa: PLC0415
+
+        return committing(sink, self._query, settle_after_ms=self._settle_after_ms, oldest=context.oldest_ms())
 
     def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:
@@ -345,6 +353,11 @@ class SegmentClient:
             self._tell(Warned(message))
 
         return check_range(start, end, now_ms=self.now_ms(), clamp=clamp, warn=warn)
+
+    @property
+    def settle_after(self) -> timedelta:
+        """How long after its end a window can still change."""
+        return timedelta(milliseconds=self._settle_after_ms)
 
     def now_ms(self) -> int:
         """The client's clock, epoch milliseconds."""

@@ -18,7 +18,11 @@ from segment_fetch.errors import InputError, check_type
 CLAMP_MARGIN_MS = 60_000
 """Distance of a clamped start from the end of the API's month: the month moves on while the run goes on."""
 
-_APPEARS_WITHIN_MS = (24 * 60 + 15) * 60_000  # the API's 24 hours, and 15 minutes more for clocks and caches
+SETTLE_AFTER_MS = (24 * 60 + 15) * 60_000
+"""The default settle margin: a segment can take 24 hours to appear after its close, and clocks and caches differ."""
+
+MAX_SETTLE_AFTER_MS = 31 * 86_400_000
+"""The longest settle margin: the API serves one month, so that with more nothing could settle while it is served."""
 
 TimeLike: TypeAlias = datetime | str | int
 """An aware datetime, epoch milliseconds, or text as `parse_time` reads it."""
@@ -94,14 +98,26 @@ def oldest_start(now_ms: int) -> int:
     return to_ms(now.replace(year=year, month=month, day=day)) + now_ms % 1000
 
 
-def settled_before(now_ms: int) -> int:
-    """Return the moment before which nothing changes any more: a segment can appear up to a day after its close."""
-    return now_ms - _APPEARS_WITHIN_MS
+def check_settle_after(margin: timedelta) -> int:
+    """Return a settle margin in milliseconds, or raise InputError where it is below zero or above 31 days."""
+    check_type("settle_after", margin, timedelta, "a datetime.timedelta")
+    after_ms = margin // timedelta(milliseconds=1)
+    if not 0 <= after_ms <= MAX_SETTLE_AFTER_MS:
+        raise InputError(
+            "settle_after: must be from 0 to 31 days: the API serves one month, so that what takes longer to settle "
+            "could not be asked for again"
+        )
+    return after_ms
 
 
-def settles_at(end_ms: int) -> int:
+def settled_before(now_ms: int, after_ms: int = SETTLE_AFTER_MS) -> int:
+    """Return the moment before which nothing changes any more: a segment can appear `after_ms` after its close."""
+    return now_ms - after_ms
+
+
+def settles_at(end_ms: int, after_ms: int = SETTLE_AFTER_MS) -> int:
     """Return the moment from which on a window that ends at `end_ms` is settled."""
-    return end_ms + _APPEARS_WITHIN_MS
+    return end_ms + after_ms
 
 
 def check_range(

@@ -86,6 +86,9 @@ BAD_SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "no window": ({"window": timedelta(0)}, "window"),
     "backward window": ({"window": -DAY}, "window"),
     "wide window": ({"window": timedelta(days=7, milliseconds=1)}, "one week"),
+    "a margin as text": ({"settle_after": "24h"}, "settle_after: must be a datetime.timedelta"),
+    "a negative margin": ({"settle_after": -DAY}, "settle_after: must be from 0 to 31 days"),
+    "a margin beyond the API's month": ({"settle_after": timedelta(days=31, milliseconds=1)}, "settle_after"),
     "no split": ({"split_above": 0}, "split_above"),
 }
 

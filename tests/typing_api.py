@@ -53,6 +53,7 @@ async def every_setting(session: aiohttp.ClientSession) -> None:
         window=timedelta(days=1),
         limit=100,
         split_above=10_000,
+        settle_after=timedelta(hours=48),
         retry=RetryPolicy(server=(1.0, 2.0), network=(), jitter=0.1),
         on_event=heard,
         clock=lambda: 0.0,

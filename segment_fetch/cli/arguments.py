@@ -18,7 +18,7 @@ from segment_fetch.events import Event
 from segment_fetch.query import Filters
 from segment_fetch.throttle import CONNECTIONS
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.timerange import parse_time
+from segment_fetch.timerange import SETTLE_AFTER_MS, check_settle_after, parse_time
 from segment_fetch.windows.planning import SPLIT_ABOVE
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
 COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")  # whose spreadsheets CSV is written for
 FORMATS = ("jsonl", "csv", "parquet")  # those of the registry, which a test compares; importing it here takes longer
 PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
+
+SETTLE_AFTER = f"{SETTLE_AFTER_MS / 3_600_000:g}h"
+"""The default of `--settle-after`, as it is written."""
 
 _STATE_FOLDER = "segment_fetch"
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)([smhdw])")
@@ -203,6 +206,13 @@ def add_destination(parser: ArgumentParser, places: str = PLACES) -> None:
         metavar="ZONE",
         help="csv, parquet: add columns with the times on the clock of this zone: an IANA name, Europe/Berlin say",
     )
+    group.add_argument(
+        "--settle-after",
+        type=settle_margin,
+        default=SETTLE_AFTER,
+        metavar="DURATION",
+        help="how long after its end a window can still change, and is provisional; at most 31d (default: %(default)s)",
+    )
 
 
 def add_output(parser: ArgumentParser) -> None:
@@ -250,6 +260,16 @@ def duration(text: str) -> timedelta:
         raise ArgumentTypeError(f"{text!r} is not a duration: write a number and one of s, m, h, d, w (7d, 12h)")
     amount, unit = match.groups()
     return timedelta(**{_UNITS[unit]: float(amount)})
+
+
+def settle_margin(text: str) -> timedelta:
+    """Parse a settle margin: a duration of at most 31 days."""
+    margin = duration(text)
+    try:
+        check_settle_after(margin)
+    except InputError as error:
+        raise ArgumentTypeError(error.message.removeprefix("settle_after: ")) from None
+    return margin
 
 
 def rate(text: str) -> float | Literal["auto", "none"]:
@@ -351,6 +371,7 @@ def client_of(
         pace=pace_store(args.state, environ),
         window=getattr(args, "window", timedelta(days=7)),
         split_above=getattr(args, "split_above", SPLIT_ABOVE),
+        settle_after=getattr(args, "settle_after", timedelta(milliseconds=SETTLE_AFTER_MS)),
         retry=retry_policy(args),
         timeouts=timeouts(args),
         on_event=on_event,

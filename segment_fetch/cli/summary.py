@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from segment_fetch.cli import failures
 from segment_fetch.cli.formatting import plural, wrapped
 from segment_fetch.errors import IncompleteError, lasting, printable
-from segment_fetch.timerange import format_time, settles_at
+from segment_fetch.timerange import SETTLE_AFTER_MS, format_time, settles_at
 
 if TYPE_CHECKING:
     from segment_fetch.extraction.report import Report
@@ -26,6 +27,7 @@ class Run(NamedTuple):
     command: str
     resumable: bool = True
     syncs: bool = False
+    settle_after: timedelta = timedelta(milliseconds=SETTLE_AFTER_MS)
 
 
 def counts(report: Report) -> dict[str, int]:
@@ -136,14 +138,18 @@ def _next(report: Report, run: Run) -> list[str]:
         return ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
     if not counts(report)["provisional"]:
         return []
-    return ["Next: sync again tomorrow; it settles what is provisional."] if run.syncs else [_settle(report)]
+    return (
+        ["Next: sync again tomorrow; it settles what is provisional."]
+        if run.syncs
+        else [_settle(report, run.settle_after)]
+    )
 
 
-def _settle(report: Report) -> str:
+def _settle(report: Report, settle_after: timedelta) -> str:
     provisional = [entry.window for entry in report.windows if entry.status == "provisional"]
     first = min(window.start for window in provisional)
     last = max(window.end for window in provisional)
-    settled = format_time(settles_at(last) // 1000 * 1000)
+    settled = format_time(settles_at(last, settle_after // timedelta(milliseconds=1)) // 1000 * 1000)
     return (
         f"Next: after {settled} extract the same range again into the same destination, to settle what is provisional: "
         f"--from {format_time(first)} --to {format_time(last)}"

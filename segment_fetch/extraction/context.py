@@ -18,15 +18,16 @@ from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.throttle.limiter import Gate
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
+from segment_fetch.timerange import CLAMP_MARGIN_MS, SETTLE_AFTER_MS, oldest_start
 from segment_fetch.wire.pages import PageSource
 
 
 class ReadOptions(Struct, frozen=True):
-    """Segments asked for in a page, and the most that a window may hold before it is split."""
+    """Segments asked for in a page, the most that a window may hold before it is split, and the settle margin."""
 
     limit: int
     split_above: int
+    settle_after_ms: int = SETTLE_AFTER_MS
 
 
 class RunContext(Struct, frozen=True):

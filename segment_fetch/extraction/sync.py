@@ -57,9 +57,9 @@ def unchanged(entries: Sequence[WindowEntry], counting: Counting) -> list[Window
     return [window for window, count in counting.counts.items() if (count, count) == counts[window]]
 
 
-def settled(windows: Sequence[Window], counting: Counting) -> list[Window]:
+def settled(windows: Sequence[Window], counting: Counting, settle_after_ms: int) -> list[Window]:
     """Return those of the windows that had settled when they were counted."""
-    return [window for window in windows if window.end <= settled_before(counting.at_ms[window])]
+    return [window for window in windows if window.end <= settled_before(counting.at_ms[window], settle_after_ms)]
 
 
 async def sync(
@@ -82,7 +82,7 @@ async def sync(
     counters = context.workers(counting := Counting(todo.recount))
     await counters.run()
     same = await committer.intact(unchanged(entries, counting))
-    final = settled(same, counting)
+    final = settled(same, counting, context.options.settle_after_ms)
     await committer.settle(final)
     now = min(now, context.now_ms())  # the counting has told the server's clock
     if now <= todo.start:

@@ -265,6 +265,7 @@ class WindowQueue(Generic[Part]):
             newest=newest,
             divided=divided,
             outlet=self._outlet,
+            settle_after_ms=self._options.settle_after_ms,
         )
 
     def _finish(self, owner: WindowReader[Part], read: WindowRead[Part]) -> None:

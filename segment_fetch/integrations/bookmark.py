@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic
 
 import msgspec
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from segment_fetch.errors import InputError
 from segment_fetch.query import Filters, Window
-from segment_fetch.timerange import TimeLike, settled_before
+from segment_fetch.timerange import SETTLE_AFTER_MS, TimeLike, settled_before
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part, Segment
 
@@ -68,7 +69,7 @@ class Step(Struct, Generic[Part], frozen=True):
     lost: Window | None = None
 
 
-def advanced(bookmark: int, read: WindowRead[Any]) -> int:
+def advanced(bookmark: int, read: WindowRead[Any], settle_after_ms: int = SETTLE_AFTER_MS) -> int:
     """Return the bookmark after a window. It moves only over a proven window that begins at it.
 
     In a provisional window it moves to what had settled when the window was read: short of the window's end, so that
@@ -76,7 +77,7 @@ def advanced(bookmark: int, read: WindowRead[Any]) -> int:
     """
     if read.status == "unproven" or read.window.start != bookmark:
         return bookmark
-    return max(bookmark, min(read.window.end, settled_before(read.read_at)))
+    return max(bookmark, min(read.window.end, settled_before(read.read_at, settle_after_ms)))
 
 
 async def steps(
@@ -94,10 +95,11 @@ async def steps(
     """
     begin, cut, lost = (start, clamp, None) if bookmark is None else (bookmark, True, None)
     at: int | None = None
+    settle_after_ms = client.settle_after // timedelta(milliseconds=1)
     async with client, aclosing(client.windows(begin, client.now_ms(), encode, clamp=cut)) as windows:
         async for read in windows:
             if at is None:
                 at = read.window.start
                 lost = Window(bookmark, at) if bookmark is not None and bookmark < at else None
-            at = advanced(at, read)
+            at = advanced(at, read, settle_after_ms)
             yield Step(read, at, lost)

@@ -31,7 +31,7 @@ from segment_fetch.manifest.reader import read_committed
 from segment_fetch.manifest.staging import Staging
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Key, Sink, Written
-from segment_fetch.timerange import format_time
+from segment_fetch.timerange import SETTLE_AFTER_MS, format_time, settles_at
 from segment_fetch.windows import planning
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part
@@ -67,9 +67,23 @@ class CommitLog:
     the records are folded into the manifest when they are as many as its windows, and at the end of the run.
     """
 
-    def __init__(self, sink: Sink[Any], query: Query, stored: bytes | None) -> None:
-        """`stored` is the manifest that the sink returned when it was opened; None for a new destination."""
+    def __init__(
+        self,
+        sink: Sink[Any],
+        query: Query,
+        stored: bytes | None,
+        *,
+        settle_after_ms: int = SETTLE_AFTER_MS,
+        oldest: int = 0,
+    ) -> None:
+        """`stored` is the manifest that the sink returned when it was opened; None for a new destination.
+
+        `settle_after_ms` is the settle margin of this run. Where it is longer than that of the runs before, windows
+        that it would not have called complete are provisional again, unless they begin before `oldest`, the first
+        moment that the API still serves: those could never be settled.
+        """
         self._sink = sink
+        self._settle_after_ms = settle_after_ms
         self._identity = identity(query, sink.settings())
         self._staged: dict[Window, WindowEntry] = {}
         self._before: dict[Window, list[Key]] = {}
@@ -86,8 +100,18 @@ class CommitLog:
             check_names(found.entries.items(), sink.may_be_called)
             self._entries, self._commits = found.entries, found.commits
             self._appended = found.appended
+            if settle_after_ms > found.settle_after_ms:
+                self._reopen(oldest)
             same = found.version == FORMAT_VERSION and found.query == self._identity
+            same = same and found.settle_after_ms == settle_after_ms  # the next commit then stores the margin, too
             self._appendable = same and not found.appended
+
+    def _reopen(self, oldest: int) -> None:
+        """Make provisional again what the settle margin of this run would have made provisional when it was read."""
+        for window, entry in list(self._entries.items()):
+            early = entry.read_ms is not None and entry.read_ms < settles_at(window.end, self._settle_after_ms)
+            if entry.status == "complete" and early and window.start >= oldest:
+                self._entries.replace([(window, structs.replace(entry, status="provisional"))])
 
     def _refuse_other_query(self, there: dict[str, Any]) -> None:
         here = self._identity
@@ -278,6 +302,7 @@ class CommitLog:
             format_version=FORMAT_VERSION,
             complete_before=self.complete_before,
             commits=self._commits,
+            settle_after_ms=self._settle_after_ms,
             query=self._identity,
             windows=tuple(self._entries),
         )

@@ -15,6 +15,7 @@ from segment_fetch.manifest.commit_log import Change, CommitLog
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Sink, encoded
+from segment_fetch.timerange import SETTLE_AFTER_MS
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Segment
 
@@ -29,9 +30,11 @@ _in_use: set[int] = set()
 class Committer:
     """An open sink and its commit log, in a thread of their own, so that no disk makes the event loop wait."""
 
-    def __init__(self, sink: Sink[Any], query: Query, thread: Executor) -> None:
+    def __init__(self, sink: Sink[Any], query: Query, thread: Executor, settle_after_ms: int, oldest: int) -> None:
         self.sink = sink
         self._query = query
+        self._settle_after_ms = settle_after_ms
+        self._oldest = oldest
         self._thread = thread
         self.on_commit: Callable[[WindowEntry], object] = _ignore
         """Called in the event loop with each window that was committed, or given up as unproven."""
@@ -48,7 +51,7 @@ class Committer:
     def _open(self) -> None:
         stored = self.sink.open()
         self._taken = True
-        self.log = CommitLog(self.sink, self._query, stored)
+        self.log = CommitLog(self.sink, self._query, stored, settle_after_ms=self._settle_after_ms, oldest=self._oldest)
         self._give_back = self._close
 
     def _close(self) -> None:
@@ -149,14 +152,16 @@ async def _close_after_failure(committer: Committer) -> None:
 
 
 @asynccontextmanager
-async def committing(sink: Sink[Any], query: Query) -> AsyncIterator[Committer]:
-    """A destination, open for the length of the block."""
+async def committing(
+    sink: Sink[Any], query: Query, *, settle_after_ms: int = SETTLE_AFTER_MS, oldest: int = 0
+) -> AsyncIterator[Committer]:
+    """A destination, open for the length of the block. `settle_after_ms` and `oldest` are as in `CommitLog`."""
     if id(sink) in _in_use:
         raise DestinationBusyError("another run of this process is writing to this sink: wait for its end")
     _in_use.add(id(sink))
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
-            committer = Committer(sink, query, thread)
+            committer = Committer(sink, query, thread, settle_after_ms, oldest)
             try:
                 await committer.open()
                 yield committer

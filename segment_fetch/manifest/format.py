@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from segment_fetch.errors import InputError, ManifestError
 from segment_fetch.events import Status
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Written
-from segment_fetch.timerange import format_time
+from segment_fetch.timerange import MAX_SETTLE_AFTER_MS, SETTLE_AFTER_MS, format_time
 from segment_fetch.windows.reader import WindowRead
 
 FORMAT_VERSION = 2
@@ -59,6 +59,11 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True):
         return Window(_ms(self.from_), _ms(self.to))
 
     @property
+    def read_ms(self) -> int | None:
+        """The moment at which it was read, epoch milliseconds; None where no page came."""
+        return None if self.read_at is None else _ms(self.read_at)
+
+    @property
     def written(self) -> Written:
         """The place of its segments."""
         return Written(self.file, self.bytes, self.sha256)
@@ -69,11 +74,13 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
     `commits` counts the commits that are in it: records appended since have higher numbers. All that closed before
     `complete_before`, from the first window on, is there and final; None where there are no windows.
+    `settle_after_ms` is the settle margin of the last run: how long after its end a window could still change.
     """
 
     format_version: int
     complete_before: str | None = None
     commits: int = 0
+    settle_after_ms: Annotated[int, Meta(ge=0, le=MAX_SETTLE_AFTER_MS)] = SETTLE_AFTER_MS
     query: dict[str, Any]
     windows: tuple[WindowEntry, ...]
 

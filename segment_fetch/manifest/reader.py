@@ -28,6 +28,7 @@ class Committed(Struct):
     entries: Entries
     commits: int
     appended: int
+    settle_after_ms: int
 
     def manifest(self) -> Manifest:
         """Return the state as one manifest, of the version that this release writes."""
@@ -35,6 +36,7 @@ class Committed(Struct):
             format_version=FORMAT_VERSION,
             complete_before=self.entries.complete_before(),
             commits=self.commits,
+            settle_after_ms=self.settle_after_ms,
             query=self.query,
             windows=tuple(self.entries),
         )
@@ -56,4 +58,11 @@ def read_committed(stored: bytes, records: Iterable[bytes] = ()) -> Committed:
             raise damaged_sequence(record.commit, commits + 1)
         entries.replace((entry.window, entry) for entry in record.windows)
         commits = record.commit
-    return Committed(manifest.format_version, manifest.query, entries, commits, commits - manifest.commits)
+    return Committed(
+        version=manifest.format_version,
+        query=manifest.query,
+        entries=entries,
+        commits=commits,
+        appended=commits - manifest.commits,
+        settle_after_ms=manifest.settle_after_ms,
+    )

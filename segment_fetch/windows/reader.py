@@ -11,6 +11,7 @@ from msgspec import Struct
 from segment_fetch.errors import RequestRefusedError, SegmentFetchError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.query import Window
+from segment_fetch.timerange import SETTLE_AFTER_MS, settled_before
 from segment_fetch.windows import checks, coverage
 from segment_fetch.windows.checks import Checked, Divide, PageFaultError, Remedy, Shrink
 from segment_fetch.windows.live import LivePass
@@ -21,9 +22,6 @@ from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
-
-SETTLED_AFTER_MS = (24 * 60 + 15) * 60_000
-"""A segment can take 24 hours after its close to appear; 15 minutes more for clocks and caches."""
 
 MAX_PASSES = 6
 """Passes over one window before it is given up: a settled one, a live one, and some that hold all of their pages."""
@@ -92,8 +90,10 @@ class WindowReader(Generic[Part]):
         newest: PageAnswer | None = None,
         divided: bool = False,
         outlet: Outlet[Part] | None = None,
+        settle_after_ms: int = SETTLE_AFTER_MS,
     ) -> None:
         self.window = window
+        self._settle_after_ms = settle_after_ms
         self.traits = traits or ServerTraits()
         self.limit = min(limit, self.traits.page_limit or limit)
         self.requests = 0
@@ -244,7 +244,7 @@ class WindowReader(Generic[Part]):
 
     @property
     def _settled(self) -> bool:
-        return self.window.end <= self._began - SETTLED_AFTER_MS
+        return self.window.end <= settled_before(self._began, self._settle_after_ms)
 
     def _first_pass(self) -> LivePass[Part]:
         self._passes += 1

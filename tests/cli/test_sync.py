@@ -51,9 +51,19 @@ def test_json_names_what_sync_did(run: Run, recent: Simulator, tmp_path: Path) -
     assert (report["settled"], report["added"], report["removed"], report["lost"]) == (0, 0, 0, [])
 
 
+def test_the_settle_margin_is_an_option(run: Run, recent: Simulator, tmp_path: Path) -> None:
+    where = ("--from", "now-4d", "--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
+    report = run("sync", "--settle-after", "0", "--json", *where).json
+    statuses = [window["status"] for window in report["windows"]]
+    assert statuses[:-1] == ["complete"] * 4, "only the last may end behind the server's clock, in whole seconds"
+    longer = run("extract", "--settle-after", "3d", "--to", "now-2d", "--json", *where).json
+    assert longer["provisional"] >= 1, "read again, and not settled by the longer margin"
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (("--out", "days", "--settle-after", "32d"), "--settle-after: must be from 0 to 31 days"),
         (("--out", "-", "--from", "now-1d"), "name a folder"),
         (("--out", "days"), "the time to start from"),
         (("--out", "days", "--from", "now-60d"), "one month back"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class World:
         self.folder = folder
         self.sink = sink
         self.events: list[Event] = []
+        self.settle_after = timedelta(hours=24, minutes=15)
         self.simulator = Simulator(dataset, clock=lambda: self.now_ms / 1000, **options)
 
     async def sync(self, start: int | None = FIRST, **options: Any) -> Any:
@@ -47,6 +48,7 @@ class World:
             source="sync",
             base_url=self.simulator.base_url,
             clock=lambda: self.now_ms / 1000,
+            settle_after=self.settle_after,
             **settings,
         )
         self.simulator.stats.log.clear()
@@ -158,6 +160,43 @@ async def test_a_pause_longer_than_a_month_is_named_with_what_is_lost(tmp_path: 
         again = await world.sync()
         assert again.complete
         assert again.lost == ()
+
+
+async def test_a_longer_settle_margin_reopens_what_it_would_not_have_settled_and_a_shorter_one_settles(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, month())
+    async with world.simulator:
+        world.now_ms = FIRST + 6 * DAY
+        await world.sync()
+        assert [window["status"] for window in world.windows()] == ["complete"] * 4 + ["provisional"] * 2
+        world.settle_after = timedelta(hours=72)
+        world.now_ms += HOUR
+        world.simulator.insert(FIRST + 4 * DAY + HOUR)  # 48 hours late
+        report = await world.sync()
+        assert sorted(
+            query.start for record in world.simulator.stats.log if (query := record.query) and query.limit == 1
+        ) == [FIRST + day * DAY for day in (3, 4, 5)]
+        assert (report.settled, report.added, report.complete) == (0, 1, True)
+        assert [window["status"] for window in world.windows()] == ["complete"] * 3 + ["provisional"] * 4
+        assert sorted(world.ids()) == world.truth()
+        assert json.loads((tmp_path / "manifest.json").read_text())["settle_after_ms"] == 72 * HOUR
+        world.settle_after = timedelta(0)
+        report = await world.sync()
+        assert report.settled == 3
+        assert [window["status"] for window in world.windows()] == ["complete"] * 7
+
+
+async def test_a_longer_settle_margin_leaves_what_the_api_no_longer_serves(tmp_path: Path) -> None:
+    world = World(tmp_path, month())
+    async with world.simulator:
+        world.now_ms = FIRST + 6 * DAY
+        await world.sync()
+        world.now_ms = FIRST + 33 * DAY + HOUR
+        world.settle_after = timedelta(days=31)
+        await world.sync()
+        statuses = {window["from"]: window["status"] for window in world.windows()}
+    assert [statuses[f"2026-10-0{day}T00:00:00Z"] for day in (1, 2, 3, 4)] == ["complete"] * 3 + ["provisional"]
 
 
 async def test_days_are_those_of_the_time_zone_through_the_end_of_summer_time(tmp_path: Path) -> None:

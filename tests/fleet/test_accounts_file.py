@@ -26,6 +26,7 @@ credentials = { file = "brand-b.env" }
 timezone = "Europe/Berlin"
 rate = 5
 retry_delays = [5, 10]
+settle_after = "48h"
 [accounts.333333]
 credentials = { command = ["vault", "kv", "get", "-format=json", "brand-c"] }
 out = "brand-c"
@@ -52,6 +53,7 @@ def test_defaults_and_keys_become_options(tmp_path: Path) -> None:
     assert (one.options["start"], one.options["clamp"], one.options["rate"]) == ("now-30d", True, "auto")
     assert one.credentials == FromEnvironment("BRAND_A_")
     assert (two.options["timezone"], two.options["rate"]) == ("Europe/Berlin", 5.0)
+    assert two.options["settle_after"] == timedelta(hours=48)
     assert two.options["retry_delays"] == (5.0, 10.0)
     assert two.credentials == FromFile("brand-b.env")
     assert (three.command, three.out, three.options["window"]) == ("extract", "brand-c", timedelta(days=1))

@@ -50,6 +50,7 @@ def test_manifest_has_the_documented_fields() -> None:
         "format_version": 2,
         "complete_before": "2026-11-01T01:00:00Z",
         "commits": 3,
+        "settle_after_ms": 87_300_000,
         "query": {"account": "111111", "source": "tests", "filters": {"SkillId": "7"}, "format": "memory"},
         "windows": [
             {
@@ -107,6 +108,7 @@ DAMAGES: dict[str, tuple[Edit, str]] = {
     "version as a flag": (lambda m: m.update(format_version=True), "format_version"),
     "a later version": (lambda m: m.update(format_version=3), "version 3; this release reads 2 and older ones"),
     "commits as text": (lambda m: m.update(commits="1"), "commits"),
+    "a margin below zero": (lambda m: m.update(settle_after_ms=-1), "settle_after_ms"),
     "no query": (lambda m: m.pop("query"), "query"),
     "query as a list": (lambda m: m.update(query=[]), "query"),
     "windows as an object": (lambda m: m.update(windows={}), "windows"),

@@ -39,7 +39,7 @@ def run(args: Namespace, console: Console) -> int:
     """Extract, report, and return the exit code; errors of the library pass through."""
     report = extracted(args, console, console.credentials())
     code = exit_code(report, console)
-    about = summary.Run(place(args), console.command, resumable=args.out != "-")
+    about = summary.Run(place(args), console.command, resumable=args.out != "-", settle_after=args.settle_after)
     value = summary.as_json(report, about, code, command="extract", source=args.source, **console.progress.final_pace)
     console.report(summary.as_text(report, about, width()), value)
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -54,6 +55,10 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
         None
     )
 
+    settle_after: Annotated[
+        str, _says("How long after its close a segment can still appear; what is younger is emitted again")
+    ] = arguments.SETTLE_AFTER
+
     def __repr__(self) -> str:
         return "TapConfig(...)"
 
@@ -62,6 +67,13 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
         """Return the filters."""
         chosen = {name: getattr(self, name) for name in Filters.__struct_fields__}
         return Filters(**{name: None if value is None else str(value) for name, value in chosen.items()})
+
+    def settle_margin(self) -> timedelta:
+        """`settle_after` as the client takes it. Raises InputError."""
+        try:
+            return arguments.settle_margin(self.settle_after)
+        except ArgumentTypeError as error:
+            raise InputError(f"settle_after: {error}") from None
 
     def requests_a_second(self) -> Rate:
         """`rate` as the client takes it. Raises InputError."""

@@ -69,6 +69,7 @@ def _client(job: Job, console: Console, options: dict[str, Any]) -> SegmentClien
         filters=settings.filters,
         base_url=settings.base_url,
         rate=settings.requests_a_second(),
+        settle_after=settings.settle_margin(),
         on_event=watch,
         **options,
     )

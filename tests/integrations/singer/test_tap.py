@@ -231,6 +231,14 @@ def test_what_the_api_no_longer_serves_is_named_lost_once(world: World) -> None:
     assert world.tap(state=late.state).code == 0
 
 
+def test_the_bookmark_stays_behind_by_the_settle_margin(world: World) -> None:
+    world.serve(dataset(50))
+    assert bookmark(world.tap(settle_after="3d").state) == NOW_MS - 3 * DAY_MS
+    refused = world.tap(settle_after="32d")
+    assert (refused.code, refused.out) == (2, "")
+    assert "settle_after: must be from 0 to 31 days" in refused.err
+
+
 def test_a_start_older_than_the_api_serves_is_refused_or_clamped(world: World) -> None:
     world.serve(dataset(50))
     refused = world.tap(start_date="2026-01-01")

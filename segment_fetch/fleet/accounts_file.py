@@ -1,7 +1,8 @@
 """The accounts file: TOML with defaults and a table for each account, checked as a whole before anything is sent.
 
 Every option of `sync` is a key under its own name, with `_` for `-`; an account with a `to` runs as `extract` does, and
-takes its options. The command's own parser checks the values, so that a new option is a new key at once.
+takes its options. The command's own parser checks the values, so that a new option is a new key at once. Two keys are
+the file's own: `credentials`, and `account_id`, which says if the rows carry their account.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _LARGEST = 64 * 2**20  # bytes
 _NOT_KEYS = frozenset(
     {"account", "credentials", "help", "json", "quiet", "log_level", "log_format"}  # of the whole fleet, or elsewhere
 )
+_OWN_KEYS = frozenset({"credentials", "account_id"})
 _SECRETIVE = re.compile(r"secret|password|passwd|bearer|token|app_?key|api_?key|client_?id", re.IGNORECASE)
 _HEADER = re.compile(r"\s*\[\s*(?P<name>[^\[\]]+?)\s*\]\s*(?:#.*)?")
 _KEY = re.compile(r"\s*(?P<key>[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')\s*=")
@@ -38,13 +40,15 @@ _CREDENTIALS = 'credentials = { env = "BRAND_A_" }, { file = "brand-a.env" } or 
 class AccountJob(Struct, frozen=True):
     """The job of one account: `options` are the parsed options of `command` ("sync" or "extract").
 
-    It holds no secret: `credentials` says where they come from, on the machine that runs the job.
+    With `account_id`, each row has the account in a column, so that accounts can share the destination. The job holds
+    no secret: `credentials` says where they come from, on the machine that runs it.
     """
 
     account: str
     command: str
     options: dict[str, Any]
     credentials: CredentialSource
+    account_id: bool = False
 
     @property
     def out(self) -> str:
@@ -112,14 +116,25 @@ class _Reader:
                 self._fault(f"accounts.{account} is not a table: write [accounts.{account}]", table)
             elif (job := self._job(account, {**defaults, **given}, defaults, table)) is not None:
                 jobs.append(job)
-                other = places.setdefault(job.out, account)
-                if other != account and kind_of(job.out) != "table" and "account_id" not in job.options:
-                    self._fault(f"writes to {job.out}, as account {other} does: put {{account}} into out", table, "out")
+                self._check_shared(job, places, table)
         return jobs
+
+    def _check_shared(self, job: AccountJob, places: dict[str, str], table: str) -> None:
+        """Refuse a destination that another account writes to, unless the rows say whose they are."""
+        place = str(Path(job.out)) if kind_of(job.out) == "folder" else job.out
+        other = places.setdefault(place, job.account)
+        if other == job.account or job.account_id:
+            return
+        mend = "put {account} into out"
+        if kind_of(job.out) == "table" or job.options["format"] == "parquet":
+            mend += ", or leave out account_id = false"
+        else:
+            mend += ', or write format = "parquet", whose rows can carry their account'
+        self._fault(f"writes to {job.out}, as account {other} does: {mend}", table, "out")
 
     def _check_names(self, given: Mapping[str, Any], table: str) -> bool:
         sound = True
-        known = _keys("sync") | _keys("extract") | {"credentials"}
+        known = _keys("sync") | _keys("extract") | _OWN_KEYS
         for key in given:
             if key in known:
                 continue
@@ -141,7 +156,7 @@ class _Reader:
         command = "extract" if "to" in given else "sync"
         argv: list[str] = []
         for key, value in given.items():
-            if key == "credentials":
+            if key in _OWN_KEYS:
                 continue
             if key not in _keys(command):
                 if key in _keys("sync") | _keys("extract"):
@@ -158,7 +173,26 @@ class _Reader:
             return None
         self._check(account, options, table)
         values = {name: value for name, value in vars(options).items() if name not in _NOT_KEYS and name != "command"}
-        return AccountJob(account, command, values, source) if len(self.faults) == before else None
+        if len(self.faults) > before:
+            return None
+        account_id = self._account_id(given, options, table)
+        return AccountJob(account, command, values, source, account_id) if len(self.faults) == before else None
+
+    def _account_id(self, given: Mapping[str, Any], options: Namespace, table: str) -> bool:
+        """Return True if the rows carry their account: by default where accounts can share the destination."""
+        can = options.format == "parquet" or kind_of(options.out) == "table"
+        chosen = given.get("account_id")
+        if chosen is None:
+            return can and "{account}" not in given["out"] and "account_id=" not in options.out
+        if not isinstance(chosen, bool):
+            self._fault("account_id: write true or false", table, "account_id")
+        elif chosen and not can:
+            self._fault(
+                'account_id goes with tables and Parquet files: write format = "parquet", or leave it out',
+                table,
+                "account_id",
+            )
+        return chosen is True
 
     def _option(self, key: str, value: Any, account: str, command: str, table: str) -> list[str]:
         """Return the arguments that stand for a key."""

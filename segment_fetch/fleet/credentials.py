@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
@@ -51,7 +52,7 @@ async def resolve(
             values = {name: environ[prefix + short] for short, name in _NAMES.items() if environ.get(prefix + short)}
             found = Given(values, f"the environment ({prefix}…)")
         case FromFile(path):
-            found = given(path, {})
+            found = given(os.path.expanduser(path), {})  # noqa: ASYNC240, PTH111 - Path raises without a home
         case FromCommand(argv):
             found = Given(await _printed(argv, timeout_s), f"what {argv[0]} prints")
     values = {name: value for name, value in found.values.items() if name != ACCOUNT}

@@ -8,7 +8,7 @@ import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -140,6 +140,7 @@ class _Fleet:
             csv_safe=args.csv_safe,
             excel=args.excel,
             local_times=args.local_times,
+            account_id=job.account if job.account_id else None,
         )
         async with client:
             if job.command == "extract":
@@ -270,7 +271,7 @@ def _ended(account: str, report: Report, *, progressed: bool) -> AccountResult:
         added=report.added,
         removed=report.removed,
         lost=report.lost,
-        complete_before=getattr(report, "complete_before", None),
+        complete_before=report.complete_before,
         seconds=report.seconds,
         error=None if complete else as_json(IncompleteError("; ".join(reasons + lost), ())),
     )
@@ -285,8 +286,3 @@ def _failed(account: str, error: Exception, *, progressed: bool, seconds: float)
         seconds=round(seconds, 3),
         error=as_json(known(error)),
     )
-
-
-def options_of(jobs: Sequence[AccountJob]) -> list[dict[str, Any]]:
-    """Return the jobs as JSON values, for a log; there is no secret in them."""
-    return [{"account": job.account, "command": job.command, "out": job.out} for job in jobs]

@@ -127,6 +127,47 @@ def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
     assert "line 5" in found
 
 
+@pytest.mark.parametrize(
+    ("keys", "account_id"),
+    [
+        ("out = 'x'", False),
+        ("out = 'x'\nformat = 'parquet'", True),
+        ("out = 'x/{account}'\nformat = 'parquet'", False),
+        ("out = 'x/{account}'\nformat = 'parquet'\naccount_id = true", True),
+        ("out = 'x'\nformat = 'parquet'\naccount_id = false", False),
+        ("out = 'duckdb:///x.duckdb'", True),
+        ("out = 'duckdb:///{account}.duckdb'", False),
+        ("out = 'duckdb:///x.duckdb?account_id={account}'", False),
+        ("out = 'postgresql://h/d'", True),
+    ],
+)
+def test_rows_carry_their_account_where_accounts_can_share(tmp_path: Path, keys: str, account_id: bool) -> None:
+    text = f"[accounts.1]\ncredentials = {{ env = 'A_' }}\n{keys}\n"
+    (job,) = load_accounts(written(tmp_path, text))
+    assert job.account_id is account_id
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ("out = 'x'\nformat = 'csv'", 'put {account} into out, or write format = "parquet"'),
+        ("out = 'x'\naccount_id = true", "account_id goes with tables and Parquet files"),
+        ("out = 'duckdb:///x'\naccount_id = 1", "account_id: write true or false"),
+        ("out = 'duckdb:///x'\naccount_id = false", "or leave out account_id = false"),
+        ("out = './x/'", "writes to x, as account 1 does"),
+    ],
+)
+def test_a_destination_that_cannot_be_shared_is_refused(tmp_path: Path, keys: str, message: str) -> None:
+    account = f"credentials = {{ env = 'A_' }}\n{keys}\n"
+    assert message in faults(tmp_path, f"[accounts.1]\n{account}[accounts.2]\n{account.replace('./x/', 'x')}")
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (job,) = load_accounts(written(tmp_path, "[accounts.1]\ncredentials = { env = 'A_' }\nout = '~/{account}'\n"))
+    assert job.out == str(tmp_path / "1")
+
+
 def test_two_accounts_in_one_folder_are_refused(tmp_path: Path) -> None:
     found = faults(
         tmp_path, "[accounts.1]\ncredentials = {env='A_'}\nout = 'x'\n[accounts.2]\n" + GOOD.replace("/{account}", "")

@@ -7,6 +7,7 @@ TARGETS := .venv-targets
 PEERS := .venv-peers
 LOWEST := .venv-lowest
 RELEASE := .venv-release
+PROGRAMS := .venv-integrations
 SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 
 # Making an environment takes seconds longer with a pip of its own, so the pip of $(PYTHON) serves it. Some distributions
@@ -14,7 +15,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install man browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest release-check fuzz-scanner
+.PHONY: install man browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations release-check fuzz-scanner
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -53,11 +54,22 @@ browser:
 check: lint types contracts workflows browser
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
 
+# Slow tests against whole programs, each in an environment of its own: a folder of tests/integrations_slow that has a
+# requirements.txt gets one. LibreOffice, which no such file can name, is used where it is installed.
+test-integrations: install $(patsubst tests/integrations_slow/%/requirements.txt,$(PROGRAMS)/%/.installed,$(wildcard tests/integrations_slow/*/requirements.txt))
+	$(BIN)/python -m pytest -p no:cacheprovider tests/integrations_slow
+
+$(PROGRAMS)/%/.installed: tests/integrations_slow/%/requirements.txt | $(VENV)/.installed
+	$(PYTHON) -m venv --without-pip --clear $(@D)
+	$(BIN)/python -m pip --python $(@D)/bin/python install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 # Proves the lower bounds in pyproject.toml: the tests with the lowest version of each dependency. The slow proofs, the
 # documentation, the benchmarks and the loaders of the Singer tap are left to `make test`.
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -p no:cacheprovider --numprocesses=auto tests --ignore=tests/chaos \
-		--ignore=tests/integrations/singer --ignore=tests/test_docs.py --ignore=tests/test_benchmarks.py
+		--ignore=tests/integrations/singer --ignore=tests/integrations_slow --ignore=tests/test_docs.py \
+		--ignore=tests/test_benchmarks.py
 
 $(LOWEST)/.installed: $(SOURCES) | $(VENV)/.installed
 	$(PYTHON) -m venv --without-pip --clear $(LOWEST)
@@ -130,4 +142,4 @@ man: install
 	$(BIN)/argparse-manpage --module segment_fetch.cli.parser --function whole --prog segment-fetch --project-name segment-fetch --format single-commands-section --output build/segment-fetch.1
 
 clean:
-	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) $(RELEASE) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) $(RELEASE) $(PROGRAMS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

@@ -20,7 +20,7 @@ _LIKE_A_NUMBER = re.compile(r"[\d.][\d.,:/\-\seE+]*")
 
 
 class Dialect(Struct, frozen=True):
-    """How a country's spreadsheet reads CSV."""
+    """The CSV that a country's spreadsheet reads."""
 
     separator: str
     decimal: str

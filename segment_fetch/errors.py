@@ -10,6 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+LOST = "SF-LOST"
+"""The code of what the API no longer serves."""
+
 _ASYNC = 0x80 | 0x200
 """Flags of the code of coroutine functions and async generators; the module `inspect` takes long to import."""
 _SHORTEST_BASE64 = 6

@@ -101,12 +101,13 @@ class WindowReread(Struct, frozen=True, tag=True):
 
 
 class WindowDone(Struct, frozen=True, tag=True):
-    """A window was read to its end, or given up (`unproven`, with the reason)."""
+    """A window was read to its end, or given up: `unproven`, with the reason, and the code of the error behind it."""
 
     window: Window
     status: Status
     segments: int
     reason: str | None = None
+    code: str | None = None
 
 
 class WindowCommitted(Struct, frozen=True, tag=True):

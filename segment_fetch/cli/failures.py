@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segment_fetch.cli.formatting import NAME, program
-from segment_fetch.errors import DestinationError, IncompleteError, InputError, SegmentFetchError, ServiceError
+from segment_fetch.errors import LOST, DestinationError, IncompleteError, InputError, SegmentFetchError, ServiceError
 
 if TYPE_CHECKING:
     from segment_fetch.cli.console import Console
@@ -72,7 +72,7 @@ class InternalError(SegmentFetchError):
 class LostRangeError(IncompleteError):
     """A range that the API no longer serves was never read."""
 
-    code = "SF-LOST"
+    code = LOST
     summary = "Part of the range was never read, and the API no longer has it."
     advice = "It cannot be recovered; run sync at least once a month, so that nothing more is lost."
     may_pass = False
@@ -93,6 +93,16 @@ class ClockError(SegmentFetchError):
     code = "SF-CLOCK"
     summary = "The clock of this machine is wrong by more than OAuth 1.0 allows."
     advice = "Set the clock, for example with NTP, then run the command again."
+
+
+def kind_of(code: str | None) -> type[SegmentFetchError] | None:
+    """Return the error that has a code; None where there is none, or a later release has made it."""
+    kinds = [SegmentFetchError]
+    for kind in kinds:  # grows meanwhile
+        if kind.code == code:
+            return kind
+        kinds += kind.__subclasses__()
+    return None
 
 
 def known(error: Exception) -> SegmentFetchError:

@@ -43,6 +43,8 @@ def counts(report: Report) -> dict[str, int]:
 def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
     """Return the report for programs; with `error` if the run is not complete."""
     failure = None if report.complete else failures.as_json(_failure(report))
+    if failure is not None and report.unproven and not _can_pass(report):
+        failure["advice"] = " ".join(_lasting_advice(report))
     return {
         **more,
         "destination": run.destination,
@@ -135,7 +137,11 @@ def _next(report: Report, run: Run) -> list[str]:
             else []
         )
     if report.unproven:
-        return ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
+        again, advice = _can_pass(report), " ".join(_lasting_advice(report))
+        if not again:
+            return [f"Next: {advice}"]
+        lines = ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
+        return [*lines, f"Some of it stays as it is: {advice}"] if advice else lines
     if not counts(report)["provisional"]:
         return []
     return (
@@ -143,6 +149,18 @@ def _next(report: Report, run: Run) -> list[str]:
         if run.syncs
         else [_settle(report, run.settle_after)]
     )
+
+
+def _lasting_advice(report: Report) -> list[str]:
+    """Return what to do about windows that asking again does not mend, each sentence once."""
+    kinds = [failures.kind_of(entry.code) for entry in report.unproven]
+    return list(dict.fromkeys(kind.advice for kind in kinds if kind is not None and not kind.may_pass))
+
+
+def _can_pass(report: Report) -> bool:
+    """Return True if the same command may prove some unproven window. A window without a code may."""
+    kinds = [failures.kind_of(entry.code) for entry in report.unproven]
+    return any(kind is None or kind.may_pass for kind in kinds)
 
 
 def _settle(report: Report, settle_after: timedelta) -> str:

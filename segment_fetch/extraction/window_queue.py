@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Self, TypeAlias, assert_never
 
-from segment_fetch.errors import SegmentFetchError
+from segment_fetch.errors import LOST, SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
 from segment_fetch.extraction.context import ReadOptions, RunContext
 from segment_fetch.extraction.row_budget import RowBudget
@@ -149,13 +149,13 @@ class WindowQueue(Generic[Part]):
                 elif (served := self._still_served(reader.window, error)) is not None:
                     self._cut(reader, served)
                 else:
-                    self._finish(reader, reader.unproven(Failed(str(error))))
+                    self._finish(reader, reader.unproven(Failed(str(error), code=error.code)))
             case SplitRequest(splitter=splitter):
                 rest = self._reader(splitter.rest)
                 self._replace(splitter, [rest])
                 if splitter.parts:
                     self._tell(WindowSplit(splitter.window, (*splitter.parts, splitter.rest)))
-                self._finish(rest, rest.unproven(Failed(str(error))))
+                self._finish(rest, rest.unproven(Failed(str(error), code=error.code)))
             case _:
                 assert_never(request)
         self._advance_all()
@@ -175,11 +175,12 @@ class WindowQueue(Generic[Part]):
         """Give up what the API no longer serves of a window, and read the rest anew."""
         reason = "the API no longer serves this: it serves one month back"
         lost = self._reader(Window(reader.window.start, served.start), divided=True)
-        reader.unproven(Failed(reason))
+        failed = Failed(reason, code=LOST)
+        reader.unproven(failed)
         self.release(reader.window)
         self._tell(WindowSplit(reader.window, (lost.window, served)))
         self._replace(reader, [lost, self._reader(served)])
-        self._finish(lost, lost.unproven(Failed(reason)))
+        self._finish(lost, lost.unproven(failed))
 
     def answered(self, request: Request, answer: PageAnswer) -> None:
         """Take a page. Raises TransientError where it contradicts itself."""
@@ -271,7 +272,7 @@ class WindowQueue(Generic[Part]):
     def _finish(self, owner: WindowReader[Part], read: WindowRead[Part]) -> None:
         self._open = [item for item in self._open if item is not owner]
         self._hold(owner.window, read.segments)
-        self._tell(WindowDone(read.window, read.status, read.segments, read.reason))
+        self._tell(WindowDone(read.window, read.status, read.segments, read.reason, read.code))
         self._done(read)
 
     def _split(self, owner: Splitter) -> None:

@@ -35,7 +35,8 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True):
 
     `count` is what the API reported, `segments` what was written, `duplicates` rows that were read beyond those: seen
     twice, or on the instant that belongs to the next window. Without any page `read_at` is None, and `count` says
-    nothing. `bytes` and `sha256` are those of the file.
+    nothing. `bytes` and `sha256` are those of the file. `code` is the stable one of the error behind `reason`
+    (`segment_fetch.errors`), where there is one.
     """
 
     from_: str = field(name="from")
@@ -52,6 +53,7 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True):
     bytes: int | None = None
     sha256: str | None = None
     reason: str | None = None
+    code: str | None = None
 
     @property
     def window(self) -> Window:
@@ -110,6 +112,7 @@ def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
         bytes=written.bytes,
         sha256=written.sha256,
         reason=read.reason,
+        code=read.code,
     )
 
 

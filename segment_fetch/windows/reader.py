@@ -47,7 +47,7 @@ class WindowRead(Struct, Generic[Part]):
     `count` is what the API reported, segments on a shared boundary included; `segments` are those that the window
     owns, `duplicates` rows that were left out because the same id came later with other content. `pages` are those that
     the proof was given, `keys` stand for the ids. `read_at` is the earlier of the server's clock and the local one,
-    epoch milliseconds.
+    epoch milliseconds. `code` is that of the error behind `reason`, where there is one.
     """
 
     window: Window
@@ -62,6 +62,7 @@ class WindowRead(Struct, Generic[Part]):
     unknown_fields: tuple[str, ...]
     reason: str | None = None
     keys: Sequence[Any] = ()
+    code: str | None = None
 
 
 class WindowRequest(PageRequest, Generic[Part], frozen=True):
@@ -310,9 +311,9 @@ class WindowReader(Generic[Part]):
         self._withdraw()
         self._todo.clear()
         self._wanted.clear()
-        return self._result("unproven", Proven([], 0), failed.reason)
+        return self._result("unproven", Proven([], 0), failed)
 
-    def _result(self, status: Status, proven: Proven[Part], reason: str | None = None) -> WindowRead[Part]:
+    def _result(self, status: Status, proven: Proven[Part], failed: Failed | None = None) -> WindowRead[Part]:
         return WindowRead(
             window=self.window,
             status=status,
@@ -324,6 +325,7 @@ class WindowReader(Generic[Part]):
             requests=self.requests,
             read_at=self._began,
             unknown_fields=tuple(sorted(self._unknown)),
-            reason=reason,
+            reason=None if failed is None else failed.reason,
             keys=proven.keys,
+            code=None if failed is None else failed.code,
         )

@@ -60,11 +60,14 @@ class Proven(Struct, Generic[Part], frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """This pass cannot prove the window; `again` if another may. `conflicts` are ids that came with two contents."""
+    """This pass cannot prove the window; `again` if another may. `conflicts` are ids that came with two contents,
+    `code` is that of the error behind it, if there is one (`segment_fetch.errors`).
+    """
 
     reason: str
     again: bool = False
     conflicts: frozenset[str] = frozenset()
+    code: str | None = None
 
 
 Step: TypeAlias = More | Proven[Part] | Failed

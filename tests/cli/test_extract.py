@@ -196,8 +196,12 @@ def test_an_unproven_window_is_left_out_and_named(
     assert result.code == 3
     assert "INCOMPLETE" in result.out
     assert "the API's format has changed" in result.words
-    assert "Next: run the same command again" in result.words
-    assert f"segment-fetch extract --base-url {api.base_url}" in result.words
+    assert "Next: Report it with the message, which names the field" in result.words
+    assert "run the same command again" not in result.words
+    told = _extract(run, api, tmp_path, "--window", "12h", "--json").json
+    assert {entry.get("code") for entry in told["windows"] if entry["status"] == "unproven"} == {"SF-SCHEMA"}
+    assert told["error"]["advice"].startswith("Report it")
+    assert b'"code": "SF-SCHEMA"' in (tmp_path / "manifest.json").read_bytes()
 
 
 def test_new_fields_are_told_once(run: Run, segment_simulator: SimulatorFactory, tmp_path: Path) -> None:

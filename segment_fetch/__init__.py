@@ -1,5 +1,6 @@
 """Extract LivePerson agent segments (Actual Handle Time API) completely, provably, restartably and fast."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,8 @@ __all__ = [
     "WindowEntry",
     "WindowRead",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _MODULES = {"Report": "extraction.report", "WindowEntry": "manifest.format", "WindowRead": "windows.reader"}
 

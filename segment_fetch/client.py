@@ -350,7 +350,7 @@ class SegmentClient:
         self._context()
 
         def warn(message: str) -> None:
-            self._tell(Warned(message))
+            self._context().tell(Warned(message))
 
         return check_range(start, end, now_ms=self.now_ms(), clamp=clamp, warn=warn)
 

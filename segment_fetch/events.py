@@ -1,4 +1,4 @@
-"""Events of a run, as frozen structs for a callback. None of them carries a credential."""
+"""Events of a run, as frozen structs for a callback; `str` of one is a line for people. None carries a credential."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from segment_fetch.errors import lasting
 from segment_fetch.query import Window
 
 Status: TypeAlias = Literal["complete", "provisional", "unproven"]
@@ -19,12 +20,19 @@ class RangePlanned(Struct, frozen=True, tag=True):
     windows: int
     skipped: int
 
+    def __str__(self) -> str:
+        there = f", {self.skipped:,} complete already" if self.skipped else ""
+        return f"{_plural(self.windows, 'window')} to read{there}"
+
 
 class WindowOpened(Struct, frozen=True, tag=True):
     """The first page of a window came: it holds `count` segments."""
 
     window: Window
     count: int
+
+    def __str__(self) -> str:
+        return f"window {self.window} holds {_plural(self.count, 'segment')}"
 
 
 class WindowSplit(Struct, frozen=True, tag=True):
@@ -33,6 +41,9 @@ class WindowSplit(Struct, frozen=True, tag=True):
     window: Window
     parts: tuple[Window, ...]
 
+    def __str__(self) -> str:
+        return f"window {self.window} is large and is read in {len(self.parts)} parts"
+
 
 class PageRead(Struct, frozen=True, tag=True):
     """A page came and passed its checks."""
@@ -40,6 +51,9 @@ class PageRead(Struct, frozen=True, tag=True):
     window: Window
     offset: int
     rows: int
+
+    def __str__(self) -> str:
+        return f"window {self.window}, offset {self.offset}: a page of {_plural(self.rows, 'segment')}"
 
 
 class Retrying(Struct, frozen=True, tag=True):
@@ -55,6 +69,9 @@ class Retrying(Struct, frozen=True, tag=True):
     reason: str
     parked: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.reason}; retrying after {self.delay:.1f} s (window {self.window}, offset {self.offset})"
+
 
 class ServiceDown(Struct, frozen=True, tag=True):
     """Nothing comes through since `seconds`; the service is probed now and then, for at most `patience` seconds."""
@@ -63,17 +80,27 @@ class ServiceDown(Struct, frozen=True, tag=True):
     patience: float
     reason: str
 
+    def __str__(self) -> str:
+        until = f"trying for up to {lasting(self.patience)}"
+        return f"no request has succeeded for {lasting(self.seconds)}: {self.reason}; {until}"
+
 
 class ServiceBack(Struct, frozen=True, tag=True):
     """The service answers again, after `seconds`."""
 
     seconds: float
 
+    def __str__(self) -> str:
+        return f"the service answers again, after {lasting(self.seconds)}"
+
 
 class Paused(Struct, frozen=True, tag=True):
     """The API answered 429: nothing is sent for `seconds`."""
 
     seconds: float
+
+    def __str__(self) -> str:
+        return f"the API answered 429 (too many): a pause of {self.seconds:.1f} s"
 
 
 PaceReason: TypeAlias = Literal["started", "remembered", "too_fast", "too_many_at_once", "no_refusals"]
@@ -91,6 +118,10 @@ class PaceChanged(Struct, frozen=True, tag=True):
     at_once: int | None
     reason: PaceReason
 
+    def __str__(self) -> str:
+        at_once = "" if self.at_once is None else f", {self.at_once} at once"
+        return f"{_REASONS[self.reason]}: now {per_second(self.rate)} requests a second{at_once}"
+
 
 class WindowReread(Struct, frozen=True, tag=True):
     """The window changed while it was read, and is read again; `passes` counts the readings so far."""
@@ -98,6 +129,9 @@ class WindowReread(Struct, frozen=True, tag=True):
     window: Window
     passes: int
     reason: str
+
+    def __str__(self) -> str:
+        return f"window {self.window} is read again: {self.reason}"
 
 
 class WindowDone(Struct, frozen=True, tag=True):
@@ -109,6 +143,10 @@ class WindowDone(Struct, frozen=True, tag=True):
     reason: str | None = None
     code: str | None = None
 
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"window {self.window}: {_plural(self.segments, 'segment')}, {_PROVEN[self.status]}{reason}"
+
 
 class WindowCommitted(Struct, frozen=True, tag=True):
     """A window's segments are in the destination and in its manifest: they stay, however the run ends."""
@@ -117,17 +155,26 @@ class WindowCommitted(Struct, frozen=True, tag=True):
     status: Status
     segments: int
 
+    def __str__(self) -> str:
+        return f"window {self.window}: {_plural(self.segments, 'segment')} committed"
+
 
 class NewFields(Struct, frozen=True, tag=True):
     """The API sends fields that this version does not know; told once for each name."""
 
     names: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return f"the API sends fields that this version does not know: {', '.join(self.names)}"
+
 
 class Warned(Struct, frozen=True, tag=True):
     """Something the user should know, in a sentence."""
 
     message: str
+
+    def __str__(self) -> str:
+        return self.message
 
 
 Event: TypeAlias = (
@@ -146,3 +193,27 @@ Event: TypeAlias = (
     | NewFields
     | Warned
 )
+
+_PROVEN: dict[Status, str] = {
+    "complete": "proven complete",
+    "provisional": "proven as of now; late segments may still come",
+    "unproven": "not proven, and left out",
+}
+_REASONS: dict[PaceReason, str] = {
+    "started": "first pace",
+    "remembered": "pace of an earlier run",
+    "too_fast": "the 429 is attributed to too many requests a second",
+    "too_many_at_once": "the 429 is attributed to too many concurrent requests",
+    "no_refusals": "no 429 for a while",
+}
+
+
+def per_second(rate: float) -> str:
+    """Return 0.25, 9.7 or 120: as many digits as matter."""
+    if rate < 1:
+        return f"{rate:.2g}"
+    return f"{rate:.1f}".removesuffix(".0") if rate < 100 else f"{rate:.0f}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -17,15 +17,16 @@ import orjson
 
 from segment_fetch.api.auth import Auth
 from segment_fetch.cli import credentials
-from segment_fetch.cli.event_messages import EventLogger
 from segment_fetch.cli.failures import OutputError
 from segment_fetch.cli.formatting import harmless, harmless_json, program, width, wrapped
 from segment_fetch.cli.log import log, logging_to, say
 from segment_fetch.cli.progress import Display, Lines, RunProgress, Silent, may_be_live
 from segment_fetch.errors import redacted
-from segment_fetch.events import Event
+from segment_fetch.events import Event, NewFields
 
 _SHORTEST_SECRET = 4
+_IN_OWN_WORDS = {"doctor", "fleet"}
+"""Commands that tell the events of their clients themselves."""
 
 
 class Console:
@@ -38,7 +39,6 @@ class Console:
         self.destination = ""
         """The destination of the data, for messages; a command sets it when it begins to write."""
         self.progress = RunProgress()
-        self._event_logger = EventLogger(csv=getattr(args, "format", "") == "csv")
         self._secrets: list[str] = []
         self._display: Display = Silent(sys.stderr, self.progress)
 
@@ -80,7 +80,8 @@ class Console:
         if self.quiet and level == "info":
             level = "warning"
         timed = not sys.stderr.isatty()
-        with logging_to(self._line, level=level, form=self.args.log_format, timed=timed):
+        events = getattr(self.args, "command", "") not in _IN_OWN_WORDS
+        with logging_to(self._line, level=level, form=self.args.log_format, timed=timed, events=events):
             yield
 
     @contextmanager
@@ -105,7 +106,13 @@ class Console:
     def watch(self, event: Event) -> None:
         """Take an event of the library."""
         self.progress.take(event)
-        self._event_logger.tell(event)
+        if isinstance(event, NewFields) and getattr(self.args, "format", "") == "csv":
+            names = ", ".join(event.names)
+            say(
+                "warning",
+                "fields_left_out",
+                f"left out: {names}; CSV cannot hold them: use --format jsonl to keep them",
+            )
         self._display.update()
 
     def redraw(self) -> None:

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from segment_fetch.events import PaceChanged
+from segment_fetch.events import PaceChanged, per_second
 
 NAME = "segment-fetch"
 
@@ -46,13 +46,6 @@ def _escape(sign: str) -> str:
 def plural(count: int, noun: str) -> str:
     """Return 1 window, 2,000 windows."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def per_second(rate: float) -> str:
-    """Return 0.25, 9.7 or 120: as many digits as matter."""
-    if rate < 1:
-        return f"{rate:.2g}"
-    return f"{rate:.1f}".removesuffix(".0") if rate < 100 else f"{rate:.0f}"
 
 
 def pace(changed: PaceChanged, *, brief: bool = False) -> str:

@@ -37,6 +37,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": getattr(record, "event", "message"),
             "message": record.getMessage(),
+            **{name: value for name in ("account", "run_id") if (value := getattr(record, name, None)) is not None},
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -59,9 +60,15 @@ class _Handler(logging.Handler):
 
 
 @contextmanager
-def logging_to(write: Callable[[str], None], *, level: str, form: str, timed: bool) -> Iterator[None]:
-    """Send the library's log, and at debug asyncio's, to `write` alone for the length of the block."""
+def logging_to(
+    write: Callable[[str], None], *, level: str, form: str, timed: bool, events: bool = True
+) -> Iterator[None]:
+    """Send the library's log, and at debug asyncio's, to `write` alone for the length of the block.
+
+    `events` False leaves out the records of events.
+    """
     handler = _Handler(write)
+    handler.addFilter(lambda record: events or record.name != "segment_fetch.events")
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=timed))
     ours, asyncio = logging.getLogger("segment_fetch"), logging.getLogger("asyncio")
     before = [(logger, logger.level, logger.propagate) for logger in (ours, asyncio)]

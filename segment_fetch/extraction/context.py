@@ -43,6 +43,7 @@ class RunContext(Struct, frozen=True):
     options: ReadOptions
     width: int
     tell: Callable[[Event], None]
+    tell_of_run: Callable[[Event, str], None]
     clock: Callable[[], float]
     turns: Turns
     telemetry: Telemetry
@@ -51,11 +52,12 @@ class RunContext(Struct, frozen=True):
     @contextmanager
     def run(self, name: str) -> Iterator[RunContext]:
         """The context of one run, for the length of the block; `name` is that of the client's method."""
-        with self.telemetry.run(name, uuid4().hex) as telemetry:
+        run_id = uuid4().hex
+        with self.telemetry.run(name, run_id) as telemetry:
 
             def tell(event: Event) -> None:
                 telemetry.follow(event)
-                self.tell(event)
+                self.tell_of_run(event, run_id)
 
             yield structs.replace(self, telemetry=telemetry, tell=tell)
 

@@ -15,6 +15,7 @@ from segment_fetch.errors import InputError
 from segment_fetch.events import Event
 from segment_fetch.extraction import run, stream, sync  # noqa: F401 - so that the first call of a method imports nothing
 from segment_fetch.extraction.context import ReadOptions, RunContext
+from segment_fetch.extraction.event_log import EventLog
 from segment_fetch.extraction.row_budget import budget_of
 from segment_fetch.extraction.telemetry import telemetry_of
 from segment_fetch.extraction.turns import turns_of
@@ -60,8 +61,11 @@ class Opened:
             self._transport.load_certificates()
         measured = telemetry_of(query, connections, enabled=telemetry)
 
-        def tell_all(event: Event) -> None:
+        log = EventLog(query.account)
+
+        def tell_all(event: Event, run_id: str | None = None) -> None:
             measured.take(event)
+            log.take(event, run_id)
             tell(event)
 
         gate = Gate(pacer, tell=tell_all, clock=loop.time)
@@ -76,6 +80,7 @@ class Opened:
             options=ReadOptions(query.limit, split_above, settle_after_ms),
             width=width,
             tell=tell_all,
+            tell_of_run=tell_all,
             clock=clock,
             turns=turns,
             telemetry=measured,

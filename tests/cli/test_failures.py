@@ -98,7 +98,7 @@ def test_json_ends_with_one_object(
 
 def test_what_was_committed_is_told(run: Run, api: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail_later(_: object, text: str) -> None:
-        if "WindowCommitted" in text:
+        if "segments committed" in text:
             api.faults = Faults(error_503=1.0)
 
     monkeypatch.setattr("segment_fetch.cli.console.Console._line", fail_later)

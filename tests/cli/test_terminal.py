@@ -29,6 +29,7 @@ from segment_fetch.events import (
     WindowReread,
     WindowSplit,
 )
+from segment_fetch.extraction.event_log import EventLog
 from segment_fetch.query import Window
 from segment_fetch.simulator import Simulator
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
@@ -232,10 +233,11 @@ def test_foreign_text_reaches_the_terminal_as_text() -> None:
         patch.setattr(sys, "stderr", said)
         console = Console(Namespace(quiet=False, log_level="info", log_format="text", json=False), [], {})
         console.hide(["hush hush secret"])
+        log = EventLog("111111")
         with console.logging():
-            console.watch(NewFields((_FORGED,)))
-            console.watch(WindowDone(window, "unproven", 0, _FORGED))
-            console.watch(Warned(f"said {base64.b64encode(b'hush hush secret').decode()} and hush%20hush%20secret"))
+            log.take(NewFields((_FORGED,)))
+            log.take(WindowDone(window, "unproven", 0, _FORGED))
+            log.take(Warned(f"said {base64.b64encode(b'hush hush secret').decode()} and hush%20hush%20secret"))
     console.out(_FORGED, stream)
     for text in (said.getvalue(), stream.getvalue()):
         assert not [sign for sign in text if not sign.isprintable() and sign != "\n"]

@@ -7,9 +7,10 @@ from typing import Any
 
 from segment_fetch.cli import arguments, exit_codes, signals
 from segment_fetch.cli.console import Console
-from segment_fetch.cli.formatting import per_second, plural, width, wrapped
+from segment_fetch.cli.formatting import plural, width, wrapped
 from segment_fetch.client import Rate
 from segment_fetch.errors import lasting
+from segment_fetch.events import per_second
 from segment_fetch.timerange import format_time
 from segment_fetch.windows.planning import Plan
 

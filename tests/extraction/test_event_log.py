@@ -7,8 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from segment_fetch.cli.event_messages import EventLogger
-from segment_fetch.cli.formatting import per_second, plural, wrapped
+from segment_fetch.cli.formatting import plural, wrapped
 from segment_fetch.cli.log import logging_to
 from segment_fetch.errors import lasting
 from segment_fetch.events import (
@@ -21,7 +20,9 @@ from segment_fetch.events import (
     ServiceDown,
     WindowReread,
     WindowSplit,
+    per_second,
 )
+from segment_fetch.extraction.event_log import EventLog
 from segment_fetch.query import Window
 
 DAY = 86_400_000
@@ -30,10 +31,10 @@ WHOLE = Window(0, DAY)
 
 def _told(*events: Event, level: str = "info") -> list[dict[str, Any]]:
     lines: list[str] = []
-    narrator = EventLogger()
+    log = EventLog("111111")
     with logging_to(lines.append, level=level, form="json", timed=False):
         for event in events:
-            narrator.tell(event)
+            log.take(event, "a-run")
     return [orjson.loads(line) for line in lines]
 
 
@@ -42,7 +43,7 @@ def test_an_outage_is_told_once_until_it_ends() -> None:
     first, back, again = _told(down, down, ServiceBack(75.0), down)
     assert (first["event"], first["level"]) == ("service_down", "warning")
     assert "no request has succeeded for 3.0 s: the service failed with 503" in first["message"]
-    assert "for up to 15 min (--patience)" in first["message"]
+    assert "for up to 15 min" in first["message"]
     assert back["message"] == "the service answers again, after 1 min 15 s"
     assert again["event"] == "service_down"
 

@@ -15,7 +15,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install man browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations release-check fuzz-scanner
+.PHONY: install man docs browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations release-check fuzz-scanner
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -140,6 +140,10 @@ format: install
 man: install
 	mkdir -p build
 	$(BIN)/argparse-manpage --module segment_fetch.cli.parser --function whole --prog segment-fetch --project-name segment-fetch --format single-commands-section --output build/segment-fetch.1
+
+# The site, in build/site: open build/site/index.html. A warning, such as one of a broken link, ends it.
+docs: install
+	$(BIN)/sphinx-build -W --keep-going --quiet --builder html docs build/site
 
 clean:
 	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) $(RELEASE) $(PROGRAMS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

@@ -1,7 +1,7 @@
 """Tools for users' own tests: the pytest fixture `segment_simulator`, and the conformance suite for destinations.
 
 Imported by test suites alone; needs pytest. To test a `Sink`, subclass `Medium`, which reads and damages the sink's
-storage, and `SinkConformance`, whose tests pytest then collects:
+storage, and `SinkConformance`, whose tests pytest then collects::
 
     class TestMySink(SinkConformance):
         @pytest.fixture

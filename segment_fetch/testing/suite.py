@@ -33,7 +33,7 @@ class SinkConformance:
     """The conformance tests. The fixture `medium` of the subclass gives each test a new, empty destination.
 
     A window is complete or absent; writing it again replaces it; the manifest comes last and names only what is there;
-    every value comes back as it was read, or is refused; errors of the medium are `DestinationError`s.
+    every value comes back as it was read, or is refused; an error of the medium is a `DestinationError`.
     """
 
     @pytest.fixture

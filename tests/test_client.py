@@ -50,6 +50,7 @@ from segment_fetch.sinks import JsonlSink
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from segment_fetch.windows import planning
 from tests.support_runs import DAY_MS, END, NOW_MS, START, client, now, rows, served, settled, until
+from tests.support_sinks import LoggedDisk
 
 DAY = timedelta(days=1)
 MIDDLE = (START + END) // 2
@@ -508,15 +509,34 @@ async def test_a_client_that_is_entered_twice_at_once_is_refused_once() -> None:
         await opened.__aexit__(None, None, None)
 
 
+class HeldDisk(LoggedDisk):
+    """A disk that writes nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.let_go = threading.Event()
+
+    def before(self, call: str) -> None:
+        super().before(call)
+        if call.startswith("write"):
+            self.entered.set()
+            self.let_go.wait(20)
+
+
 @pytest.mark.parametrize("same", [True, False])
 async def test_two_extractions_into_one_destination_of_one_process_are_refused(tmp_path: Path, same: bool) -> None:
     async with served(settled()) as simulator, client(simulator) as opened:
-        sink = JsonlSink(tmp_path)
+        sink = JsonlSink(tmp_path, disk=(disk := HeldDisk()))
         other = sink if same else JsonlSink(tmp_path)
-        runs = [opened.extract(START, END, sink), opened.extract(START, END, other)]
-        one, two = await asyncio.gather(*runs, return_exceptions=True)
-        assert isinstance(two, DestinationBusyError)
-        assert not isinstance(one, BaseException)
+        first = asyncio.create_task(opened.extract(START, END, sink))
+        await until(disk.entered.is_set)
+        try:
+            with pytest.raises(DestinationBusyError):
+                await opened.extract(START, END, other)
+        finally:
+            disk.let_go.set()
+        one = await first
         assert one.complete
         assert (await opened.extract(START, END, other)).skipped == len(one.windows), "the refused run took nothing"
 

@@ -45,7 +45,7 @@ def test_all_of_it_on_a_terminal_of_sixty_columns(tmp_path: Path) -> None:
     assert "a shorter time than usual" in words
     assert "Extracted 60,000 segments into d" in words
     assert "proven 3 windows" in words
-    assert "answered 429 (too many)" in words
+    assert re.search(r"requests [\d,]+, [\d,]+ of them retries", words)  # a 429 comes only where the machine is fast
     assert len(lines_in(tmp_path / "d")) == 60_000
     again = process("demo", "--out", "d", env=environ(), cwd=str(tmp_path))
     assert again.code == 0

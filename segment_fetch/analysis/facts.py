@@ -16,7 +16,7 @@ import duckdb
 import orjson
 from msgspec import Struct
 
-from segment_fetch.analysis.intervals import Intervals
+from segment_fetch.analysis.intervals import Every, Intervals
 from segment_fetch.analysis.sources import Source, source_of
 from segment_fetch.analysis.sums import GROUPS, asked_range, coverage_of, destination, duckdb_of, summed, watermark_of
 from segment_fetch.errors import InputError
@@ -62,6 +62,8 @@ _OPTIONAL = {
     "end reason": "end_reason",
 }
 _EXAMPLES = 5
+
+_MEMORY = "280MB"  # of DuckDB; the libraries themselves take 200 MB, and the page stays within 500
 
 
 class Day(Struct, frozen=True):
@@ -149,12 +151,13 @@ def facts_of(
     asked = asked_range(manifest, start, end, zone, now_ms)
     provisional, missing = coverage_of(manifest, asked)
     entries = [each for each in manifest.windows if each.window.start < asked.end and each.window.end > asked.start]
-    with source_of(sink, manifest, asked) as source, duckdb_of(source) as connection:
+    with source_of(sink, manifest, asked) as source, duckdb_of(source, _MEMORY) as connection:
         held = _held(connection, source, asked)
 
-        def sums(every: str, *names: str, fill: bool = False) -> list[dict[str, Any]]:
-            intervals = Intervals(asked.start, asked.end, every, zone)  # type: ignore[arg-type]
-            rows: list[dict[str, Any]] = summed(connection, held, intervals, names, (), fill=fill).to_pylist()
+        def sums(every: Every, *names: str, fill: bool = False) -> list[dict[str, Any]]:
+            intervals = Intervals(asked.start, asked.end, every, zone)
+            table = summed(connection, held, intervals, names, (), fill=fill, conversations=False)
+            rows: list[dict[str, Any]] = table.to_pylist()
             return rows
 
         starts = Intervals(asked.start, asked.end, "1d", zone).starts()
@@ -191,12 +194,15 @@ def facts_of(
 
 
 def _held(connection: duckdb.DuckDBPyConnection, source: Source, asked: Window) -> Source:
-    """Return a source of the range that can be summed again and again: files are read into DuckDB once."""
+    """Return a source of the range that can be summed again and again: text is read into DuckDB once."""
     if source.database is not None:
         return source
     within = f"close_ms >= {asked.start} AND close_ms < {asked.end}"
-    connection.execute(f"CREATE TEMP TABLE held AS SELECT * FROM {source.relation} WHERE {within}")  # noqa: S608
-    return Source("held")
+    rows = f"SELECT * FROM {source.relation} WHERE {within}"  # noqa: S608
+    if source.columnar:
+        return Source(f"({rows})", columnar=True)
+    connection.execute(f"CREATE TEMP TABLE held AS {rows}")
+    return Source("held", columnar=True)
 
 
 def _days(rows: Sequence[Mapping[str, Any]], edges: Sequence[int], manifest: Manifest) -> tuple[Day, ...]:
@@ -261,7 +267,10 @@ def _oddities(
         examples = ask(f"SELECT segment_id FROM {source.relation} WHERE {condition} LIMIT {_EXAMPLES}")  # noqa: S608
         found.append(Oddity(kind, int(segments), tuple(str(name) for (name,) in examples) if segments else ()))
     if source.database is None:  # in a table the id is the primary key
-        doubled = f"SELECT segment_id FROM {source.relation} GROUP BY segment_id HAVING count(*) > 1"  # noqa: S608
+        # By their hashes first, which need a tenth of the memory of the ids.
+        hashes = f"SELECT hash(segment_id) FROM {source.relation} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
+        rows = f"SELECT segment_id FROM {source.relation} WHERE hash(segment_id) IN ({hashes})"  # noqa: S608
+        doubled = f"{rows} GROUP BY segment_id HAVING count(*) > 1"
         [(segments,)] = ask(f"SELECT count(*) FROM ({doubled})")  # noqa: S608
         examples = ask(f"{doubled} LIMIT {_EXAMPLES}") if segments else []
         found.append(Oddity("id in it more than once", int(segments), tuple(str(name) for (name,) in examples)))

@@ -54,12 +54,13 @@ _POSTGRES = (
 class Source(Struct, frozen=True):
     """A relation to select from; `database` runs it where DuckDB does not: an open sink of PostgreSQL.
 
-    `attach` is a DuckDB file that the relation is in.
+    `attach` is a DuckDB file that the relation is in. `columnar`: reading it again costs less than keeping a copy.
     """
 
     relation: str
     database: TableSink | None = None
     attach: Path | None = None
+    columnar: bool = False
 
 
 @contextmanager
@@ -77,11 +78,13 @@ def source_of(sink: Sink[Any], manifest: Manifest, asked: Window) -> Iterator[So
         if entry.file is not None and entry.segments and _touches(entry.window, asked)
     ]
     settings = manifest.query
+    columnar = settings.get("format") == "parquet"
     if isinstance(sink, ObjectSink):
         with TemporaryDirectory(prefix="segment_fetch-") as folder:
-            yield Source(files_relation(_downloaded(sink, entries, Path(folder)), settings))
+            yield Source(files_relation(_downloaded(sink, entries, Path(folder)), settings), columnar=columnar)
     elif isinstance(sink, FolderSink):
-        yield Source(files_relation([sink.folder / str(entry.file) for entry in entries], settings))
+        files = [sink.folder / str(entry.file) for entry in entries]
+        yield Source(files_relation(files, settings), columnar=columnar)
     else:
         raise DestinationError("this destination cannot be read back: name a folder, an object store or a database")
 
@@ -94,7 +97,7 @@ def _touches(one: Window, other: Window) -> bool:
 def _table(sink: TableSink) -> Iterator[Source]:
     path = getattr(sink, "path", None)
     if isinstance(path, Path):
-        yield Source(_PARQUET.format(source=f"source.{sink.table_name}"), attach=path)
+        yield Source(_PARQUET.format(source=f"source.{sink.table_name}"), attach=path, columnar=True)
         return
     sink.look()
     try:

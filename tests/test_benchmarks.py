@@ -1,4 +1,4 @@
-"""The benchmarks in small, so that they keep running. No figure is judged here, but for what an import brings."""
+"""The benchmarks in small, so that they keep running. No figure is judged here, except for what an import loads."""
 
 import math
 import subprocess
@@ -97,7 +97,7 @@ def test_both_sides_of_the_parquet_contest_store_the_same_rows(tmp_path: Path) -
     assert ours.to_pylist() == theirs.to_pylist()
 
 
-def test_importing_the_library_brings_nothing_that_only_some_tasks_need() -> None:
+def test_importing_the_library_loads_nothing_that_only_some_tasks_need() -> None:
     assert "loads none of pyarrow, duckdb, rich" in _run("startup", "--smoke")
 
 

@@ -25,6 +25,9 @@ if FREE_THREADED and CHOICE == "require":
 # The path of the build directory is left out of the debug information, so that two builds give the same bytes.
 FLAGS = ["-O3", f"-ffile-prefix-map={Path.cwd()}=."] if os.name == "posix" else []
 
+# Debug information is two thirds of the file. It is kept where it is asked for, as for the sanitizers.
+LINK_FLAGS = ["-Wl,-S"] if os.name == "posix" and "-g" not in os.environ.get("CFLAGS", "").split() else []
+
 
 class BuildScanner(build_ext):
     """Build the scanner or, unless it is required, go on without it."""
@@ -53,6 +56,7 @@ SCANNER = Extension(
     "segment_fetch.wire._scanner",
     ["segment_fetch/wire/_scanner.c"],
     extra_compile_args=FLAGS,
+    extra_link_args=LINK_FLAGS,
     py_limited_api=True,
 )
 BUILT = CHOICE != "skip" and not FREE_THREADED

@@ -104,7 +104,7 @@ def checked(
     count = None if prefix else answer.page.pagination.count
     scanned = isinstance(rows, RawRows)
     times = times_of(rows)
-    full = len(rows) >= limit
+    full = len(rows) >= limit or (not rows and offset > 0)  # an empty page behind the count shows nothing, either
     view = coverage.PageView(fetched.end, offset, count, keys_of(rows), times, scanned, fetched.start, full)
     if fault := coverage.check_page(view, start=fetched.start, limit=limit):
         raise _explained(fault, answer.page, whole, offset=offset, limit=limit, largest_page=largest_page)

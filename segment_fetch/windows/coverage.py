@@ -56,7 +56,7 @@ class PageView(msgspec.Struct, frozen=True, gc=False):
     times: Sequence[int]  # endTimeL of each row
     falling: bool = False  # True if the times are known not to rise
     start: int = 0  # fromMillis it was asked with, where that lies above the window's start
-    is_full: bool = False  # True if it holds as many rows as were asked for
+    is_full: bool = False  # True if it shows nothing beyond its count: it has no room left, or no row
 
     @property
     def is_last(self) -> bool:
@@ -193,18 +193,28 @@ def offsets(count: int, limit: int, k: int) -> range:
     return range(0, max(1, count - shared + 1), limit - shared)
 
 
-def tie_proof(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> bool:
-    """True if all rows of one millisecond are known: they fit one answer, or all of them had been seen before.
+def tie_proof(
+    middle: Sequence[PageView], later: Sequence[PageView] = (), earlier: Sequence[PageView] = ()
+) -> set[Any] | None:
+    """The ids of all rows of one millisecond, where they are known; else None.
 
-    `later` are whole passes, each page of which was asked for after the last page of `earlier` had come; `earlier` may
-    be any pages that hold rows of that millisecond. All pages of `later` report one count, and hold as many ids. Were a
-    row missing that was present throughout, the first answer of `later` had counted it, so one of the others was not
-    there at that moment. It had been seen before and is seen later: it vanished and came back, which is excluded.
+    `middle` is one whole pass, `later` are the passes after it; `earlier` may be any pages that hold rows of that
+    millisecond. Each group was asked for after the last page of the one before had come. They prove it if one page of
+    `middle` has room left, so that it shows how many rows there are, and it holds all of them; or if that page and
+    `later` hold as many ids, all of which had been seen before. Were a row missing that was present throughout, one of
+    these ids was not there when that page was made. It had been seen before and is seen later: it vanished and came
+    back, which is excluded. No count is believed that a page does not show.
     """
-    found = _ids(later)
-    if {page.count for page in later} != {len(found)}:
-        return False
-    return len(later) == 1 or found <= _ids(earlier)
+    for page in middle:
+        rows = len(page.ids)
+        if page.is_full or (not rows and page.count):
+            continue
+        if rows == page.count:
+            return set(page.ids)
+        found = _ids([page, *later])
+        if len(found) == page.count and found <= _ids(earlier):
+            return found
+    return None
 
 
 def find_coverage(
@@ -298,7 +308,7 @@ def _missing_below(
     """
     (start, end), newest = bounds, broken.newest
     read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
-    if any(page.times[0] == page.times[-1] == newest for page in read if not page.is_last):
+    if any(page.times[0] == page.times[-1] == newest for page in read if page.times and not page.is_last):
         return OversizedTie(newest, newest if inclusive else newest + 1)
     lowest = wanted = newest if inclusive or newest == end else newest + 1
     above = None if broken.above is None else pages[broken.above]
@@ -314,7 +324,7 @@ def _missing_above(
     """The same where offset 0 is the oldest row of a result: the patch begins inside the page below the break."""
     (start, end), oldest = bounds, broken.oldest
     read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
-    if any(page.times[0] == page.times[-1] == oldest for page in read if page.offset > 0):
+    if any(page.times[0] == page.times[-1] == oldest for page in read if page.times and page.offset > 0):
         return OversizedTie(oldest, oldest if inclusive else oldest + 1)
     wanted = oldest
     below = None if broken.below is None else pages[broken.below]

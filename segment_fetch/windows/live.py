@@ -58,6 +58,8 @@ class LivePass(Pass[Part]):
         self._overlap = 0
         self._is_planned = self._has_ended = self._was_confirmed = False
         self._rounds = 0
+        self.unordered_at: int | None = None
+        """The millisecond of pages that tell no order, while no page has told one."""
 
     def overlap_for(self, tie: int) -> int:
         """Return how many rows neighbouring pages share, where `tie` is the largest group of equal close times."""
@@ -167,11 +169,20 @@ class LivePass(Pass[Part]):
         self._rounds += 1
         if self._rounds > MAX_PATCH_ROUNDS:
             return Failed(f"it changed faster than it could be read, in {MAX_PATCH_ROUNDS} rounds")
+        if self.unordered_at is not None and self.unordered_at not in self._ties.all:
+            return More(self._around(self.unordered_at, views))
         descending = self._order == "descending"
         patches = [Fetch(Window(self._window.start if descending else gap.start, gap.to)) for gap in gaps]
         new = [TieReader(tie.at, tie.to, self._limit, seen=views) for tie in oversized if tie.at not in self._ties.all]
         patches += map(self._ties.add, new)
         return More(patches) if patches else Failed("its pages contradict each other")
+
+    def _around(self, at: int, views: Sequence[coverage.PageView]) -> list[Fetch]:
+        """The requests that prove a window in any order of the server: a millisecond, and all above and below it."""
+        start, end = self._window.start, self._window.end
+        spans = [(at + 1, end), (start, at), (start, at - 1)]
+        fetches = [Fetch(Window(first, last)) for first, last in spans if first <= last]
+        return [*fetches, self._ties.add(TieReader(at, at + 1, self._limit, seen=views))]
 
     def _doubtful_end(self, index: int) -> Fetch | None:
         """The page that claims to be the last, to be read once more if another page, joined or not, has older ones.

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from segment_fetch.errors import RequestRefusedError, SegmentFetchError
 from segment_fetch.events import Event, Status, WindowReread
@@ -191,6 +191,10 @@ class WindowReader(Generic[Part]):
             self._began = answer.at_ms
             self._pass = self._first_pass()
         page = Page(found.view, found.rows, self._pages)
+        if self.traits.order is None and len(found.rows) < (found.view.count or 0):
+            # all of its rows close in one millisecond, which does not tell on which side of them the others lie
+            self._pass.unordered_at = found.view.times[0] if found.rows else self._pass.unordered_at
+            page = page._replace(view=structs.replace(found.view, offset=max(1, found.view.offset), is_full=True))
         if self._order == "ascending" and found.view.count is not None:
             page = Page(coverage.newest_first(found.view), found.rows[::-1], self._pages)
         futile = self._pass.take(fetch, page)

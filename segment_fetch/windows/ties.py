@@ -30,7 +30,7 @@ class TieReader:
     """The segments of one close time, read pass by pass. `seen` are pages that came before.
 
     Where the server orders them anew for each answer, one pass repeats some and misses others; several passes together
-    hold all of them. So the passes so far are divided into earlier and later ones, in every way, for `tie_proof`.
+    hold all of them. So each pass is tried as the one between earlier and later ones that `tie_proof` asks for.
     """
 
     def __init__(self, at: int, to: int, limit: int, *, seen: Iterable[coverage.PageView] = ()) -> None:
@@ -49,7 +49,8 @@ class TieReader:
 
     def take(self, page: Page) -> None:
         """Hold a page."""
-        self._passes[-1].append(exact(page))
+        full = len(page.rows) >= self._limit  # a page turned around is not marked so, as it is the last one
+        self._passes[-1].append(structs.replace(exact(page), is_full=full))
         self.rows.update((row.segmentId, row) for row in page.rows if row.endTimeL == self.at)
 
     def advance(self) -> list[Fetch]:
@@ -76,11 +77,11 @@ class TieReader:
         return grown or len(self._passes) == MAX_TIE_PASSES
 
     def _proof(self) -> set[str] | None:
-        for at in range(len(self._passes) - 1, -1, -1):
-            later = [view for views in self._passes[at:] for view in views]
+        for at, middle in enumerate(self._passes):
+            later = [view for views in self._passes[at + 1 :] for view in views]
             earlier = [view for views in self._passes[:at] for view in views]
-            if coverage.tie_proof(later, [*self._seen, *earlier]):
-                return {segment_id for view in later for segment_id in view.ids}
+            if (found := coverage.tie_proof(middle, later, [*self._seen, *earlier])) is not None:
+                return found
         return None
 
 

@@ -57,12 +57,12 @@ KINDS = (
     ),
     Kind("unstable ties, settled", Drift(shuffle_ties=True), ties=0.1, settled=True),
     Kind("unstable ties, provisional", Drift(shuffle_ties=True), ties=0.1),
-    Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.16),
+    Kind("2,000 on one ms, settled", Drift(), burst=2000, settled=True, bound=1.3),
     Kind("late rows +1/s, settled", Drift(inserts_per_s=1), settled=True, bound=2.2),
     Kind("rows vanish 1/s, settled", Drift(removals_per_s=1), settled=True, bound=2.2),
     Kind("2,000 on one ms, unstable", Drift(shuffle_ties=True), burst=2000, settled=True, bound=3.5),
-    Kind("2,000 on one ms, provisional", Drift(), burst=2000, bound=1.16),
-    Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000, bound=1.16),
+    Kind("2,000 on one ms, provisional", Drift(), burst=2000, bound=1.3),
+    Kind("2,000 on one ms, late rows", Drift(inserts_per_s=1), burst=2000, bound=1.3),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from segment_fetch.windows.coverage import (
     Covered,
@@ -126,24 +127,24 @@ def test_offsets(count: int, limit: int, k: int, found: list[int]) -> None:
 PREFIX = page("a9 b8", None)
 
 
-TWO = [page("a5 b5", 3, to=6), page("c5", 3, 2, to=6)]
-OTHER = [page("a5 b5", 3, to=6), page("d5", 3, 2, to=6)]
+FULL = structs.replace(page("a5 b5", 3, to=6), is_full=True)
+REST = page("c5", 3, 2, to=6)
 
 
 @pytest.mark.parametrize(
-    ("later", "earlier", "proven"),
+    ("middle", "later", "earlier", "proven"),
     [
-        pytest.param([page("a5", 1, to=6)], [], True, id="one answer has all of it"),
-        pytest.param(TWO, [], False, id="one pass"),
-        pytest.param(TWO, TWO, True, id="two passes that agree"),
-        pytest.param(TWO, OTHER, False, id="another row in the second pass"),
-        pytest.param(TWO, TWO[:1], False, id="the first pass is not complete"),
-        pytest.param(TWO[:1], TWO, False, id="the second pass is not complete"),
-        pytest.param([*TWO[:1], *TWO], [*TWO[1:], *TWO[:1]], True, id="passes that are complete together"),
+        pytest.param([page("a5", 1, to=6)], [], [], True, id="one answer has all of it"),
+        pytest.param([structs.replace(page("a5 b5", 2), is_full=True)], [], [], False, id="a full one may lack some"),
+        pytest.param([FULL, REST], [], [FULL, REST], False, id="nothing is seen after the count was shown"),
+        pytest.param([FULL, REST], [FULL], [FULL, REST], True, id="all is seen before it and after it"),
+        pytest.param([FULL, REST], [FULL], [FULL], False, id="an id was not seen before"),
+        pytest.param([FULL, REST], [page("a5", 3, to=6)], [FULL, REST], False, id="an id was not seen after"),
+        pytest.param([FULL, REST], [page("d5", 3), FULL], [FULL, REST], False, id="another row came"),
     ],
 )
-def test_tie_proof(later: list[PageView], earlier: list[PageView], proven: bool) -> None:
-    assert tie_proof(later, earlier) is proven
+def test_tie_proof(middle: list[PageView], later: list[PageView], earlier: list[PageView], proven: bool) -> None:
+    assert (tie_proof(middle, later, earlier) is not None) is proven
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,11 @@ from tests.windows.model_check import check, main
 rightful_link = coverage._link
 
 
-def single_pass(later: Sequence[PageView], earlier: Sequence[PageView] = ()) -> bool:
-    return {page.count for page in later} == {len({name for page in later for name in page.ids})}
+def single_pass(
+    middle: Sequence[PageView], later: Sequence[PageView] = (), earlier: Sequence[PageView] = ()
+) -> set[str] | None:
+    found = {name for page in middle for name in page.ids}
+    return found if {page.count for page in middle} == {len(found)} else None
 
 
 def link_as_if_inclusive(

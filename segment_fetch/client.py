@@ -177,7 +177,7 @@ class SegmentClient:
     async def _keep_pace(self, opened: Opened) -> None:
         from segment_fetch.extraction.turns import in_thread  # noqa: PLC0415
 
-        pace, query, learned = self._pace, self._query, opened.context.gate.learned(self._clock())
+        pace, query, learned = self._pace, self._query, opened.context.limiter.learned(self._clock())
         if pace is not None and learned is not None:
             await in_thread(lambda: pace.save(query.account, self._base_url or "", learned, query.source))
 
@@ -217,7 +217,7 @@ class SegmentClient:
         pages = sum(window.pages for window in planned)
         if self._rate is None:
             return planning.Plan(planned, None)
-        expected = context.gate.expected_rate()
+        expected = context.limiter.expected_rate()
         rate = expected or ASSUMED_RATE
         return planning.Plan(planned, pages / rate, rate, rate_known=expected is not None)
 
@@ -356,7 +356,7 @@ class SegmentClient:
 
     @property
     def settle_after(self) -> timedelta:
-        """How long after its end a window can still change."""
+        """The time after its end in which a window can still change."""
         return timedelta(milliseconds=self._settle_after_ms)
 
     def now_ms(self) -> int:

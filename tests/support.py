@@ -22,7 +22,7 @@ from segment_fetch.api.endpoints import SegmentApi
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.api.transport import Transport
 from segment_fetch.query import Query, Window
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer
@@ -260,7 +260,7 @@ async def opened(
     *,
     account: str = ACCOUNT,
     session: aiohttp.ClientSession | None = None,
-    gate: Gate | None = None,
+    limiter: Limiter | None = None,
     query: Query | None = None,
     timeouts: Timeouts | None = None,
     connections: int = 16,
@@ -271,7 +271,7 @@ async def opened(
     options = {"base_url": url, **options}
     query = query or Query(account, "tests")
     try:
-        yield SegmentApi(query, auth or BearerToken("token-value"), transport, gate or Gate(None), **options)
+        yield SegmentApi(query, auth or BearerToken("token-value"), transport, limiter or Limiter(None), **options)
     finally:
         await transport.close()
 

@@ -27,7 +27,7 @@ from segment_fetch.errors import (
     lasting,
 )
 from segment_fetch.query import Query, Window
-from segment_fetch.throttle.limiter import Gate, Outcome
+from segment_fetch.throttle.limiter import Limiter, Outcome
 from segment_fetch.wire.pages import PageAnswer, read_page
 
 DOMAIN_URL = "https://api.liveperson.net"
@@ -69,7 +69,7 @@ class SegmentApi:
         query: Query,
         auth: Auth,
         transport: Transport,
-        gate: Gate,
+        limiter: Limiter,
         *,
         login_pause: float = 0.0,
         base_url: str | None = None,
@@ -86,7 +86,7 @@ class SegmentApi:
         self._auth = auth
         self._authorizer = auth.authorizer(self._token)
         self._transport = transport
-        self._gate = gate
+        self._limiter = limiter
         self._domain_url = domain_url
         self._clock = clock
         self._sleep = sleep
@@ -122,7 +122,7 @@ class SegmentApi:
         """Return the base URL of a service, which a client asks of the Domain API once."""
 
         async def look_up() -> None:
-            await self._gate.passed()
+            await self._limiter.passed()
             self._bases[service] = await self._ask_domain(service)
 
         await self._look_up.run(look_up, needed=lambda: service not in self._bases)
@@ -172,7 +172,7 @@ class SegmentApi:
 
     async def _attempt(self, url: str, sent: list[str], may_send: Callable[[], bool]) -> PageAnswer:
         """Send a page's request when its turn comes, and tell the limiter what came of it."""
-        ticket = await self._gate.enter()
+        permit = await self._limiter.acquire()
         outcome: Outcome = "dropped"
         retry_after: float | None = None
         try:
@@ -185,7 +185,7 @@ class SegmentApi:
             outcome, retry_after = "refused", error.retry_after
             raise
         finally:
-            self._gate.left(ticket, outcome, retry_after)
+            self._limiter.release(permit, outcome, retry_after)
         self._authorizer.accepted(sent[-1])
         self.has_served = True
         return answer
@@ -196,7 +196,7 @@ class SegmentApi:
         async def sign() -> str:
             nonlocal passed
             if not passed:  # aiohttp repeats a request by itself when a kept connection turns out closed
-                await self._gate.passed()
+                await self._limiter.passed()
             passed = False
             sent.append(await self._authorizer.header("GET", url))
             return sent[-1]
@@ -229,7 +229,7 @@ class SegmentApi:
         base = await self.base(LOGIN_SERVICE)
         if self._login_failed_at is not None:
             await self._sleep(max(0.0, self._login_failed_at + self._login_pause - self._clock()))
-        await self._gate.passed()
+        await self._limiter.passed()
         try:
             token = await self._ask_token(f"{base}/sentinel/api/v2/account/{self._query.account}/app/token", form)
         except SegmentFetchError:
@@ -271,7 +271,7 @@ class SegmentApi:
             raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms(), secrets=secrets)
         except ThrottledError as error:
             if not sent:  # a page's own 429 reaches the limiter with the request it belongs to
-                self._gate.pause(error.retry_after)
+                self._limiter.pause(error.retry_after)
             raise
 
     def _now_ms(self) -> int:

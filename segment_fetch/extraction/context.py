@@ -16,7 +16,7 @@ from segment_fetch.extraction.telemetry import Call, Telemetry
 from segment_fetch.extraction.turns import Turns
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import CLAMP_MARGIN_MS, SETTLE_AFTER_MS, oldest_start
 from segment_fetch.wire.pages import PageSource
@@ -37,7 +37,7 @@ class RunContext(Struct, frozen=True):
     """
 
     api: SegmentApi
-    gate: Gate
+    limiter: Limiter
     retry: RetryPolicy
     connections: int
     options: ReadOptions
@@ -65,7 +65,7 @@ class RunContext(Struct, frozen=True):
         """A pool of workers that sends what the source asks for; `call` measures an attempt at a page of a window."""
         return WorkerPool(
             self.api,
-            self.gate,
+            self.limiter,
             source,
             connections=self.connections,
             retry=self.retry,

@@ -20,7 +20,7 @@ from segment_fetch.extraction.row_budget import budget_of
 from segment_fetch.extraction.telemetry import telemetry_of
 from segment_fetch.extraction.turns import turns_of
 from segment_fetch.query import Query
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.windows import counting  # noqa: F401 - as above
@@ -68,13 +68,13 @@ class Opened:
             log.take(event, run_id)
             tell(event)
 
-        gate = Gate(pacer, tell=tell_all, clock=loop.time)
+        limiter = Limiter(pacer, tell=tell_all, clock=loop.time)
         api = SegmentApi(
-            query, auth, self._transport, gate, login_pause=retry.login_pause, base_url=base_url, clock=clock
+            query, auth, self._transport, limiter, login_pause=retry.login_pause, base_url=base_url, clock=clock
         )
         self.context = RunContext(
             api=api,
-            gate=gate,
+            limiter=limiter,
             retry=retry,
             connections=connections,
             options=ReadOptions(query.limit, split_above, settle_after_ms),

@@ -27,7 +27,7 @@ from segment_fetch.errors import (
 from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDown, Warned
 from segment_fetch.extraction.telemetry import Call, no_call
 from segment_fetch.query import Window
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
 from segment_fetch.wire.pages import PageRequest, PageSource
@@ -50,7 +50,7 @@ class WorkerPool:
     def __init__(
         self,
         api: SegmentApi,
-        gate: Gate,
+        limiter: Limiter,
         source: PageSource[Any],
         *,
         connections: int,
@@ -61,7 +61,7 @@ class WorkerPool:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._api = api
-        self._gate = gate
+        self._limiter = limiter
         self._source = source
         self._connections = connections
         self._patience = retry.patience
@@ -208,7 +208,7 @@ class WorkerPool:
 
     def _throttled(self, attempt: Attempt, error: ThrottledError) -> None:
         self.counts.throttled += 1
-        pause = self._gate.closed_for()
+        pause = self._limiter.closed_for()
         resumes_at = self._clock() + pause
         if pause > 0 and resumes_at > self._paused_until + _SAME_PAUSE_S:
             self._paused_until = resumes_at

@@ -12,13 +12,13 @@ from aiolimiter import AsyncLimiter
 
 from segment_fetch.events import PaceChanged, PaceReason
 from segment_fetch.throttle import MIN_PAUSE_S
-from segment_fetch.throttle.pacer import GRAIN, Learned, Pacer, Ticket
+from segment_fetch.throttle.pacer import GRAIN, Learned, Pacer, Permit
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]
 """The outcome of a request: an answer, a 429, or neither, which says nothing about the limit."""
 
 
-def _limiter(ceiling: float) -> AsyncLimiter:
+def _async_limiter(ceiling: float) -> AsyncLimiter:
     """Return a limiter that admits at most `ceiling` requests in any second, rounded up.
 
     `AsyncLimiter` admits its whole capacity at once, which therefore is one request; at more than 100 a second it is
@@ -28,7 +28,7 @@ def _limiter(ceiling: float) -> AsyncLimiter:
     return AsyncLimiter(capacity, capacity / (ceiling - capacity + 1))
 
 
-class Gate:
+class Limiter:
     """Passed by every attempt at every request of a client. Without a pacer only pauses hold anything back."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Gate:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._pacer = pacer
-        self._limiter = None if pacer is None or pacer.ceiling is None else _limiter(pacer.ceiling)
+        self._ceiling = None if pacer is None or pacer.ceiling is None else _async_limiter(pacer.ceiling)
         self._watch = None if pacer is None or tell is None else PaceWatch(pacer, tell)
         self._clock = clock or asyncio.get_running_loop().time
         self._sleep = sleep
@@ -48,8 +48,8 @@ class Gate:
         self._turn = asyncio.Lock()
         self._answered = asyncio.Event()
 
-    async def enter(self) -> Ticket | None:
-        """Returns when a request may be sent; what came of it is to be told to `left`, whatever happens."""
+    async def acquire(self) -> Permit | None:
+        """Returns when a request may be sent; what came of it is to be told to `release`, whatever happens."""
         if self._pacer is None:
             await self.passed()
             return None
@@ -57,10 +57,10 @@ class Gate:
             await self._paced(self._pacer)
             await self.passed()
             now = self._clock()
-            ticket = self._pacer.sent(now)
+            permit = self._pacer.sent(now)
             if self._watch is not None:
                 self._watch.sent(now)
-            return ticket
+            return permit
 
     async def _paced(self, pacer: Pacer) -> None:
         while True:
@@ -70,42 +70,42 @@ class Gate:
                 return
             await (self._answered.wait() if wait == inf else self._sleep(wait))
 
-    def left(self, ticket: Ticket | None, outcome: Outcome, retry_after: float | None = None) -> None:
-        """Takes what came of a request; closes the gate if it was refused."""
-        if ticket is None or self._pacer is None:
+    def release(self, permit: Permit | None, outcome: Outcome, retry_after: float | None = None) -> None:
+        """Takes what came of a request; closes the limiter if it was refused."""
+        if permit is None or self._pacer is None:
             if outcome == "refused":
                 self.pause(retry_after)
             return
         now = self._clock()
         match outcome:
             case "accepted":
-                self._pacer.accepted(ticket, now)
+                self._pacer.accepted(permit, now)
             case "refused":
-                self._pacer.refused(ticket, now, retry_after)
+                self._pacer.refused(permit, now, retry_after)
                 self._open_at = max(self._open_at, self._pacer.resumes_at)
                 if self._watch is not None:
                     self._watch.refused()
             case "dropped":
-                self._pacer.dropped(ticket, now)
+                self._pacer.dropped(permit, now)
         self._answered.set()
 
     async def passed(self) -> None:
-        """As `enter`, for a request that nothing is to be learned from."""
+        """As `acquire`, for a request that nothing is to be learned from."""
         while True:
             while (wait := self.closed_for()) > 0:
                 await self._sleep(wait)
-            if self._limiter is None:
+            if self._ceiling is None:
                 return
-            await self._limiter.acquire()
+            await self._ceiling.acquire()
             if self.closed_for() <= 0:
                 return
 
     def pause(self, retry_after: float | None) -> None:
-        """Closes the gate for max(1 s, `retry_after`)."""
+        """Closes the limiter for max(1 s, `retry_after`)."""
         self._open_at = max(self._open_at, self._clock() + max(MIN_PAUSE_S, retry_after or 0.0))
 
     def closed_for(self) -> float:
-        """Seconds for which the gate is closed from now on."""
+        """Seconds for which the limiter is closed from now on."""
         return max(0.0, self._open_at - self._clock())
 
     def expected_rate(self) -> float | None:

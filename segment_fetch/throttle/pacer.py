@@ -46,7 +46,7 @@ class Learned(msgspec.Struct, frozen=True):
     at: float
 
 
-class Ticket(NamedTuple):
+class Permit(NamedTuple):
     """A request: when it was sent, how many were then in flight, itself among them, and at which rate."""
 
     sent_at: float
@@ -61,7 +61,7 @@ def _between(accepted: float, refused: float) -> float:
 class Pacer:
     """Say when the next request may go, from the answers to those before it.
 
-    Ask `next_send`; when it says 0, send and call `sent`; give the ticket back exactly once, to `accepted`, `refused`
+    Ask `next_send`; when it says 0, send and call `sent`; give the permit back exactly once, to `accepted`, `refused`
     or `dropped`, for a cancelled request too. `ceiling` (requests a second) is the user's own limit, `connections`
     the most in flight, `learned` the state of an earlier run.
     """
@@ -98,53 +98,53 @@ class Pacer:
         wait = self._next - now if self.in_flight < self.cap else math.inf
         return wait if wait > 1e-6 else 0.0  # less may be too little for the clock to move
 
-    def sent(self, now: float) -> Ticket:
+    def sent(self, now: float) -> Permit:
         late = GRAIN if GRAIN * self.rate >= 0.5 else 0.0  # a slower sender would bunch requests up
         self._next = max(self._next, now - late) + 1 / self.rate
         self.in_flight += 1
-        return Ticket(now, self.in_flight, self.rate)
+        return Permit(now, self.in_flight, self.rate)
 
-    def accepted(self, ticket: Ticket, now: float) -> None:
+    def accepted(self, permit: Permit, now: float) -> None:
         """Take any answer that is neither a 429 nor a fault of the server."""
         self.in_flight -= 1
         self._accepted += 1
-        self._accepted_since_pause += ticket.sent_at >= self.resumes_at
+        self._accepted_since_pause += permit.sent_at >= self.resumes_at
         self._recent.append(now)
         while self._recent[0] <= now - RECENT:
             self._recent.popleft()
-        self._level_accepted[ticket.level] += 1
-        self._cap_accepted += ticket.level >= self.cap
+        self._level_accepted[permit.level] += 1
+        self._cap_accepted += permit.level >= self.cap
         if self._cap_accepted >= PROOF:
             self._raise_cap()
 
-    def dropped(self, ticket: Ticket, now: float) -> None:
+    def dropped(self, permit: Permit, now: float) -> None:
         """Take back a request that proves nothing: a server fault, a timeout, a lost or cancelled one."""
         self.in_flight -= 1
 
-    def refused(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
+    def refused(self, permit: Permit, now: float, retry_after: float | None = None) -> None:
         """Take a 429. Everything pauses for `retry_after` seconds, 1 at least.
 
         A request that was sent before the pause belongs to the same event, and can only make the pause longer.
         """
         self.in_flight -= 1
-        if ticket.sent_at < self.resumes_at:
+        if permit.sent_at < self.resumes_at:
             self._pause_until(now + (retry_after or 0.0))
             return
         blocked = bool(self._events) and not self._accepted_since_pause
         self._pause = min(2 * self._pause, LONGEST * MIN_PAUSE_S) if blocked else MIN_PAUSE_S
         self._pause_until(now + max(self._pause, retry_after or 0.0))
         self._accepted_since_pause = 0
-        proof = sum(self._level_accepted[(level := ticket.level) :])
+        proof = sum(self._level_accepted[(level := permit.level) :])
         self._level_accepted[level:] = [0] * (self.connections + 1 - level)
         if blocked:
             self._slow_down(now)
             return
-        tested = not self._events and self._refused_rate and 1 < ticket.rate / self._refused_rate < GROWTH
+        tested = not self._events and self._refused_rate and 1 < permit.rate / self._refused_rate < GROWTH
         self._events.append((now, self._accepted))
         if level > 1 and proof < PROOF and not tested:
             self._lower_cap(level)
         elif not (self._refused_level and level >= self.cap and proof >= CHANCE):
-            self._lower_rate(ticket, now)
+            self._lower_rate(permit, now)
 
     def _pause_until(self, resume: float) -> None:
         self.resumes_at = max(self.resumes_at, resume)
@@ -171,15 +171,15 @@ class Pacer:
         if self.cap < self.connections and self.cap + 1 != self._refused_level:
             self.cap, self._cap_accepted = self.cap + 1, 0
 
-    def _lower_rate(self, ticket: Ticket, now: float) -> None:
+    def _lower_rate(self, permit: Permit, now: float) -> None:
         self.cause = "rate"
-        if ticket.level <= self.cap:  # no number at once was to blame
+        if permit.level <= self.cap:  # no number at once was to blame
             self.cap, self._refused_level, self._cap_accepted = self.connections, None, 0
         if not self._accepted:
             self.rate = max(self._slowest, self.rate / 2)
             return
         accepted = max(self._slowest, self._rate_of_answers(now, RECENT))
-        refused, known = ticket.rate, self._refused_rate
+        refused, known = permit.rate, self._refused_rate
         if known is None:
             lower = accepted = accepted * math.sqrt(GROWTH)  # the answers are about half a second behind
         else:

@@ -20,7 +20,7 @@ from segment_fetch.errors import CredentialsError, InputError, SegmentFetchError
 from segment_fetch.query import Filters, Query
 from segment_fetch.simulator import Bearer, Dataset, Fault, OAuth1, Simulator
 from segment_fetch.simulator import ClientCredentials as Issuer
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from tests.support import (
     ACCOUNT,
     ANY_WINDOW,
@@ -181,9 +181,9 @@ async def test_a_token_that_served_is_renewed_once_and_a_401_to_the_new_one_ends
 async def test_a_token_that_dies_while_requests_wait_for_their_turn_is_renewed_and_not_counted() -> None:
     """It says that it lasts an hour, and is worthless after a second."""
     clock = ManualClock(NOW)
-    limiter = Gate(None, clock=clock, sleep=clock.sleep)
+    limiter = Limiter(None, clock=clock, sleep=clock.sleep)
     async with simulator(Issuer(dies_after_s=1), clock=clock) as server:
-        async with opened(server.base_url, ClientCredentials(*CLIENT, clock=clock), gate=limiter) as api:
+        async with opened(server.base_url, ClientCredentials(*CLIENT, clock=clock), limiter=limiter) as api:
             for _ in range(5):
                 limiter.pause(2.0)
                 assert await ask(api) == 10

@@ -28,7 +28,7 @@ from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Filters, Query, Window
 from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, OAuth1, Simulator
 from segment_fetch.simulator import ClientCredentials as Issuer
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.windows.counting import Counting
 from tests.conftest import Authority
@@ -225,11 +225,11 @@ async def test_a_domain_api_that_does_not_answer(
 # ------------------------------------------------------------------------------------ what a page needs before it
 
 
-async def run(api: SegmentApi, told: list[Event] | None = None, limiter: Gate | None = None, **options: Any) -> None:
+async def run(api: SegmentApi, told: list[Event] | None = None, limiter: Limiter | None = None, **options: Any) -> None:
     """Count a window through a pool, which repeats what fails."""
     tell = (told if told is not None else []).append
     defaults: dict[str, Any] = {"connections": 4, "retry": NO_WAITING, "chance": lambda: 0.0}
-    await WorkerPool(api, limiter or Gate(None), Counting([ANY_WINDOW]), tell=tell, **(defaults | options)).run()
+    await WorkerPool(api, limiter or Limiter(None), Counting([ANY_WINDOW]), tell=tell, **(defaults | options)).run()
 
 
 def delays(told: list[Event]) -> list[float]:
@@ -284,7 +284,7 @@ async def test_logins_that_fail_are_five_seconds_apart_however_many_pages_wait_f
             api.has_served = True
             pages = [Window(ANY_WINDOW.start, ANY_WINDOW.start + at) for at in range(1, 40)]
             counting = Counting(pages)
-            limiter = Gate(None)
+            limiter = Limiter(None)
             await WorkerPool(api, limiter, counting, connections=16, retry=RetryPolicy(), tell=lambda _: None).run()
     assert len(counting.counts) == 39
     assert len(at) == 4
@@ -325,9 +325,9 @@ async def test_a_429_of_the_login_service_pauses_all_requests() -> None:
     told: list[Event] = []
     async with raw_server(lambda _: answers.pop(0)) as server:
         answers = [http(429, Retry_After="7"), http(200, '{"access_token":"a"}'), http(200, page_body())]
-        limiter = Gate(None)
+        limiter = Limiter(None)
         start = asyncio.get_running_loop().time()
-        async with opened(server.url, ClientCredentials("id", "secret"), gate=limiter) as api:
+        async with opened(server.url, ClientCredentials("id", "secret"), limiter=limiter) as api:
             await run(api, told, limiter)
         assert asyncio.get_running_loop().time() - start == pytest.approx(7.0, abs=0.1)
     assert [event.seconds for event in told if isinstance(event, Paused)] == [pytest.approx(7.0, abs=0.01)]
@@ -337,14 +337,14 @@ async def test_a_429_of_the_login_service_pauses_all_requests() -> None:
 @pytest.mark.parametrize("of", ["token", "domain"])
 async def test_a_pause_longer_than_the_patience_is_told_and_not_waited_for(of: str) -> None:
     told: list[Event] = []
-    limiter = Gate(None)
+    limiter = Limiter(None)
     async with (
         raw_server(lambda _: http(429, Retry_After="999999")) as server,
         opened(
             server.url if of == "token" else None,
             ClientCredentials("id", "secret"),
             domain_url=server.url,
-            gate=limiter,
+            limiter=limiter,
         ) as api,
     ):
         with pytest.raises(ServiceError, match="a pause of 277 h 46 min") as caught:
@@ -387,18 +387,18 @@ async def test_a_page_that_may_no_longer_be_sent_is_not_sent() -> None:
 
 async def test_tokens_and_domains_pass_the_gate() -> None:
     clock = ManualClock(NOW)
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
+    limiter = Limiter(None, clock=clock, sleep=clock.sleep)
     at: list[float] = []
 
     def respond(asked: Asked) -> bytes:
         at.append(clock.now)
-        gate.pause(10.0)
+        limiter.pause(10.0)
         return http(200, '{"access_token":"a"}') if "token" in asked.path else http(200, page_body())
 
-    gate.pause(5.0)
+    limiter.pause(5.0)
     async with (
         raw_server(respond) as server,
-        opened(server.url, ClientCredentials("id", "secret", clock=clock), gate=gate) as api,
+        opened(server.url, ClientCredentials("id", "secret", clock=clock), limiter=limiter) as api,
     ):
         await api.page(ANY_WINDOW, 0, 5)
     assert at == [NOW + 5.0, NOW + 15.0]
@@ -406,15 +406,15 @@ async def test_tokens_and_domains_pass_the_gate() -> None:
 
 async def test_the_silent_repeat_on_a_stale_connection_passes_the_gate() -> None:
     clock = ManualClock(NOW)
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
+    limiter = Limiter(None, clock=clock, sleep=clock.sleep)
     at: list[float] = []
 
     def respond(_: Asked) -> bytes | None:
         at.append(clock.now)
-        gate.pause(10.0)
+        limiter.pause(10.0)
         return None if len(at) == 2 else http(200, page_body())
 
-    async with raw_server(respond) as server, opened(server.url, gate=gate) as api:
+    async with raw_server(respond) as server, opened(server.url, limiter=limiter) as api:
         await api.page(ANY_WINDOW, 0, 5)
         await api.page(ANY_WINDOW, 0, 5)
     assert at == [NOW, NOW + 10.0, NOW + 20.0]
@@ -423,9 +423,9 @@ async def test_the_silent_repeat_on_a_stale_connection_passes_the_gate() -> None
 async def test_fetching_a_token_takes_none_of_the_pages_time() -> None:
     order: list[str] = []
 
-    class Noting(Gate):
+    class Noting(Limiter):
         async def passed(self) -> None:
-            order.append("gate")
+            order.append("limiter")
 
     def respond(asked: Asked) -> bytes:
         order.append("token" if "token" in asked.path else "page")
@@ -433,10 +433,10 @@ async def test_fetching_a_token_takes_none_of_the_pages_time() -> None:
 
     async with (
         raw_server(respond) as server,
-        opened(server.url, ClientCredentials("id", "secret"), gate=Noting(None)) as api,
+        opened(server.url, ClientCredentials("id", "secret"), limiter=Noting(None)) as api,
     ):
         await api.page(ANY_WINDOW, 0, 5)
-    assert order == ["gate", "token", "gate", "page"]
+    assert order == ["limiter", "token", "limiter", "page"]
 
 
 # ---------------------------------------------------------------------------------------------------- pages

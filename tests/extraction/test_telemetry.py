@@ -29,7 +29,7 @@ from tests.support_runs import END, NOW, START, client, served, settled
 
 
 class Recorded(Struct):
-    """What the SDK of this test was given."""
+    """The telemetry that the SDK of this test was given."""
 
     exporter: InMemorySpanExporter
     reader: InMemoryMetricReader

@@ -25,7 +25,7 @@ from segment_fetch.events import Event, Paused, Retrying, ServiceBack, ServiceDo
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.simulator import AtOnce, Bearer, Dataset, Fault, Faults, RateLimit, Simulator
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Attempt, RetryQueue
@@ -99,8 +99,8 @@ def simulator(**options: Any) -> Simulator:
     return Simulator(DATASET, clock=lambda: NOW + loop.time() - start, **options)
 
 
-def _gate(rate: float | None) -> Gate:
-    return Gate(None if rate is None else Pacer(ceiling=rate))
+def _limiter(rate: float | None) -> Limiter:
+    return Limiter(None if rate is None else Pacer(ceiling=rate))
 
 
 @asynccontextmanager
@@ -115,11 +115,11 @@ async def pool(
     **options: Any,
 ) -> AsyncIterator[tuple[WorkerPool, Told]]:
     """A pool of an API that has served the client before, unless `served` says otherwise."""
-    gate, told, clock = _gate(rate), Told(), asyncio.get_running_loop().time
-    async with opened(url, gate=gate, connections=connections, **options) as api:
+    limiter, told, clock = _limiter(rate), Told(), asyncio.get_running_loop().time
+    async with opened(url, limiter=limiter, connections=connections, **options) as api:
         api.has_served = served
         run = WorkerPool(
-            api, gate, source, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock
+            api, limiter, source, connections=connections, retry=retry, tell=told, chance=lambda: 0.5, clock=clock
         )
         yield run, told
 

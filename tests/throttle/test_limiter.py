@@ -8,7 +8,7 @@ from itertools import cycle, pairwise
 import pytest
 
 from segment_fetch.events import Event, PaceChanged
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.pacer import HOLD, Learned, Pacer
 from tests.support import ManualClock, without_waiting
 
@@ -18,40 +18,40 @@ from tests.support import ManualClock, without_waiting
 )
 async def test_a_pause_is_what_was_asked_but_at_least_a_second(asked: float | None, closed: float) -> None:
     clock = ManualClock(100.0)
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
-    gate.pause(asked)
-    assert gate.closed_for() == closed
-    await gate.passed()
+    limiter = Limiter(None, clock=clock, sleep=clock.sleep)
+    limiter.pause(asked)
+    assert limiter.closed_for() == closed
+    await limiter.passed()
     assert clock.now == 100.0 + closed
     assert clock.slept == [closed]
 
 
 async def test_an_open_gate_makes_nobody_wait() -> None:
     clock = ManualClock()
-    await Gate(None, clock=clock, sleep=clock.sleep).passed()
+    await Limiter(None, clock=clock, sleep=clock.sleep).passed()
     assert clock.slept == []
 
 
 async def test_a_shorter_pause_does_not_shorten_a_longer_one() -> None:
     clock = ManualClock()
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
-    gate.pause(10.0)
+    limiter = Limiter(None, clock=clock, sleep=clock.sleep)
+    limiter.pause(10.0)
     clock.now = 4.0
-    gate.pause(2.0)
-    assert gate.closed_for() == 6.0
-    gate.pause(8.0)
-    assert gate.closed_for() == 8.0
-    await gate.passed()
+    limiter.pause(2.0)
+    assert limiter.closed_for() == 6.0
+    limiter.pause(8.0)
+    assert limiter.closed_for() == 8.0
+    await limiter.passed()
     assert clock.now == 12.0
-    assert gate.closed_for() == 0.0
+    assert limiter.closed_for() == 0.0
 
 
 async def test_without_a_pacer_a_refusal_closes_the_gate_too() -> None:
     clock = ManualClock()
-    gate = Gate(None, clock=clock, sleep=clock.sleep)
-    gate.left(await gate.enter(), "accepted")
-    gate.left(await gate.enter(), "refused", 3.0)
-    assert gate.closed_for() == 3.0
+    limiter = Limiter(None, clock=clock, sleep=clock.sleep)
+    limiter.release(await limiter.acquire(), "accepted")
+    limiter.release(await limiter.acquire(), "refused", 3.0)
+    assert limiter.closed_for() == 3.0
 
 
 async def test_a_pause_that_begins_while_others_wait_holds_for_them_too() -> None:
@@ -60,29 +60,29 @@ async def test_a_pause_that_begins_while_others_wait_holds_for_them_too() -> Non
     async def sleep(seconds: float) -> None:
         clock.now += seconds
         if clock.now == 1.0:
-            gate.pause(5.0)
+            limiter.pause(5.0)
 
-    gate = Gate(None, clock=clock, sleep=sleep)
-    gate.pause(None)
-    await gate.passed()
+    limiter = Limiter(None, clock=clock, sleep=sleep)
+    limiter.pause(None)
+    await limiter.passed()
     assert clock.now == 6.0
 
 
-def _gate(rate: float | None) -> Gate:
-    return Gate(None if rate is None else Pacer(ceiling=rate, connections=10_000))
+def _limiter(rate: float | None) -> Limiter:
+    return Limiter(None if rate is None else Pacer(ceiling=rate, connections=10_000))
 
 
 async def _passages(rate: float | None, count: int, pause_at: tuple[float, float] | None = None) -> list[float]:
     """Return when each of many requests at once went through, in seconds from the start; every other is not a page."""
     loop = asyncio.get_running_loop()
-    start, gate, went = loop.time(), _gate(rate), list[float]()
+    start, limiter, went = loop.time(), _limiter(rate), list[float]()
 
     async def request(page: bool) -> None:
-        await (gate.enter() if page else gate.passed())
+        await (limiter.acquire() if page else limiter.passed())
         went.append(loop.time() - start)
 
     if pause_at is not None:
-        loop.call_later(pause_at[0], gate.pause, pause_at[1])
+        loop.call_later(pause_at[0], limiter.pause, pause_at[1])
     await asyncio.gather(*(request(page=at % 2 == 0) for at in range(count)))
     return sorted(went)
 
@@ -95,9 +95,9 @@ async def test_timers_that_are_late_cost_no_time_and_let_no_more_through(rate: f
     async def sleep(seconds: float) -> None:
         await asyncio.sleep(seconds + next(late))
 
-    gate = Gate(Pacer(ceiling=rate), sleep=sleep)
+    limiter = Limiter(Pacer(ceiling=rate), sleep=sleep)
     for _ in range(100):
-        gate.left(await gate.enter(), "accepted")
+        limiter.release(await limiter.acquire(), "accepted")
         went.append(loop.time())
     assert went[-1] - went[0] == pytest.approx(99 / (HOLD * rate), abs=0.025)
     assert max(sum(at <= other < at + 1 for other in went) for at in went) <= rate + 1 + rate * 0.01
@@ -124,15 +124,15 @@ async def test_without_a_rate_all_go_at_once() -> None:
 @without_waiting
 async def test_nobody_passes_during_a_pause(rate: float | None) -> None:
     loop = asyncio.get_running_loop()
-    start, gate, went = loop.time(), _gate(rate), list[float]()
+    start, limiter, went = loop.time(), _limiter(rate), list[float]()
 
     async def requests() -> None:
         while loop.time() - start < 8.0:
-            await gate.passed()
+            await limiter.passed()
             went.append(loop.time() - start)
             await asyncio.sleep(0.05)
 
-    loop.call_later(1.0, gate.pause, 5.0)
+    loop.call_later(1.0, limiter.pause, 5.0)
     await asyncio.gather(*(requests() for _ in range(4)))
     assert not [moment for moment in went if 1.001 < moment < 5.999]
     assert [moment for moment in went if moment < 1.0]
@@ -148,51 +148,51 @@ async def test_those_in_the_queue_of_the_rate_wait_for_the_pause_too() -> None:
 
 async def test_the_gate_tells_the_pacer_what_came_of_each_request() -> None:
     clock = ManualClock(100.0)
-    gate = Gate(Pacer(connections=2), clock=clock, sleep=clock.sleep)
-    first, second = await gate.enter(), await gate.enter()
-    waiting = asyncio.create_task(gate.enter())
+    limiter = Limiter(Pacer(connections=2), clock=clock, sleep=clock.sleep)
+    first, second = await limiter.acquire(), await limiter.acquire()
+    waiting = asyncio.create_task(limiter.acquire())
     for _ in range(5):
         clock.now += 10
         await asyncio.sleep(0)
     assert not waiting.done()  # two are in flight, and two is the most
-    gate.left(first, "accepted")
+    limiter.release(first, "accepted")
     third = await waiting
     before = clock.now
-    gate.left(second, "refused", 3.0)
-    gate.left(third, "dropped")
-    assert gate.closed_for() == 3.0
-    await gate.enter()
+    limiter.release(second, "refused", 3.0)
+    limiter.release(third, "dropped")
+    assert limiter.closed_for() == 3.0
+    await limiter.acquire()
     assert clock.now - before >= 3.0
 
 
 async def test_requests_that_are_no_pages_wait_for_the_pacers_pause() -> None:
     clock = ManualClock(100.0)
-    gate = Gate(Pacer(), clock=clock, sleep=clock.sleep)
-    gate.left(await gate.enter(), "refused", 7.0)
-    await gate.passed()
+    limiter = Limiter(Pacer(), clock=clock, sleep=clock.sleep)
+    limiter.release(await limiter.acquire(), "refused", 7.0)
+    await limiter.passed()
     assert clock.now == 107.0
 
 
 async def test_those_refused_together_make_one_pause() -> None:
     clock = ManualClock(100.0)
-    gate = Gate(Pacer(), clock=clock, sleep=clock.sleep)
-    first, second = await gate.enter(), await gate.enter()
-    gate.left(first, "refused")
+    limiter = Limiter(Pacer(), clock=clock, sleep=clock.sleep)
+    first, second = await limiter.acquire(), await limiter.acquire()
+    limiter.release(first, "refused")
     clock.now += 0.5
-    gate.left(second, "refused")
-    assert gate.closed_for() == pytest.approx(0.5)
+    limiter.release(second, "refused")
+    assert limiter.closed_for() == pytest.approx(0.5)
 
 
 async def _told(pacer: Pacer, seconds: float, refuse_at: float = 1e9) -> list[Event]:
     """Return the events of a limiter that lets requests through, all of them accepted but for one."""
     clock, told = ManualClock(), list[Event]()
-    gate = Gate(pacer, tell=told.append, clock=clock, sleep=clock.sleep)
+    limiter = Limiter(pacer, tell=told.append, clock=clock, sleep=clock.sleep)
     while clock.now < seconds:
-        ticket = await gate.enter()
+        permit = await limiter.acquire()
         refused = clock.now >= refuse_at
         refuse_at = 1e9 if refused else refuse_at
         clock.now += 0.01
-        gate.left(ticket, "refused" if refused else "accepted")
+        limiter.release(permit, "refused" if refused else "accepted")
     return told
 
 
@@ -214,14 +214,14 @@ async def test_it_tells_what_a_refusal_is_taken_for() -> None:
 
 async def test_a_cap_is_told_of() -> None:
     clock, told = ManualClock(), list[PaceChanged]()
-    gate = Gate(Pacer(), tell=told.append, clock=clock, sleep=clock.sleep)
+    limiter = Limiter(Pacer(), tell=told.append, clock=clock, sleep=clock.sleep)
     for _ in range(6):
-        ticket = await gate.enter()
+        permit = await limiter.acquire()
         clock.now += 0.01
-        gate.left(ticket, "accepted")
-    beside, refused = await gate.enter(), await gate.enter()
-    gate.left(refused, "refused")
+        limiter.release(permit, "accepted")
+    beside, refused = await limiter.acquire(), await limiter.acquire()
+    limiter.release(refused, "refused")
     clock.now += 0.1
-    gate.left(beside, "accepted")
-    await gate.enter()
+    limiter.release(beside, "accepted")
+    await limiter.acquire()
     assert (told[-1].at_once, told[-1].reason) == (1, "too_many_at_once")

@@ -15,12 +15,12 @@ from benchmarks import pacing as benchmark
 from benchmarks.pacing_world import AtOnce, Conditions, Limit, SlidingWindow, TokenBucket, Unlimited, World
 from benchmarks.pacing_worlds import draw, score
 from segment_fetch.throttle import pacer as module
-from segment_fetch.throttle.pacer import HOLD, LONGEST, PROOF, RETRY, Learned, Pacer, Ticket
+from segment_fetch.throttle.pacer import HOLD, LONGEST, PROOF, RETRY, Learned, Pacer, Permit
 
 LIMITED = Learned(10.0, limited=True, cap=None, at=0.0)
 
 
-def send(pacer: Pacer, now: float) -> Ticket:
+def send(pacer: Pacer, now: float) -> Permit:
     assert pacer.next_send(now) == 0
     return pacer.sent(now)
 
@@ -30,9 +30,9 @@ def accept_for(pacer: Pacer, start: float, end: float, latency: float = 0.05) ->
     now = start
     while now < end:
         now += pacer.next_send(now)
-        ticket = send(pacer, now)
+        permit = send(pacer, now)
         now += latency
-        pacer.accepted(ticket, now)
+        pacer.accepted(permit, now)
     return now
 
 
@@ -43,7 +43,7 @@ def refuse_next(pacer: Pacer, now: float, retry_after: float | None = None) -> f
     return now
 
 
-def send_beside(pacer: Pacer, now: float, others: int) -> tuple[list[Ticket], Ticket, float]:
+def send_beside(pacer: Pacer, now: float, others: int) -> tuple[list[Permit], Permit, float]:
     """Send so many requests and one more, all of them in flight together."""
     tickets = []
     for _ in range(others + 1):
@@ -156,8 +156,8 @@ class TestCause:
         now = accept_for(pacer, 0.0, 3.0)
         for _ in range(PROOF):
             others, last, now = send_beside(pacer, now, 2)
-            for ticket in (*others, last):
-                pacer.accepted(ticket, now + 0.05)
+            for permit in (*others, last):
+                pacer.accepted(permit, now + 0.05)
             now += 0.1
         before = pacer.rate
         _, refused, now = send_beside(pacer, now, 2)
@@ -199,8 +199,8 @@ class TestCap:
                 now += wait
                 tickets.append(send(pacer, now))
             now += 0.05
-            for ticket in tickets:
-                pacer.accepted(ticket, now)
+            for permit in tickets:
+                pacer.accepted(permit, now)
         return now
 
     def test_a_refused_number_is_tried_again_after_ten_seconds_and_kept_if_it_is_accepted_often(self) -> None:
@@ -222,8 +222,8 @@ class TestCap:
             waits.append(now - began)
             others, refused, now = send_beside(pacer, now, 2)
             pacer.refused(refused, now)
-            for ticket in others:
-                pacer.accepted(ticket, now)
+            for permit in others:
+                pacer.accepted(permit, now)
             now += 1
         longest = LONGEST * RETRY
         assert waits == [pytest.approx(wait, abs=2) for wait in (RETRY, 2 * RETRY, 4 * RETRY, longest, longest)]
@@ -375,14 +375,14 @@ class TestProperties:
             def next_send(self, now: float) -> float:
                 return super().next_send(now + origin)
 
-            def sent(self, now: float) -> Ticket:
+            def sent(self, now: float) -> Permit:
                 return super().sent(now + origin)
 
-            def accepted(self, ticket: Ticket, now: float) -> None:
-                super().accepted(ticket, now + origin)
+            def accepted(self, permit: Permit, now: float) -> None:
+                super().accepted(permit, now + origin)
 
-            def refused(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
-                super().refused(ticket, now + origin, retry_after)
+            def refused(self, permit: Permit, now: float, retry_after: float | None = None) -> None:
+                super().refused(permit, now + origin, retry_after)
 
         outcome, plain = (World(TokenBucket(10, 10), Conditions(seconds=100), 1).run(p) for p in (Shifted(), Pacer()))
         assert outcome.accepted == pytest.approx(plain.accepted, rel=0.02)

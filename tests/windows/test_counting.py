@@ -11,7 +11,7 @@ import pytest
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.simulator import Dataset, Simulator
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.windows.counting import Counting, ExactCounting, Survey
 from segment_fetch.windows.planning import windows
 from segment_fetch.wire.pages import PageSource
@@ -23,7 +23,7 @@ HOUR = END - START
 
 async def run(server: Simulator, source: PageSource[Any]) -> None:
     async with opened(server.base_url) as api:
-        await WorkerPool(api, Gate(None), source, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
+        await WorkerPool(api, Limiter(None), source, connections=4, retry=NO_WAITING, tell=lambda _: None).run()
 
 
 BOUNDARIES = [START, START + HOUR // 4, START + HOUR // 2, START + 3 * HOUR // 4, END]

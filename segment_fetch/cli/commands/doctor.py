@@ -26,7 +26,7 @@ from segment_fetch.errors import (
 from segment_fetch.events import Event, Retrying
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Query, Window
-from segment_fetch.throttle.limiter import Gate
+from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.windows.counting import Counting
 
 USAGE = "[options]"
@@ -83,7 +83,7 @@ class Doctor:
         now_ms = int(time.time() * 1000)
         counting = Counting([Window(now_ms - _LOOKED_AT_MS, now_ms)])
         transport = Transport(timeouts=arguments.timeouts(args))
-        retry, limiter = arguments.retry_policy(args), Gate(None)
+        retry, limiter = arguments.retry_policy(args), Limiter(None)
         base = None if args.base_url is None else checked_base(args.base_url)
         query = Query(credentials.account, args.source)
         api = SegmentApi(query, credentials.auth, transport, limiter, login_pause=retry.login_pause, base_url=base)

@@ -15,7 +15,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install man docs browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations release-check fuzz-scanner
+.PHONY: install man docs browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations test-ray release-check fuzz-scanner
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -74,6 +74,17 @@ test-lowest: $(LOWEST)/.installed
 $(LOWEST)/.installed: $(SOURCES) | $(VENV)/.installed
 	$(PYTHON) -m venv --without-pip --clear $(LOWEST)
 	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[test]'
+	touch $@
+
+# The fleet on Ray, which takes 600 MB: the newest release with a worker that is killed. The oldest: make test-ray OLDEST=1.
+RAY := .venv-ray$(if $(OLDEST),-oldest)
+test-ray: $(RAY)/.installed
+	$(RAY)/bin/python -m pytest -p no:cacheprovider --confcutdir=tests/ray tests/ray
+
+$(RAY)/.installed: $(SOURCES) | $(BIN)/python
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[arrow]' pytest pytest-asyncio \
+		'ray[data]$(if $(OLDEST),==2.40.0)'
 	touch $@
 
 # Builds sdist and wheels of HEAD into dist/ and checks them; uploads nothing.
@@ -146,4 +157,4 @@ docs: install
 	$(BIN)/sphinx-build -W --keep-going --quiet --builder html docs build/site
 
 clean:
-	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) $(RELEASE) $(PROGRAMS) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out
+	rm -rf build segment_fetch/wire/*.so $(VENV) $(TARGETS) $(PEERS) $(LOWEST) $(RELEASE) $(PROGRAMS) .venv-ray .venv-ray-oldest dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis demo-out

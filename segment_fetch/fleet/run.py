@@ -121,7 +121,7 @@ class _Fleet:
             try:
                 report = await self._report(job, watch)
             except Exception as error:  # noqa: BLE001 - one account never harms another
-                return _failed(job.account, error, progressed=pages > 0, seconds=time.monotonic() - started)
+                return failed_result(job.account, error, progressed=pages > 0, seconds=time.monotonic() - started)
             return _ended(job.account, report, progressed=pages > 0)
 
     async def _report(self, job: AccountJob, watch: Callable[[Event], None]) -> Report:
@@ -277,7 +277,7 @@ def _ended(account: str, report: Report, *, progressed: bool) -> AccountResult:
     )
 
 
-def _failed(account: str, error: Exception, *, progressed: bool, seconds: float) -> AccountResult:
+def failed_result(account: str, error: Exception, *, progressed: bool, seconds: float) -> AccountResult:
     code = exit_code(error, progressed=progressed)
     return AccountResult(
         account=account,

@@ -1,9 +1,11 @@
-"""`fleet`: many accounts of a file, side by side; by shard of a cluster."""
+"""`fleet`: many accounts of a file, side by side; by shard of a cluster, or on Ray."""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,9 @@ EXAMPLES = """\
   segment-fetch fleet accounts.toml \\
     --failed-from report.json
   segment-fetch fleet accounts.toml --shard 0/8
-  segment-fetch fleet accounts.toml --shards 8"""
+  segment-fetch fleet accounts.toml --shards 8
+  segment-fetch fleet accounts.toml \\
+    --engine ray --shards 16"""
 
 _LISTED = 20
 
@@ -48,9 +52,20 @@ def add_options(parser: ArgumentParser) -> None:
         "--shards",
         type=arguments.positive,
         metavar="N",
-        help="shard of N; its index is JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX",
+        help="shard of N; its index is JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX; on Ray: tasks",
     )
     group.add_argument("--balance", metavar="REPORT", help="balance the shards by the seconds in this JSON report")
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process; ray: tasks of Ray, one a shard (default: local)",
+    )
+    group.add_argument("--address", metavar="ADDRESS", help="ray: of a cluster (default: Ray is started here)")
+    group.add_argument(
+        "--shared-storage", action="store_true", help="ray: all machines of the cluster see the same local paths"
+    )
     group = parser.add_argument_group("bounds over all accounts")
     group.add_argument("--accounts-at-once", type=arguments.positive, default=200, metavar="N", help="(default: 200)")
     group.add_argument(
@@ -68,7 +83,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> int:
     """Run the fleet, report, and return the exit code."""
-    from segment_fetch.fleet import FleetLimits, run_fleet, summarize  # noqa: PLC0415 - brings the parsers of TOML
+    from segment_fetch.fleet import summarize  # noqa: PLC0415 - brings the parser of TOML
 
     speed.use_fast_gzip()
     jobs = chosen(args, console)
@@ -85,27 +100,55 @@ def run(args: Namespace, console: Console) -> int:
         _log_result(result, console)
         console.redraw()
 
-    limits = FleetLimits(args.accounts_at_once, args.connections, args.rows)
-    results = run_fleet(
-        jobs,
-        limits=limits,
-        on_event=watch,
-        on_secrets=console.hide,
-        on_warning=lambda account, text: console.say("warning", "credentials_readable", text, account=account),
-        environ=console.environ,
-    )
+    results = _results(args, jobs, watch, console)
     live = not args.quiet and args.log_format == "text" and may_be_live(sys.stderr)
     display = FleetTable(sys.stderr, progress) if live else Silent(sys.stderr, console.progress)
-    with console.show_progress(display):
+    # Ray prints what it has to say of lost workers on standard output, which is the report's.
+    aside = redirect_stdout(sys.stderr) if args.engine == "ray" else nullcontext()
+    with aside, console.show_progress(display):
         summary = signals.run(summarize(jobs, results, on_result=ended), console.on_signal)
     console.report(as_text(summary, width()), as_json(summary))
     return summary.exit_code
 
 
+def _results(
+    args: Namespace, jobs: Sequence[AccountJob], watch: Callable[[str, Event], None], console: Console
+) -> AsyncGenerator[AccountResult, None]:
+    """Return the results of the engine that was chosen."""
+    from segment_fetch.fleet import FleetLimits, run_fleet  # noqa: PLC0415 - brings aiohttp
+
+    def warn(account: str, text: str) -> None:
+        console.say("warning", "credentials_readable", text, account=account)
+
+    limits = FleetLimits(args.accounts_at_once, args.connections, args.rows)
+    if args.engine == "ray":
+        from segment_fetch.integrations.ray import run_on_ray  # noqa: PLC0415 - an optional extra
+
+        return run_on_ray(
+            jobs,
+            address=args.address,
+            shards=args.shards,
+            shared_storage=args.shared_storage,
+            weights=_weights(args),
+            limits=limits,
+            on_event=watch,
+            on_warning=warn,
+        )
+    return run_fleet(
+        jobs, limits=limits, on_event=watch, on_secrets=console.hide, on_warning=warn, environ=console.environ
+    )
+
+
+def _weights(args: Namespace) -> Mapping[str, float] | None:
+    from segment_fetch.fleet.run import weights_in  # noqa: PLC0415
+
+    return None if args.balance is None else weights_in(_report(args.balance, "--balance"))
+
+
 def chosen(args: Namespace, console: Console) -> list[AccountJob]:
     """Return the jobs that the options choose. InputError for a file, a report or a shard that cannot be used."""
     from segment_fetch.fleet import load_accounts, shard_of  # noqa: PLC0415
-    from segment_fetch.fleet.run import failed_in, weights_in  # noqa: PLC0415
+    from segment_fetch.fleet.run import failed_in  # noqa: PLC0415
     from segment_fetch.fleet.shards import index_from, parse_shard  # noqa: PLC0415
 
     only = [name.strip() for name in args.only.split(",") if name.strip()]
@@ -113,15 +156,23 @@ def chosen(args: Namespace, console: Console) -> list[AccountJob]:
     if args.failed_from is not None:
         failed = set(failed_in(_report(args.failed_from, "--failed-from")))
         jobs = [job for job in jobs if job.account in failed]
+    _check_engine(args)
+    if args.engine == "local" and (args.shard is not None or args.shards is not None):
+        index, count = parse_shard(args.shard) if args.shard else (index_from(console.environ), args.shards)
+        jobs = shard_of(jobs, index, count, weights=_weights(args))
+    return jobs
+
+
+def _check_engine(args: Namespace) -> None:
+    """Refuse options of shards and engines that do not go together."""
     if args.shard is not None and args.shards is not None:
         raise InputError("--shard and --shards exclude each other: give the index, or let the scheduler's serve")
-    if args.balance is not None and args.shard is None and args.shards is None:
+    if args.engine == "ray" and args.shard is not None:
+        raise InputError("--shard goes with --engine local; with --engine ray give the number of tasks, --shards N")
+    if args.engine == "local" and args.balance is not None and args.shard is None and args.shards is None:
         raise InputError("--balance goes with --shard or --shards")
-    if args.shard is not None or args.shards is not None:
-        index, count = parse_shard(args.shard) if args.shard else (index_from(console.environ), args.shards)
-        weights = None if args.balance is None else weights_in(_report(args.balance, "--balance"))
-        jobs = shard_of(jobs, index, count, weights=weights)
-    return jobs
+    if args.engine == "local" and (args.address is not None or args.shared_storage):
+        raise InputError("--address and --shared-storage go with --engine ray")
 
 
 def _report(file: str, option: str) -> bytes:

@@ -117,6 +117,7 @@ bench-peers: $(PEERS)/.installed
 # A goal that is missed does not end it.
 bench-all: install $(PEERS)/.installed
 	-$(BIN)/python -m benchmarks.startup --write
+	-$(BIN)/python -m benchmarks.fleet --write
 	-$(BIN)/python -m benchmarks.extract --write
 	-$(PEERS)/bin/python -m benchmarks.peers --write
 	-$(BIN)/python -m benchmarks.growth --write

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.contenders import CONTENDERS
 from benchmarks.extract import check
+from benchmarks.fleet_simulation import accounts, night
 from benchmarks.growth import over_linear, slope
 from benchmarks.harness import closed
 from benchmarks.peers.running import PROGRAMS, written
@@ -48,6 +49,27 @@ def test_growth_measures_each_size() -> None:
     printed = _run("growth", "--smoke")
     assert _rows(printed) == ["1,000", "4,000"]
     assert "Slope of time" in printed
+
+
+def test_a_fleet_is_measured_beside_its_slowest_account() -> None:
+    assert _rows(_run("fleet", "--smoke")) == [
+        "the slowest account, alone",
+        "3 accounts at once",
+        "5 accounts, up to date",
+    ]
+
+
+def test_a_night_of_a_fleet_is_simulated() -> None:
+    printed = _run("fleet_simulation", "--smoke")
+    assert _rows(printed) == ["workers", "4", "4", "8", "8", "16", "16", "64", "64"]
+    assert printed == _run("fleet_simulation", "--smoke")
+
+
+def test_a_dead_worker_costs_time_but_no_account() -> None:
+    fleet = accounts(500, seed=1)
+    usual, late = night(fleet, 4, dying=0.0, seed=1), night(fleet, 4, dying=1.0, seed=1)
+    assert len(usual) == len(late) == 500
+    assert sum(late) > sum(usual)
 
 
 def test_commits_are_measured_in_each_destination() -> None:

@@ -55,7 +55,7 @@ def test_a_fleet_is_measured_beside_its_slowest_account() -> None:
     assert _rows(_run("fleet", "--smoke")) == [
         "the slowest account, alone",
         "3 accounts at once",
-        "5 accounts, up to date",
+        "5, up to date",
     ]
 
 

@@ -259,7 +259,7 @@ def _refuse_local(jobs: Sequence[AccountJob]) -> None:
         if kind_of(job.out) == "folder" or job.out.lower().startswith("duckdb:"):
             raise InputError(
                 f"account {job.account}: {job.out} is on a local disk, which other machines do not see: name an object "
-                "store or PostgreSQL, or say --shared-storage if all of them see the same disk"
+                "store or PostgreSQL, or declare shared storage if all of them see the same disk"
             )
 
 
@@ -283,7 +283,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         ray.init(address or "local", include_dashboard=None if address else False, log_to_driver=False,
                  logging_level="error")  # fmt: skip
     except (ConnectionError, ValueError) as error:
-        raise InputError(f"--address {address}: no Ray answers there: {error}") from None
+        raise InputError(f"no Ray answers at {address}: {error}") from None
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which ends the process at once

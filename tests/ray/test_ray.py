@@ -134,7 +134,7 @@ def test_credentials_missing_on_a_worker_are_named(accounts: Path) -> None:
 
 
 async def test_a_local_path_is_refused_with_an_address(accounts: Path) -> None:
-    with pytest.raises(InputError, match=r"account 1: .* is on a local disk.*--shared-storage"):
+    with pytest.raises(InputError, match=r"account 1: .* is on a local disk.*shared storage"):
         await anext(run_on_ray(load_accounts(accounts), address="ray://127.0.0.1:1"))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from segment_fetch.cli.exit_codes import MEANINGS
 from segment_fetch.cli.parser import build

@@ -21,7 +21,7 @@ from segment_fetch.fleet.shards import shard_of
 
 PAGE = 500  # segments a request
 WINDOW = 7_000  # segments committed at once, about a day of a large account
-CORE_S = 0.0015  # of a worker's core for a request, with its segments and their share of a commit
+CORE_S = 0.003  # of a worker's core for a request, with its segments and their share of a commit: assumed
 AT_ONCE = 200  # accounts
 RESTART_S = 60.0  # until a worker that died is replaced
 

@@ -126,7 +126,7 @@ def files_relation(paths: Sequence[Path], settings: dict[str, Any]) -> str:
     form = settings.get("format")
     if form == "parquet":
         return _PARQUET.format(source=f"read_parquet({listed}, hive_partitioning = false)")
-    compression = {"gzip": "gzip", "zstd": "zstd"}.get(str(settings.get("compress")), "none")
+    compression = {"gzip": "gzip", "zstd": "zstd"}.get(str(settings.get("compress")), "uncompressed")
     if form == "jsonl":
         columns = ", ".join(f"{wire}: '{kind}'" for wire, kind in _WIRE.values())
         options = f"columns = {{{columns}}}, format = 'newline_delimited', compression = '{compression}'"

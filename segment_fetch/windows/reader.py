@@ -191,7 +191,8 @@ class WindowReader(Generic[Part]):
             self._began = answer.at_ms
             self._pass = self._first_pass()
         page = Page(found.view, found.rows, self._pages)
-        if self.traits.order is None and len(found.rows) < (found.view.count or 0):
+        is_part = found.view.is_full or len(found.rows) < (found.view.count or 0)
+        if self.traits.order is None and is_part and found.view.count is not None:
             # all of its rows close in one millisecond, which does not tell on which side of them the others lie
             self._pass.unordered_at = found.view.times[0] if found.rows else self._pass.unordered_at
             page = page._replace(view=structs.replace(found.view, offset=max(1, found.view.offset), is_full=True))

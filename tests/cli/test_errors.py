@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -136,7 +137,7 @@ def test_a_failure_after_something_was_read(
 ) -> None:
     def fail_later(_: object, text: str) -> None:
         lines.append(text)
-        if "WindowOpened" in text:
+        if re.search(r"window .* holds \d", text):
             api.faults = Faults(error_503=1.0)
 
     lines: list[str] = []

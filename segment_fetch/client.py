@@ -15,14 +15,14 @@ from segment_fetch.api.auth import Auth
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.errors import InputError, NoStartError, check_callback, check_type
 from segment_fetch.events import Event, Warned
-from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Filters, Query, Window
+from segment_fetch.query import MAX_PAGE_SIZE, MAX_WINDOW_MS, Filters, Query, Window
 from segment_fetch.sinks.base import Sink
-from segment_fetch.throttle import CONNECTIONS
+from segment_fetch.throttle.defaults import CONNECTIONS
 from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import SETTLE_AFTER_MS, TimeLike, check_range, check_settle_after, zone_of
-from segment_fetch.windows import planning
+from segment_fetch.windows import planning, splitting
 from segment_fetch.wire.models import Part, Segment
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class SegmentClient:
         connections: int = CONNECTIONS,
         pace: PaceStore | None = None,
         window: timedelta = timedelta(milliseconds=MAX_WINDOW_MS),
-        limit: int = MAX_LIMIT,
-        split_above: int = planning.SPLIT_ABOVE,
+        limit: int = MAX_PAGE_SIZE,
+        split_above: int = splitting.SPLIT_ABOVE,
         settle_after: timedelta = timedelta(milliseconds=SETTLE_AFTER_MS),
         retry: RetryPolicy | None = None,
         timeouts: Timeouts | None = None,

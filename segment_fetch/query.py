@@ -10,7 +10,7 @@ from msgspec import Struct
 from segment_fetch.errors import InputError, check_type
 from segment_fetch.timerange import format_time
 
-MAX_LIMIT = 500
+MAX_PAGE_SIZE = 500
 """Segments in one answer, at most (the API's rule)."""
 MAX_WINDOW_MS = 7 * 24 * 3600 * 1000
 """Time frame of one request, at most (the API's rule)."""
@@ -70,7 +70,7 @@ class Query(Struct, frozen=True):
     account: str
     source: str
     filters: Filters = Filters()
-    limit: int = MAX_LIMIT
+    limit: int = MAX_PAGE_SIZE
 
     def __post_init__(self) -> None:
         check_type("account", self.account, str, "the account number as text")
@@ -82,8 +82,8 @@ class Query(Struct, frozen=True):
             raise InputError(
                 f"source {self.source!r}: 1 to 20 letters, digits or underscores, unique to this job (nightly_wfm)"
             )
-        if not 1 <= self.limit <= MAX_LIMIT:
-            raise InputError(f"limit {self.limit}: must lie between 1 and {MAX_LIMIT}")
+        if not 1 <= self.limit <= MAX_PAGE_SIZE:
+            raise InputError(f"limit {self.limit}: must lie between 1 and {MAX_PAGE_SIZE}")
         for name, value in self.filters.params().items():
             if not value.strip():
                 raise InputError(f"filter {name}: is empty; leave it out to get all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Iterator
 from itertools import count
@@ -47,6 +48,16 @@ def _zlib() -> Iterator[None]:
     before = ZLibBackend._zlib_backend
     yield
     aiohttp.set_zlib_backend(before)
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """A script of the documentation that runs inside the tests may set up the log; the next test has it as it was."""
+    log = logging.getLogger("segment_fetch")
+    level, handlers = log.level, list(log.handlers)
+    yield
+    log.setLevel(level)
+    log.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import typing
 from pathlib import Path
 
 from segment_fetch import arrow
-from segment_fetch.query import MAX_LIMIT
-from segment_fetch.simulator.query import MAX_LIMIT as SIMULATED_LIMIT
+from segment_fetch.query import MAX_PAGE_SIZE
+from segment_fetch.simulator.query import MAX_PAGE_SIZE as SIMULATED_LIMIT
 from segment_fetch.wire import models
 
 SCANNER = Path(__file__).parent.parent.joinpath("segment_fetch/wire/_scanner.c").read_text()
@@ -34,7 +34,7 @@ def test_the_scanner_knows_the_fields_of_a_segment() -> None:
 
 def test_a_page_of_the_largest_size_fits_the_scanner() -> None:
     [rows] = re.findall(r"#define MOST_ROWS (\d+)", SCANNER)
-    assert SIMULATED_LIMIT == MAX_LIMIT <= int(rows)
+    assert SIMULATED_LIMIT == MAX_PAGE_SIZE <= int(rows)
 
 
 def test_every_field_has_a_column() -> None:

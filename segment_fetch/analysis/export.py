@@ -12,7 +12,7 @@ from typing import IO, Any
 import orjson
 import pyarrow as pa
 
-from segment_fetch.analysis.sums import GROUPS, HandleTime
+from segment_fetch.analysis.handle_time_sums import GROUPS, HandleTime
 from segment_fetch.errors import InputError, MissingExtraError
 from segment_fetch.sinks.files.spreadsheets import BYTE_ORDER_MARK, Dialect, dialect_of, text_cell
 from segment_fetch.timerange import format_time

@@ -16,9 +16,17 @@ import duckdb
 import orjson
 from msgspec import Struct
 
+from segment_fetch.analysis.handle_time_sums import (
+    GROUPS,
+    asked_range,
+    coverage_of,
+    destination,
+    duckdb_of,
+    summed,
+    watermark_of,
+)
 from segment_fetch.analysis.intervals import Every, Intervals
 from segment_fetch.analysis.sources import Source, source_of
-from segment_fetch.analysis.sums import GROUPS, asked_range, coverage_of, destination, duckdb_of, summed, watermark_of
 from segment_fetch.errors import InputError
 from segment_fetch.events import Status
 from segment_fetch.manifest.format import Manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 from msgspec import structs
 
-from segment_fetch.analysis.sums import GROUPS, HandleTime
+from segment_fetch.analysis.handle_time_sums import GROUPS, HandleTime
 from segment_fetch.errors import InputError
 
 

@@ -22,7 +22,7 @@ from yarl import URL
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.errors import InputError, ProxyError, ServiceError, TooLargeError, TransientError, printable
 from segment_fetch.query import is_loopback
-from segment_fetch.throttle import CONNECTIONS
+from segment_fetch.throttle.defaults import CONNECTIONS
 
 MAX_BODY = 32 * 1024 * 1024
 """Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""

@@ -16,10 +16,10 @@ from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.events import Event
 from segment_fetch.query import Filters
-from segment_fetch.throttle import CONNECTIONS
+from segment_fetch.throttle.defaults import CONNECTIONS
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import SETTLE_AFTER_MS, check_settle_after, parse_time
-from segment_fetch.windows.planning import SPLIT_ABOVE
+from segment_fetch.windows.splitting import SPLIT_ABOVE
 
 if TYPE_CHECKING:
     import aiohttp

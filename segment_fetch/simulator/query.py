@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-MAX_LIMIT = 500
+MAX_PAGE_SIZE = 500
 DEFAULT_LIMIT = 100
 SORTS = ("Date", "Conversation", "Agent", "Employee", "Skill", "Group")
 FILTERS = ("ConversationId", "AgentId", "EmployeeId", "SkillId", "GroupId")
@@ -54,7 +54,7 @@ def parse_query(parameters: Mapping[str, str], now: float) -> SegmentQuery:
     """
     causes: list[str] = []
     source = _source(parameters, causes)
-    limit = _number(parameters, "limit", (1, MAX_LIMIT), causes)
+    limit = _number(parameters, "limit", (1, MAX_PAGE_SIZE), causes)
     offset = _number(parameters, "offset", (0, 10**18), causes)
     sort = parameters.get("sort", "Date")
     if sort not in SORTS:

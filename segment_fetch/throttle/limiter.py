@@ -11,7 +11,7 @@ from typing import Final, Literal, TypeAlias
 from aiolimiter import AsyncLimiter
 
 from segment_fetch.events import PaceChanged, PaceReason
-from segment_fetch.throttle import MIN_PAUSE_S
+from segment_fetch.throttle.defaults import MIN_PAUSE_S
 from segment_fetch.throttle.pacer import GRAIN, Learned, Pacer, Permit
 
 Outcome: TypeAlias = Literal["accepted", "refused", "dropped"]

@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from segment_fetch.throttle import CONNECTIONS, MIN_PAUSE_S
+from segment_fetch.throttle.defaults import CONNECTIONS, MIN_PAUSE_S
 
 Cause = Literal["rate", "at_once"]
 

@@ -1,8 +1,6 @@
 """A range becomes windows, a window becomes pages. Plain arithmetic; nothing is sent from here.
 
 The API serves at most one week a request, and the oldest data is the first to expire, so windows run oldest first.
-A window with more segments than a bound is cut into windows of about equal count: a page read deep in the big window
-shows where, and stays useful as the first page of the window below the cut.
 """
 
 from __future__ import annotations
@@ -15,23 +13,13 @@ from itertools import pairwise
 from msgspec import Struct
 
 from segment_fetch.errors import InputError
-from segment_fetch.query import MAX_LIMIT, MAX_WINDOW_MS, Window
+from segment_fetch.query import MAX_WINDOW_MS, Window
 from segment_fetch.timerange import midnight
 from segment_fetch.windows import coverage
 
 LEAST_WINDOW_MS = 1_000
-SPLIT_ABOVE = 50_000
-"""Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
-
 MOST_WINDOWS = 100_000
 """Windows of one range, at most: each costs a request and an entry in the manifest."""
-
-_SHARED = 40
-"""Rows that a part of a divided window reads twice, or with the next part, at most: more are shared where many close
-within a few milliseconds of each other."""
-
-_EVEN = 20
-"""The size of a part, in pages and in shared rows, from which on one page more makes no difference."""
 
 
 class PlannedWindow(Struct, frozen=True):
@@ -63,13 +51,6 @@ class Plan(Struct, frozen=True):
     def pages(self) -> int:
         """Requests that reading everything takes."""
         return sum(planned.pages for planned in self.windows)
-
-
-class SplitPoint(Struct, frozen=True):
-    """The boundary at which a page divides a big window: rows from `row` on lie below `instant`, as its newest."""
-
-    instant: int
-    row: int
 
 
 def check_width(width_ms: int) -> int:
@@ -133,32 +114,3 @@ def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
 def pages(count: int, limit: int) -> int:
     """Return how many requests a settled window of `count` segments takes; an empty one takes one, too."""
     return len(coverage.offsets(count, limit, coverage.SETTLED_OVERLAP))
-
-
-def split_offsets(count: int, bound: int, limit: int = MAX_LIMIT) -> list[int]:
-    """Offsets in a window of `count` segments that divide it into parts of about equal count, the oldest part's first.
-
-    Parts hold at most `bound`, or a page more. All but the oldest fill their pages of `limit`, as a few rows too many
-    would cost each of them a page; parts of a few pages are rather kept equal.
-    """
-    parts = math.ceil(count / bound)
-    newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
-    needed = math.ceil((count + _SHARED * (parts - 1)) / limit)
-    if count < parts * max(_EVEN * limit, _EVEN * _SHARED):
-        return [count * above // parts for above in newer]
-    return [needed * above // parts * limit - _SHARED * above for above in newer]
-
-
-def split_point(times: Sequence[int], window: Window) -> SplitPoint | None:
-    """Return the boundary at which a page of close times, newest first, can divide its window; None without one.
-
-    The best cut lies where two neighbours are at least 2 ms apart: no segment then stands on the cut itself, and the
-    rows below it are the newest of the lower window whether the server's `to` is inclusive or not. Without such a pair
-    the page's oldest time still divides, but no row of the page is kept for the lower window.
-    """
-    for row in range(1, len(times)):
-        if times[row - 1] - times[row] >= 2 and window.start < times[row] + 1 < window.end:
-            return SplitPoint(times[row] + 1, row)
-    if times and window.start < times[-1] < window.end:
-        return SplitPoint(times[-1], len(times))
-    return None

@@ -14,8 +14,8 @@ from segment_fetch.query import Window
 from segment_fetch.timerange import SETTLE_AFTER_MS, settled_before
 from segment_fetch.windows import checks, coverage
 from segment_fetch.windows.checks import Checked, Divide, PageFaultError, Remedy, Shrink
-from segment_fetch.windows.live import LivePass
-from segment_fetch.windows.settled import SettledPass
+from segment_fetch.windows.live_pass import LivePass
+from segment_fetch.windows.settled_pass import SettledPass
 from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Proven
 from segment_fetch.windows.traits import ServerTraits, goes_on
 from segment_fetch.wire.models import Part, Segment

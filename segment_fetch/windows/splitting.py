@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Sequence
@@ -9,18 +10,62 @@ from itertools import takewhile
 
 from msgspec import Struct, json, structs
 
-from segment_fetch.query import Window
+from segment_fetch.query import MAX_PAGE_SIZE, Window
 from segment_fetch.windows.checks import checked
 from segment_fetch.windows.coverage import order_of
 from segment_fetch.windows.merge import since
-from segment_fetch.windows.planning import split_offsets, split_point
 from segment_fetch.wire.models import ExtendedPage, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest, decode_page
 from segment_fetch.wire.raw_rows import times_of
 
+SPLIT_ABOVE = 50_000
+"""Segments in one window, at most, by default: bounds memory, the depth of offsets, and the cost of a second read."""
+
+_SHARED = 40
+"""Rows that a part of a divided window reads twice, or with the next part, at most: more are shared where many close
+within a few milliseconds of each other."""
+
+_EVEN = 20
+"""The size of a part, in pages and in shared rows, from which on one page more makes no difference."""
+
 _QUICKLY = 1
 _MOST_UNPACKED = 32
 """Pages that are kept as they are, some 8 MB: packing one takes longer than all else that is done with it."""
+
+
+class SplitPoint(Struct, frozen=True):
+    """The boundary at which a page divides a big window: rows from `row` on lie below `instant`, as its newest."""
+
+    instant: int
+    row: int
+
+
+def split_offsets(count: int, bound: int, limit: int = MAX_PAGE_SIZE) -> list[int]:
+    """Offsets in a window of `count` segments that divide it into parts of about equal count, the oldest part's first.
+
+    Parts hold at most `bound`, or a page more. All but the oldest fill their pages of `limit`, as a few rows too many
+    would cost each of them a page; parts of a few pages are rather kept equal.
+    """
+    parts = math.ceil(count / bound)
+    newer = range(parts - 1, 0, -1)  # how many parts lie above the cut
+    needed = math.ceil((count + _SHARED * (parts - 1)) / limit)
+    if count < parts * max(_EVEN * limit, _EVEN * _SHARED):
+        return [count * above // parts for above in newer]
+    return [needed * above // parts * limit - _SHARED * above for above in newer]
+
+
+def split_point(times: Sequence[int], window: Window) -> SplitPoint | None:
+    """Return the boundary at which a page of close times, newest first, can divide its window; None without one.
+
+    The best cut lies where two neighbours are at least 2 ms apart: no segment then stands on the cut itself, and the
+    rows below it are the newest of the lower window whether the server's `to` is inclusive or not. Without such a pair
+    the page's oldest time within the window still divides, but no row of the page is kept for the lower window.
+    """
+    for row in range(1, len(times)):
+        if times[row - 1] - times[row] >= 2 and window.start < times[row] + 1 < window.end:
+            return SplitPoint(times[row] + 1, row)
+    inside = [time for time in times if window.start < time < window.end]
+    return SplitPoint(inside[-1], len(times)) if inside else None
 
 
 class SplitRequest(PageRequest, frozen=True):

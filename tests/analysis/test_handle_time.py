@@ -19,7 +19,7 @@ import pytest
 
 from segment_fetch import InputError
 from segment_fetch.analysis import HandleTime, handle_time
-from segment_fetch.analysis.sums import GROUPS
+from segment_fetch.analysis.handle_time_sums import GROUPS
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.sinks import open_sink
 from segment_fetch.sinks.files.names import MANIFEST

@@ -17,13 +17,10 @@ from segment_fetch.windows import planning
 from segment_fetch.windows.planning import (
     Plan,
     PlannedWindow,
-    SplitPoint,
     check_width,
     days,
     missing,
     pages,
-    split_offsets,
-    split_point,
     windows,
 )
 
@@ -75,94 +72,9 @@ def test_pages(count: int, limit: int, expected: int) -> None:
     assert pages(count, limit) == expected
 
 
-def sizes_of_parts(count: int, bound: int, limit: int) -> list[int]:
-    """Newest first."""
-    ranks = split_offsets(count, bound, limit)
-    assert ranks == sorted(ranks, reverse=True), "the oldest part first"
-    return [right - left for left, right in pairwise([0, *ranks[::-1], count])]
-
-
-@given(st.integers(min_value=1, max_value=10_000), st.integers(min_value=1, max_value=500))
-def test_ranks_divide_a_window_evenly(count: int, bound: int) -> None:
-    sizes = sizes_of_parts(count, bound, 500)
-    assert 0 < max(sizes) <= bound
-    assert max(sizes) - min(sizes) <= 1
-
-
-@given(
-    st.integers(min_value=1, max_value=10_000_000),
-    st.integers(min_value=20, max_value=200),
-    st.integers(min_value=100, max_value=500),
-)
-def test_large_parts_but_the_oldest_fill_their_pages(count: int, wide: int, limit: int) -> None:
-    bound = wide * limit
-    sizes = sizes_of_parts(count, bound, limit)
-    if count < len(sizes) * max(20 * limit, 800):
-        return
-    assert {(size + 40) % limit for size in sizes[:-1]} <= {0}
-    assert max(sizes) <= bound + limit
-    assert max(sizes) - min(sizes) <= 2 * limit
-
-
-@given(st.integers(1, 100_000), st.integers(1, 2_000), st.integers(1, 500))
-def test_no_part_is_empty_or_much_larger_than_the_bound(count: int, bound: int, limit: int) -> None:
-    sizes = sizes_of_parts(count, max(bound, limit), limit)
-    assert min(sizes) > 0
-    assert max(sizes) <= max(bound, limit) + limit + 40
-
-
-@pytest.mark.parametrize(
-    ("times", "cut"),
-    [
-        ([], None),
-        ([9, 7, 5], SplitPoint(8, 1)),
-        ([9, 8, 5], SplitPoint(6, 2)),
-        ([9, 8, 7], SplitPoint(7, 3)),
-        ([9, 9, 9], SplitPoint(9, 3)),
-        ([9, 9, 8], SplitPoint(8, 3)),
-        ([4], SplitPoint(4, 1)),
-        ([2], None),
-        ([3, 2], None),
-        ([12, 2], SplitPoint(3, 1)),
-        ([14, 11], SplitPoint(11, 2)),
-        ([12, 10], SplitPoint(11, 1)),
-        ([12, 12], None),
-    ],
-)
-def test_where_a_page_divides_its_window(times: list[int], cut: SplitPoint | None) -> None:
-    assert split_point(times, Window(2, 12)) == cut
-
-
-@given(
-    st.lists(st.integers(min_value=0, max_value=25), min_size=2, max_size=40),
-    st.data(),
-    st.booleans(),
-)
-def test_a_cut_loses_no_segment_and_takes_none_twice(closes: list[int], data: st.DataObject, inclusive: bool) -> None:
-    whole = Window(0, 26)
-    rows = sorted(enumerate(closes), key=lambda each: (-each[1], each[0]))
-
-    def asked(window: Window) -> list[tuple[int, int]]:
-        last = window.end if inclusive else window.end - 1
-        return [each for each in rows if window.start <= each[1] <= last]
-
-    rank = data.draw(st.integers(min_value=0, max_value=len(rows) - 1))
-    page = rows[rank : rank + data.draw(st.integers(min_value=1, max_value=20))]
-    cut = split_point([close for _, close in page], whole)
-    if cut is None:
-        assert len({close for _, close in page}) <= 2
-        return
-    below, above = Window(whole.start, cut.instant), Window(cut.instant, whole.end)
-    owned = [each for window in (above, below) for each in asked(window) if window.start <= each[1] < window.end]
-    assert owned == rows
-    kept = page[cut.row :]
-    assert asked(below)[: len(kept)] == kept
-
-
 def test_a_plan_adds_up_its_windows() -> None:
     made = Plan((PlannedWindow(Window(0, 1), 700, 2), PlannedWindow(Window(1, 2), 0, 1)), None)
     assert (made.segments, made.pages) == (700, 3)
-    assert planning.SPLIT_ABOVE == 50_000
 
 
 ZONES = ["UTC", "Europe/Berlin", "America/Havana", "Africa/Cairo", "Asia/Kathmandu", "Pacific/Apia"]

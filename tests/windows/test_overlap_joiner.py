@@ -13,9 +13,9 @@ from segment_fetch.events import Event, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.windows.checks import checked
 from segment_fetch.windows.coverage import PageView
-from segment_fetch.windows.live import LivePass
+from segment_fetch.windows.live_pass import LivePass
 from segment_fetch.windows.merge import in_order
-from segment_fetch.windows.overlap import OverlapJoiner
+from segment_fetch.windows.overlap_joiner import OverlapJoiner
 from segment_fetch.windows.reader import WindowRead, WindowReader
 from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Proven
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segment_fetch.errors import TransientError
 from segment_fetch.windows import coverage
-from segment_fetch.windows.live import LivePass
+from segment_fetch.windows.live_pass import LivePass
 from segment_fetch.windows.strategy import Failed, Fetch, Page, Proven
 from segment_fetch.wire.models import Part
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
 from segment_fetch.windows.merge import in_order, merged
-from segment_fetch.windows.overlap import OverlapJoiner
+from segment_fetch.windows.overlap_joiner import OverlapJoiner
 from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Pass, Proven, Step
 from segment_fetch.windows.ties import TieReader, Ties, exact
 from segment_fetch.wire.models import Part, Segment

@@ -28,15 +28,17 @@ from segment_fetch.manifest.format import (
     identity,
 )
 from segment_fetch.manifest.reader import read_committed
-from segment_fetch.manifest.staging import Staging
 from segment_fetch.query import Query, Window
-from segment_fetch.sinks.base import Key, Sink, Written
+from segment_fetch.sinks.base import Draft, Held, Key, Sink, Written
 from segment_fetch.timerange import SETTLE_AFTER_MS, format_time, settles_at
 from segment_fetch.windows import planning
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part
 
 _HALF_REPLACED = "proven, but not all of the older window that it would replace; that one stays"
+MOST_DRAFTS = 32
+"""Windows that are written at once, each with a file of its own open; the parts of others are held until their turn."""
+
 _FOLDED_AT = 1_000
 """Records that are appended at least before they are folded into the manifest in the middle of a run."""
 _LOST = "its file is missing or was changed, and this part was not asked for again"
@@ -87,7 +89,8 @@ class CommitLog:
         self._identity = identity(query, sink.settings())
         self._staged: dict[Window, WindowEntry] = {}
         self._before: dict[Window, list[Key]] = {}
-        self._staging = Staging(sink, self._begin)
+        self._drafts: dict[Window, Draft[Any]] = {}
+        self._failed: Exception | None = None
         self._entries = Entries({})
         self._begun = stored is not None
         self._commits = self._appended = 0
@@ -186,12 +189,30 @@ class CommitLog:
             self._sink.clean(keep, whole)
 
     def add(self, window: Window, parts: Iterable[Any]) -> None:
-        """Write what is ready of a window that is still being read. Its errors are those of the next `commit`."""
-        self._staging.add(window, parts)
+        """Write what is ready of a window that is still being read.
+
+        Nobody waits for this call, so it raises nothing: the next `commit` raises its error.
+        """
+        if self._failed is not None:
+            return
+        try:
+            if window not in self._drafts:
+                self._begin()
+                self._drafts[window] = self._draft(window)
+            for part in parts:
+                self._drafts[window].add(part)
+        except Exception as error:  # noqa: BLE001 - `commit` raises it
+            self._failed = error
+
+    def _draft(self, window: Window) -> Draft[Any]:
+        begun = sum(not isinstance(draft, Held) for draft in self._drafts.values())
+        return self._sink.begin(window) if begun < MOST_DRAFTS else Held(self._sink, window)
 
     def withdraw(self, windows: Iterable[Window] | None = None) -> None:
         """Drop what was written of windows that are not committed; of all of them if none are named."""
-        self._staging.withdraw(windows)
+        for window in list(self._drafts if windows is None else windows):
+            if (draft := self._drafts.pop(window, None)) is not None:
+                draft.drop()
 
     def close(self) -> None:
         """Drop what is not committed, and leave one whole manifest. The sink stays open."""
@@ -207,7 +228,8 @@ class CommitLog:
 
     def commit(self, read: WindowRead[Part]) -> WindowEntry:
         """Write a window, or the rest of it, and make it count; an unproven one is only noted."""
-        self._staging.check()
+        if self._failed is not None:
+            raise self._failed
         if read.status == "unproven":
             entry = entry_of(read, Written())
             if all(old.status == "unproven" for _, old in self._entries.within(read.window)):
@@ -215,10 +237,24 @@ class CommitLog:
             return entry
         self._begin()
         self._remember(read.window)
-        entry = entry_of(read, self._staging.written(read))
+        entry = entry_of(read, self._write(read))
         self._staged[read.window] = entry
         self._store_ready(read.window)
         return entry
+
+    def _write(self, read: WindowRead[Part]) -> Written:
+        """Write a proven window, or what `add` has not written of it."""
+        if read.window not in self._drafts:
+            return self._sink.write(read.window, read.parts)
+        try:
+            for part in read.parts:
+                self._drafts[read.window].add(part)
+            written = self._drafts[read.window].finish()
+        except BaseException:
+            self.withdraw([read.window])
+            raise
+        del self._drafts[read.window]
+        return written
 
     def abandon(self) -> list[WindowEntry]:
         """Return, at the end of a run, the windows that could not replace an older one, and delete their files."""

@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _in_use: set[int] = set()
-"""The identities of the sinks that are open: an object that two runs open at once would mix up their files."""
+"""The identities of the open sinks: two runs that used one sink object at once would mix up their files."""
 
 
 class Committer:
@@ -39,20 +39,20 @@ class Committer:
         self.on_commit: Callable[[WindowEntry], object] = _ignore
         """Called in the event loop with each window that was committed, or given up as unproven."""
         self.around_commit: Callable[[Window], AbstractContextManager[object]] = nullcontext
-        """Called in the thread with a proven window, to make the block in which it is committed."""
+        """Called in the thread with a proven window; returns the context in which the window is committed."""
         self._taken = False
-        self._give_back = sink.close
+        self._release = sink.close
         self.log: CommitLog
 
     async def open(self) -> None:
-        """Takes the destination and reads its manifest."""
+        """Take the destination and read its manifest."""
         await self._run(self._open)
 
     def _open(self) -> None:
         stored = self.sink.open()
         self._taken = True
         self.log = CommitLog(self.sink, self._query, stored, settle_after_ms=self._settle_after_ms, oldest=self._oldest)
-        self._give_back = self._close
+        self._release = self._close
 
     def _close(self) -> None:
         try:
@@ -61,10 +61,10 @@ class Committer:
             self.sink.close()
 
     async def close(self) -> None:
-        """Gives the destination back, if it was taken."""
+        """Release the destination, if it was taken."""
         if self._taken:
             self._taken = False
-            await self._run(self._give_back)
+            await self._run(self._release)
 
     @property
     def entries(self) -> list[WindowEntry]:
@@ -77,7 +77,7 @@ class Committer:
         return self.log.change
 
     def out_of_reach(self, whole: Window, oldest: int) -> list[WindowEntry]:
-        """Windows of a range that are not complete, and that the API no longer serves as a whole."""
+        """Return the windows of a range that are not complete, and that the API no longer serves as a whole."""
         return self.log.out_of_reach(whole.start, whole.end, oldest)
 
     async def resume(
@@ -87,15 +87,15 @@ class Committer:
         return await self._run(lambda: self.log.resume(start, end, oldest, keep))
 
     async def intact(self, windows: Iterable[Window]) -> list[Window]:
-        """Those of the windows whose data is, byte for byte, what the manifest says."""
+        """Return those of the windows whose data is, byte for byte, what the manifest says."""
         return await self._run(lambda: self.log.intact(windows))
 
     async def settle(self, windows: Iterable[Window]) -> None:
-        """Notes that provisional windows are complete as they are."""
+        """Mark provisional windows as complete as they are."""
         await self._run(lambda: self.log.settle(windows))
 
     def encode(self, segments: Sequence[Segment]) -> Any:
-        """Segments as the sink wants them held."""
+        """Return segments in the form in which the sink wants them kept until their window is proven."""
         return encoded(self.sink, segments)
 
     @property
@@ -104,15 +104,15 @@ class Committer:
         return self.sink.ordered
 
     def put(self, window: Window, parts: Sequence[Any]) -> None:
-        """Has the thread write what is ready of a window, before it is proven."""
+        """Schedule the writing of what is ready of a window, before it is proven."""
         self._thread.submit(self.log.add, window, parts)
 
     def withdraw(self, window: Window) -> None:
-        """Has the thread drop what was written of a window."""
+        """Schedule the removal of what was written of a window."""
         self._thread.submit(self.log.withdraw, [window])
 
     async def commit(self, read: WindowRead[Any]) -> WindowEntry:
-        """Write a window and make it count; `on_commit` is told even if the caller is cancelled meanwhile."""
+        """Write a window and make it count; `on_commit` is called even if the caller is cancelled meanwhile."""
         loop = asyncio.get_running_loop()
 
         def commit() -> WindowEntry:
@@ -124,11 +124,14 @@ class Committer:
         return await self._run(commit)
 
     async def abandon(self) -> list[WindowEntry]:
-        """Drops what was written and cannot count; as it is to be reported."""
+        """Delete what was written and cannot count, and return those windows as unproven."""
         return await self._run(self.log.abandon)
 
     async def _run(self, call: Callable[[], T]) -> T:
-        """One call, in the thread. However often cancelled, it ends first: a half-done one cannot be taken back."""
+        """Make a call in the thread and return its result.
+
+        A cancellation is raised only after the call has ended: one that is half done cannot be taken back.
+        """
         future = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
             return await asyncio.shield(future)
@@ -144,7 +147,7 @@ def _ignore(_: WindowEntry) -> None:
 
 
 async def _close_after_failure(committer: Committer) -> None:
-    """Give the destination back. What ended the run is raised by the caller; a clean-up that fails is logged."""
+    """Release the destination. The caller raises the error that ended the run; one of the clean-up is logged."""
     try:
         await committer.close()
     except SegmentFetchError as error:
@@ -155,7 +158,7 @@ async def _close_after_failure(committer: Committer) -> None:
 async def committing(
     sink: Sink[Any], query: Query, *, settle_after_ms: int = SETTLE_AFTER_MS, oldest: int = 0
 ) -> AsyncIterator[Committer]:
-    """A destination, open for the length of the block. `settle_after_ms` and `oldest` are as in `CommitLog`."""
+    """Open a destination for the length of the block. `settle_after_ms` and `oldest` are as in `CommitLog`."""
     if id(sink) in _in_use:
         raise DestinationBusyError("another run of this process is writing to this sink: wait for its end")
     _in_use.add(id(sink))

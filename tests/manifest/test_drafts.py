@@ -1,12 +1,11 @@
-"""Windows on their way into a sink: many at once."""
+"""Drafts of many windows at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from segment_fetch import Segment
-from segment_fetch.manifest.commit_log import CommitLog
-from segment_fetch.manifest.staging import MOST_BEGUN
+from segment_fetch.manifest.commit_log import MOST_DRAFTS, CommitLog
 from segment_fetch.sinks import JsonlSink
 from tests.support_runs import names
 from tests.support_sinks import QUERY, hours, window_read
@@ -16,14 +15,14 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_however_many_windows_are_begun_only_so_many_files_are_open(tmp_path: Path) -> None:
+def test_the_number_of_open_files_is_bounded_however_many_windows_are_being_written(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path)
     log = CommitLog(sink, QUERY, sink.open())
-    windows = [hours(at, at + 1) for at in range(3 * MOST_BEGUN)]
+    windows = [hours(at, at + 1) for at in range(3 * MOST_DRAFTS)]
     before = open_files()
     for window in windows:
         log.add(window, [sink.encode([Segment(segmentId=str(window), endTimeL=window.start)])])
-    assert open_files() == before + MOST_BEGUN
+    assert open_files() == before + MOST_DRAFTS
     for window in reversed(windows):
         log.commit(window_read(window))
     assert open_files() == before + 1, "the log of commits"

@@ -117,7 +117,7 @@ class SegmentClient:
     async def __aenter__(self) -> Self:
         import asyncio  # noqa: PLC0415 - a loop runs, so it is loaded; importing this library does without
 
-        from segment_fetch.extraction.turns import in_thread  # noqa: PLC0415
+        from segment_fetch.extraction.loop_turns import in_thread  # noqa: PLC0415
 
         if self._opened is not None or self._is_opening:
             raise InputError("this client is in use; make another one, or enter this one again after its end")
@@ -175,7 +175,7 @@ class SegmentClient:
         return Pacer(ceiling, self._connections, learned)
 
     async def _keep_pace(self, opened: Opened) -> None:
-        from segment_fetch.extraction.turns import in_thread  # noqa: PLC0415
+        from segment_fetch.extraction.loop_turns import in_thread  # noqa: PLC0415
 
         pace, query, learned = self._pace, self._query, opened.context.limiter.learned(self._clock())
         if pace is not None and learned is not None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segment_fetch.analysis.export import write_excel, write_table
     from segment_fetch.analysis.handle_time_sums import HandleTime, handle_time
-    from segment_fetch.analysis.page import report
+    from segment_fetch.analysis.report_page import report
 
 __all__ = ["HandleTime", "handle_time", "report", "write_excel", "write_table"]
 
 _MODULES = {
     "HandleTime": "handle_time_sums",
-    "report": "page",
+    "report": "report_page",
     "handle_time": "handle_time_sums",
     "write_excel": "export",
     "write_table": "export",

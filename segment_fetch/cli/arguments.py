@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segment_fetch.cli import speed
+from segment_fetch.cli import zlib_backend
 from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.events import Event
@@ -347,7 +347,7 @@ def _number(text: str) -> float | None:
 
 def client(args: Namespace, credentials: Credentials, console: Console) -> SegmentClient:
     """Return the client that the options describe; it reports its events to the console."""
-    speed.use_fast_gzip()
+    zlib_backend.use_fast_gzip()
     return client_of(args, credentials, console.environ, on_event=console.watch)
 
 

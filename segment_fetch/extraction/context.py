@@ -11,9 +11,9 @@ from msgspec import Struct, structs
 
 from segment_fetch.api.endpoints import MAX_SKEW_S, SegmentApi
 from segment_fetch.events import Event
+from segment_fetch.extraction.loop_turns import Turns
 from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.telemetry import Call, Telemetry
-from segment_fetch.extraction.turns import Turns
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.throttle.limiter import Limiter

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeAlias, cast
 
 from msgspec import Struct, structs
 
-from segment_fetch.extraction.turns import Turns
+from segment_fetch.extraction.loop_turns import Turns
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window

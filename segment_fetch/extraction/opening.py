@@ -16,9 +16,9 @@ from segment_fetch.events import Event
 from segment_fetch.extraction import run, stream, sync  # noqa: F401 - so that the first call of a method imports nothing
 from segment_fetch.extraction.context import ReadOptions, RunContext
 from segment_fetch.extraction.event_log import EventLog
+from segment_fetch.extraction.loop_turns import turns_of
 from segment_fetch.extraction.row_budget import budget_of
 from segment_fetch.extraction.telemetry import telemetry_of
-from segment_fetch.extraction.turns import turns_of
 from segment_fetch.query import Query
 from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.pacer import Pacer

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from segment_fetch.errors import IncompleteError
 from segment_fetch.extraction.context import RunContext
 from segment_fetch.extraction.encoding import MaybeEncoded, PartEncoder, Unencoded, with_parts
+from segment_fetch.extraction.loop_turns import in_thread
 from segment_fetch.extraction.run import OldestFirst
-from segment_fetch.extraction.turns import in_thread
 from segment_fetch.extraction.window_queue import read
 from segment_fetch.query import Window
 from segment_fetch.windows.reader import WindowRead

@@ -17,16 +17,16 @@ from typing import Any, Generic, Self, TypeAlias, assert_never
 from segment_fetch.errors import LOST, SegmentFetchError
 from segment_fetch.events import Event, NewFields, PageRead, WindowDone, WindowOpened, WindowSplit
 from segment_fetch.extraction.context import ReadOptions, RunContext
+from segment_fetch.extraction.loop_turns import ended
 from segment_fetch.extraction.row_budget import RowBudget
-from segment_fetch.extraction.turns import ended
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
-from segment_fetch.windows.checks import MAX_DIVISIONS, Divide
+from segment_fetch.windows.page_checks import MAX_DIVISIONS, Divide
+from segment_fetch.windows.pass_protocol import Failed
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader, WindowRequest
+from segment_fetch.windows.server_traits import ServerTraits
 from segment_fetch.windows.splitting import SplitRequest, Splitter, SubWindow
-from segment_fetch.windows.strategy import Failed
-from segment_fetch.windows.traits import ServerTraits
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 

@@ -16,7 +16,6 @@ import msgspec
 from msgspec import Struct, structs
 
 from segment_fetch.errors import ManifestError
-from segment_fetch.manifest.entries import Entries
 from segment_fetch.manifest.format import (
     FORMAT_VERSION,
     Manifest,
@@ -28,6 +27,7 @@ from segment_fetch.manifest.format import (
     identity,
 )
 from segment_fetch.manifest.reader import read_committed
+from segment_fetch.manifest.time_index import Entries
 from segment_fetch.query import Query, Window
 from segment_fetch.sinks.base import Draft, Held, Key, Sink, Written
 from segment_fetch.timerange import SETTLE_AFTER_MS, format_time, settles_at

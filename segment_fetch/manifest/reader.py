@@ -10,7 +10,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from segment_fetch.manifest.entries import Entries
 from segment_fetch.manifest.format import (
     FORMAT_VERSION,
     Manifest,
@@ -18,6 +17,7 @@ from segment_fetch.manifest.format import (
     parse_record,
     parse_with_windows,
 )
+from segment_fetch.manifest.time_index import Entries
 
 
 class Committed(Struct):

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from segment_fetch.errors import DestinationError, InputError, ManifestError
-from segment_fetch.manifest.duplicates import Duplicates
+from segment_fetch.manifest.duplicate_ids import Duplicates
 from segment_fetch.manifest.format import Manifest, WindowEntry, check_names
 from segment_fetch.manifest.reader import Committed, read_committed
 from segment_fetch.query import Window

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segment_fetch.testing.medium import Medium, Record, as_columns, as_json
-    from segment_fetch.testing.suite import SinkConformance
+    from segment_fetch.testing.sink_suite import SinkConformance
     from segment_fetch.testing.values import VALUES
 
 __all__ = ["VALUES", "Medium", "Record", "SinkConformance", "as_columns", "as_json"]
@@ -23,7 +23,7 @@ _MODULES = {
     "VALUES": "values",
     "Medium": "medium",
     "Record": "medium",
-    "SinkConformance": "suite",
+    "SinkConformance": "sink_suite",
     "as_columns": "medium",
     "as_json": "medium",
 }

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from segment_fetch.query import Window
-from segment_fetch.windows import coverage
+from segment_fetch.windows import coverage, overlap
 from segment_fetch.windows.merge import in_order, merged
 from segment_fetch.windows.overlap_joiner import OverlapJoiner
-from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Pass, Proven, Step
+from segment_fetch.windows.pass_protocol import Failed, Fetch, More, Page, Pass, Proven, Step
 from segment_fetch.windows.ties import TieReader, Ties, exact
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.raw_rows import keys_of
@@ -63,7 +63,7 @@ class LivePass(Pass[Part]):
 
     def overlap_for(self, tie: int) -> int:
         """Return how many rows neighbouring pages share, where `tie` is the largest group of equal close times."""
-        return coverage.live_overlap(tie)
+        return overlap.live_overlap(tie)
 
     def take(self, fetch: Fetch, page: Page) -> str | None:
         if fetch.tie is not None:
@@ -110,14 +110,14 @@ class LivePass(Pass[Part]):
         A prefix has no count, so the page behind it must tell it first.
         """
         view = self._pages[-1].view
-        self._overlap = max(self._overlap, self.overlap_for(coverage.largest_tie(view.times)))
+        self._overlap = max(self._overlap, self.overlap_for(overlap.largest_tie(view.times)))
         if view.count is None:
             shared = min(self._overlap, self._limit // 2)
             behind = max(0, len(view.ids) - shared)
             return [Fetch(self._window, behind)]
         self._is_planned = True
         first = view.offset if self._order == "descending" else 0
-        offsets = [first + at for at in coverage.offsets(view.count - first, self._limit, self._overlap)]
+        offsets = [first + at for at in overlap.offsets(view.count - first, self._limit, self._overlap)]
         if self._order == "descending":
             offsets.reverse()
         if self._joins:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter, neg
 from typing import NamedTuple
 
-from segment_fetch.windows.strategy import Page
+from segment_fetch.windows.pass_protocol import Page
 from segment_fetch.wire.models import Segment
 
 close_order = attrgetter("endTimeL", "segmentId")

@@ -13,7 +13,7 @@ from typing import Generic
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage
 from segment_fetch.windows.merge import in_order, since
-from segment_fetch.windows.strategy import Page
+from segment_fetch.windows.pass_protocol import Page
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.raw_rows import Column, RawRows, distinct, keys_of, times_of
 

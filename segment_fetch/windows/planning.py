@@ -15,7 +15,7 @@ from msgspec import Struct
 from segment_fetch.errors import InputError
 from segment_fetch.query import MAX_WINDOW_MS, Window
 from segment_fetch.timerange import midnight
-from segment_fetch.windows import coverage
+from segment_fetch.windows import overlap
 
 LEAST_WINDOW_MS = 1_000
 MOST_WINDOWS = 100_000
@@ -113,4 +113,4 @@ def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
 
 def pages(count: int, limit: int) -> int:
     """Return how many requests a settled window of `count` segments takes; an empty one takes one, too."""
-    return len(coverage.offsets(count, limit, coverage.SETTLED_OVERLAP))
+    return len(overlap.offsets(count, limit, overlap.SETTLED_OVERLAP))

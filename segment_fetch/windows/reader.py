@@ -12,12 +12,12 @@ from segment_fetch.errors import RequestRefusedError, SegmentFetchError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.timerange import SETTLE_AFTER_MS, settled_before
-from segment_fetch.windows import checks, coverage
-from segment_fetch.windows.checks import Checked, Divide, PageFaultError, Remedy, Shrink
+from segment_fetch.windows import coverage, page_checks
 from segment_fetch.windows.live_pass import LivePass
+from segment_fetch.windows.page_checks import Checked, Divide, PageFaultError, Remedy, Shrink
+from segment_fetch.windows.pass_protocol import Failed, Fetch, More, Page, Proven
+from segment_fetch.windows.server_traits import ServerTraits, goes_on
 from segment_fetch.windows.settled_pass import SettledPass
-from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Proven
-from segment_fetch.windows.traits import ServerTraits, goes_on
 from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 
@@ -120,7 +120,7 @@ class WindowReader(Generic[Part]):
             self._ask([Fetch(window)])
         else:
             self.requests = 1
-            self._hold(Fetch(window), newest, checks.checked(newest, window, 0, self.limit, prefix=True))
+            self._hold(Fetch(window), newest, page_checks.checked(newest, window, 0, self.limit, prefix=True))
             self.advance()
 
     def _ask(self, fetches: Iterable[Fetch]) -> None:
@@ -149,10 +149,12 @@ class WindowReader(Generic[Part]):
         fetch, begins = request.fetch, self._pass is None
         try:
             if fetch.probe:
-                self._probed(checks.leads_on(answer, fetch.offset))
+                self._probed(page_checks.leads_on(answer, fetch.offset))
                 return True
             largest, whole = self.traits.largest_page, self.window
-            page = checks.checked(answer, fetch.window, fetch.offset, self.limit, whole=whole, largest_page=largest)
+            page = page_checks.checked(
+                answer, fetch.window, fetch.offset, self.limit, whole=whole, largest_page=largest
+            )
             futile = self._hold(fetch, answer, page)
         except PageFaultError as fault:
             self._note(fetch, fault)
@@ -161,7 +163,7 @@ class WindowReader(Generic[Part]):
         if begins or self.count is None:
             self.count = answer.page.pagination.count
             if self.traits.count_cap is not None and self.count >= self.traits.count_cap:
-                self._verdict = checks.capped(self.window, self.count)
+                self._verdict = page_checks.capped(self.window, self.count)
         self.traits.largest_page = max(self.traits.largest_page, len(page.rows))
         self._look_behind(fetch, answer)
         if futile is not None:
@@ -178,7 +180,7 @@ class WindowReader(Generic[Part]):
         """A fault that comes again and again is no accident: asking once more changes nothing."""
         self._faults[key := (fetch.window, fetch.offset, fault.message)] += 1
         total = sum(times for (window, offset, _), times in self._faults.items() if (window, offset) == key[:2])
-        if self._faults[key] < checks.EQUAL_FAULTS and total < MAX_MOVED_FAULTS:
+        if self._faults[key] < page_checks.EQUAL_FAULTS and total < MAX_MOVED_FAULTS:
             raise fault
         self._todo.clear()
         self._wanted.clear()
@@ -233,7 +235,7 @@ class WindowReader(Generic[Part]):
             self.traits.links_mean_nothing = True
         elif leads_on:
             self.traits.count_cap = self.count
-            self._verdict = checks.capped(self.window, self.count or 0)
+            self._verdict = page_checks.capped(self.window, self.count or 0)
 
     def _end_probe(self) -> None:
         if self._probing:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from segment_fetch.errors import TransientError
-from segment_fetch.windows import coverage
+from segment_fetch.windows import overlap
 from segment_fetch.windows.live_pass import LivePass
-from segment_fetch.windows.strategy import Failed, Fetch, Page, Proven
+from segment_fetch.windows.pass_protocol import Failed, Fetch, Page, Proven
 from segment_fetch.wire.models import Part
 
 
@@ -19,7 +19,7 @@ class SettledPass(LivePass[Part]):
     _doubted: frozenset[int] = frozenset()
 
     def overlap_for(self, tie: int) -> int:
-        return coverage.settled_overlap(tie)
+        return overlap.settled_overlap(tie)
 
     def take(self, fetch: Fetch, page: Page) -> str | None:
         if fetch.tie is None and fetch.window == self._window and page.view.count is not None:

@@ -11,9 +11,9 @@ from itertools import takewhile
 from msgspec import Struct, json, structs
 
 from segment_fetch.query import MAX_PAGE_SIZE, Window
-from segment_fetch.windows.checks import checked
 from segment_fetch.windows.coverage import order_of
 from segment_fetch.windows.merge import since
+from segment_fetch.windows.page_checks import checked
 from segment_fetch.wire.models import ExtendedPage, SegmentPage
 from segment_fetch.wire.pages import PageAnswer, PageRequest, decode_page
 from segment_fetch.wire.raw_rows import times_of

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from msgspec import structs
 
 from segment_fetch.query import Window
-from segment_fetch.windows import coverage
-from segment_fetch.windows.strategy import Failed, Fetch, More, Page
+from segment_fetch.windows import coverage, overlap
+from segment_fetch.windows.pass_protocol import Failed, Fetch, More, Page
 from segment_fetch.wire.models import Segment
 from segment_fetch.wire.raw_rows import ids_of
 
@@ -56,7 +56,7 @@ class TieReader:
     def advance(self) -> list[Fetch]:
         """Further pages to ask for; none if it is proven, or given up."""
         first, *others = self._passes[-1]
-        offsets = coverage.offsets(first.count or 0, self._limit, coverage.SETTLED_OVERLAP)
+        offsets = overlap.offsets(first.count or 0, self._limit, overlap.SETTLED_OVERLAP)
         if not others and len(offsets) > 1:
             return [Fetch(self._window, offset, self) for offset in offsets[1:]]
         if (found := self._proof()) is not None:

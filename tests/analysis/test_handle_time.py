@@ -22,7 +22,7 @@ from segment_fetch.analysis import HandleTime, handle_time
 from segment_fetch.analysis.handle_time_sums import GROUPS
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.sinks import open_sink
-from segment_fetch.sinks.files.names import MANIFEST
+from segment_fetch.sinks.files.file_names import MANIFEST
 from tests.support_objects import Bucket
 from tests.support_postgres import PASSWORD, Postgres
 from tests.support_runs import DAY_MS, END, NOW_MS, START, client, rows, served, settled

@@ -15,7 +15,7 @@ import pytest
 
 from segment_fetch import InputError
 from segment_fetch.analysis import report
-from segment_fetch.analysis.facts import TOP, facts_of
+from segment_fetch.analysis.report_facts import TOP, facts_of
 from tests.analysis.test_handle_time import by_hand, filled, segment
 from tests.support_postgres import PASSWORD, Postgres
 from tests.support_runs import NOW_MS

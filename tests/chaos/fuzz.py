@@ -24,8 +24,8 @@ from segment_fetch.api.responses import raise_for_status, server_time
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.query import Window
 from segment_fetch.sinks import Csv, JsonLines
-from segment_fetch.windows.checks import checked
 from segment_fetch.windows.merge import in_order
+from segment_fetch.windows.page_checks import checked
 from segment_fetch.wire.models import SegmentPage
 from segment_fetch.wire.pages import PageAnswer, decode_page, read_page
 from segment_fetch.wire.raw_rows import RawRows

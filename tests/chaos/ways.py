@@ -9,7 +9,7 @@ from pathlib import Path
 from segment_fetch import IncompleteError, SegmentClient
 from segment_fetch.manifest.format import parse_manifest
 from segment_fetch.sinks import JsonlSink
-from segment_fetch.sinks.files.names import MANIFEST
+from segment_fetch.sinks.files.file_names import MANIFEST
 
 Row = tuple[int, str]
 """Close time and segmentId."""

@@ -17,7 +17,7 @@ from segment_fetch import Segment
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import CsvSink, JsonlSink, Sink
 from segment_fetch.sinks.files.disk import Disk
-from segment_fetch.sinks.files.names import MANIFESTS
+from segment_fetch.sinks.files.file_names import MANIFESTS
 from segment_fetch.testing import Medium, Record, SinkConformance, as_json
 from segment_fetch.wire.models import SEGMENT_FIELDS
 from tests.support_runs import manifest, names, unpacked

@@ -12,7 +12,7 @@ import pytest
 from segment_fetch import Segment
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.sinks import JsonLines, ObjectSink, Sink
-from segment_fetch.sinks.files.names import MANIFESTS
+from segment_fetch.sinks.files.file_names import MANIFESTS
 from segment_fetch.sinks.files.parquet import Parquet
 from segment_fetch.testing import Medium, Record, SinkConformance, as_columns, as_json
 from tests.conformance.test_parquet import ParquetFolder, rows_of

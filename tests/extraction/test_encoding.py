@@ -11,7 +11,7 @@ import pytest
 from segment_fetch import Segment
 from segment_fetch.extraction import opening
 from segment_fetch.extraction.encoding import ROWS_AT_ONCE, PartEncoder, Unencoded
-from segment_fetch.extraction.turns import Turns
+from segment_fetch.extraction.loop_turns import Turns
 from segment_fetch.sinks import CsvSink, JsonlSink, ParquetSink, Sink
 from tests.support_runs import END, START, client, contents, served, settled
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from segment_fetch.extraction.turns import Turns, ended, in_thread, turns_of
+from segment_fetch.extraction.loop_turns import Turns, ended, in_thread, turns_of
 from tests.support_runs import until
 
 

@@ -14,7 +14,7 @@ from obstore.store import MemoryStore
 
 from benchmarks.commits import QUERY, commit, prepared, window
 from segment_fetch.manifest.commit_log import CommitLog
-from segment_fetch.manifest.duplicates import Duplicates
+from segment_fetch.manifest.duplicate_ids import Duplicates
 from segment_fetch.sinks import DuckDbSink, JsonLines, JsonlSink, ObjectSink, Sink
 from tests.support_sinks import LoggedDisk
 

@@ -13,8 +13,8 @@ from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.manifest.reader import read_committed
 from segment_fetch.manifest.verify import audit, manifest_of
 from segment_fetch.sinks import JsonlSink, ParquetSink
+from segment_fetch.sinks.files.commit_records import frame, unframe
 from segment_fetch.sinks.files.folder import FolderSink
-from segment_fetch.sinks.files.records import frame, unframe
 from tests.support_runs import names
 from tests.support_sinks import QUERY, hours, window_read
 

@@ -17,7 +17,7 @@ from segment_fetch import DestinationBusyError, DestinationError, InputError, Ma
 from segment_fetch.manifest.commit_log import CommitLog
 from segment_fetch.sinks import CsvSink, JsonlSink
 from segment_fetch.sinks.files.disk import Disk
-from segment_fetch.sinks.files.names import stamp
+from segment_fetch.sinks.files.file_names import stamp
 from tests.support_runs import contents, names, without_count
 from tests.support_sinks import QUERY, DeathError, DyingDisk, FailingDisk, LoggedDisk, hours, window_read
 

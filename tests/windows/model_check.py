@@ -27,9 +27,9 @@ from typing import NamedTuple
 from segment_fetch.errors import TransientError
 from segment_fetch.events import Event
 from segment_fetch.query import Window
-from segment_fetch.windows.checks import Divide
+from segment_fetch.windows.page_checks import Divide
 from segment_fetch.windows.reader import WindowRead, WindowReader, WindowRequest
-from segment_fetch.windows.traits import ServerTraits
+from segment_fetch.windows.server_traits import ServerTraits
 from segment_fetch.wire.models import Pagination, Reference, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer
 

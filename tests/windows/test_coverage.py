@@ -14,13 +14,10 @@ from segment_fetch.windows.coverage import (
     Uncovered,
     check_page,
     find_coverage,
-    largest_tie,
-    live_overlap,
     newest_first,
-    offsets,
-    settled_overlap,
     tie_proof,
 )
+from segment_fetch.windows.overlap import largest_tie, live_overlap, offsets, settled_overlap
 
 START, END = 0, 20
 

@@ -12,7 +12,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from segment_fetch.query import Window
-from segment_fetch.windows import coverage
+from segment_fetch.windows import coverage, overlap
 from tests.windows.model_check import Row, Setting, World, read_window
 
 
@@ -106,7 +106,7 @@ def test_a_settled_window_without_ties_costs_no_request_but_its_pages(plan: Plan
     rows, _ = read_window(world)
     assert rows == sorted(world.rows)
     limit = plan.setting.limit
-    assert world.reads == len(coverage.offsets(plan.size, limit, 2))
+    assert world.reads == len(overlap.offsets(plan.size, limit, 2))
 
 
 def test_a_step_that_is_not_strict_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +121,7 @@ def test_a_step_that_is_not_strict_is_found_out(monkeypatch: pytest.MonkeyPatch)
 
 @given(st.integers(0, 5000), st.integers(2, 500), st.integers(0, 1000))
 def test_the_offsets_cover_the_result_and_share_rows(count: int, limit: int, k: int) -> None:
-    found = list(coverage.offsets(count, limit, k))
+    found = list(overlap.offsets(count, limit, k))
     assert found[0] == 0
     assert found[-1] + limit > count or not k
     shared = min(k, max(limit // 2, min(2, limit - 1)))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segment_fetch.windows.coverage import PageView
 from segment_fetch.windows.merge import in_order, merged, since
-from segment_fetch.windows.strategy import Page
+from segment_fetch.windows.pass_protocol import Page
 from segment_fetch.wire.models import Segment
 
 

@@ -11,13 +11,13 @@ import pytest
 
 from segment_fetch.events import Event, WindowReread
 from segment_fetch.query import Window
-from segment_fetch.windows.checks import checked
 from segment_fetch.windows.coverage import PageView
 from segment_fetch.windows.live_pass import LivePass
 from segment_fetch.windows.merge import in_order
 from segment_fetch.windows.overlap_joiner import OverlapJoiner
+from segment_fetch.windows.page_checks import checked
+from segment_fetch.windows.pass_protocol import Failed, Fetch, More, Page, Proven
 from segment_fetch.windows.reader import WindowRead, WindowReader
-from segment_fetch.windows.strategy import Failed, Fetch, More, Page, Proven
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
 from segment_fetch.wire.pages import PageAnswer
 from segment_fetch.wire.raw_rows import COMPILED, RawRows, keys_of, scan_page, times_of

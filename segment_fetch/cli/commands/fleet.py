@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from segment_fetch.cli import arguments, signals, speed
+from segment_fetch.cli import arguments, signals, zlib_backend
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.fleet_progress import FleetProgress, FleetTable
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
@@ -85,7 +85,7 @@ def run(args: Namespace, console: Console) -> int:
     """Run the fleet, report, and return the exit code."""
     from segment_fetch.fleet import summarize  # noqa: PLC0415 - brings the parser of TOML
 
-    speed.use_fast_gzip()
+    zlib_backend.use_fast_gzip()
     jobs = chosen(args, console)
     progress = FleetProgress(len(jobs))
     console.destination = "the destinations of its accounts"

@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from segment_fetch.errors import DestinationError, InputError, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import AGAIN, Draft, Finding, Sink, Written, encoded_lines, write_all
+from segment_fetch.sinks.files.file_names import DAY, day, is_leftover, is_name, is_segments, stem, window_in
 from segment_fetch.sinks.files.formats import FileFormat, Packer
-from segment_fetch.sinks.files.names import DAY, day, is_leftover, is_name, is_segments, stem, window_in
 from segment_fetch.wire.models import Part, Segment
 
 

@@ -20,9 +20,9 @@ from segment_fetch.sinks.base import Key, Written, write_all
 from segment_fetch.sinks.files.base import FileDraft, FileSink
 from segment_fetch.sinks.files.compression import compressor
 from segment_fetch.sinks.files.disk import Disk, is_locked, make_folders, release, take_lock
+from segment_fetch.sinks.files.file_names import DAY, PARTIAL, TOKEN_BYTES, day, is_leftover, is_segments, stem
 from segment_fetch.sinks.files.folder_manifest import FolderManifest
 from segment_fetch.sinks.files.formats import Csv, FileFormat, JsonLines, Packer
-from segment_fetch.sinks.files.names import DAY, PARTIAL, TOKEN_BYTES, day, is_leftover, is_segments, stem
 from segment_fetch.wire.models import Part
 
 T = TypeVar("T")

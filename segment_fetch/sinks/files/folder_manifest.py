@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 from segment_fetch.errors import DestinationBusyError, DestinationError
 from segment_fetch.local.regular_files import read_regular
+from segment_fetch.sinks.files.commit_records import frame, unframe
 from segment_fetch.sinks.files.disk import Disk
-from segment_fetch.sinks.files.names import MANIFESTS, log_name
-from segment_fetch.sinks.files.records import frame, unframe
+from segment_fetch.sinks.files.file_names import MANIFESTS, log_name
 
 
 class FolderManifest:

@@ -22,8 +22,8 @@ from segment_fetch.sinks.files.compression import (
     damage,
     unpacked,
 )
+from segment_fetch.sinks.files.file_names import MANIFEST
 from segment_fetch.sinks.files.local_times import LocalClock, offset_text
-from segment_fetch.sinks.files.names import MANIFEST
 from segment_fetch.sinks.files.spreadsheets import (
     BYTE_ORDER_MARK,
     dialect_of,

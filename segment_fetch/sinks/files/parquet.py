@@ -9,10 +9,10 @@ from typing import Any, BinaryIO
 from segment_fetch.errors import InputError, MissingExtraError, check_type
 from segment_fetch.sinks.files.compression import Compression
 from segment_fetch.sinks.files.disk import Disk
+from segment_fetch.sinks.files.file_names import HIDDEN_MANIFEST
 from segment_fetch.sinks.files.folder import FolderSink
 from segment_fetch.sinks.files.formats import FileFormat, Packer
 from segment_fetch.sinks.files.local_times import LocalClock
-from segment_fetch.sinks.files.names import HIDDEN_MANIFEST
 from segment_fetch.wire.models import Segment
 
 try:

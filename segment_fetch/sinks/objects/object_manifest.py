@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from segment_fetch.errors import DestinationError, ManifestError
-from segment_fetch.sinks.files.names import MANIFESTS, log_name
-from segment_fetch.sinks.files.records import frame, unframe
+from segment_fetch.sinks.files.commit_records import frame, unframe
+from segment_fetch.sinks.files.file_names import MANIFESTS, log_name
 from segment_fetch.sinks.objects.errors import unsafe
 from segment_fetch.sinks.objects.stores import Place, exceptions
 

@@ -21,8 +21,8 @@ from segment_fetch.errors import DestinationBusyError, DestinationError, check_t
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Key, Written
 from segment_fetch.sinks.files.base import FileSink
+from segment_fetch.sinks.files.file_names import DAY, TOKEN_BYTES, is_segments, stem
 from segment_fetch.sinks.files.formats import FileFormat, Packer
-from segment_fetch.sinks.files.names import DAY, TOKEN_BYTES, is_segments, stem
 from segment_fetch.sinks.objects.errors import translated
 from segment_fetch.sinks.objects.object_manifest import ObjectManifest, OvertakenError
 from segment_fetch.sinks.objects.stores import Place, place_of, store_of

@@ -20,7 +20,7 @@ from segment_fetch import arrow
 from segment_fetch.errors import DestinationError, InputError, ManifestError, check_type
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import AGAIN, Finding, Key, Sink, Written, write_all
-from segment_fetch.sinks.files.names import PATTERN, stem, window_in
+from segment_fetch.sinks.files.file_names import PATTERN, stem, window_in
 from segment_fetch.sinks.tables.database import (
     ConflictError,
     Database,
@@ -29,9 +29,9 @@ from segment_fetch.sinks.tables.database import (
     missing_columns,
     quoted,
 )
-from segment_fetch.sinks.tables.digest import RowsDigest
 from segment_fetch.sinks.tables.drafts import TableDraft
 from segment_fetch.sinks.tables.manifest_rows import ManifestRows
+from segment_fetch.sinks.tables.row_checksum import RowsDigest
 from segment_fetch.timerange import format_time
 from segment_fetch.wire.models import Segment
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from segment_fetch.errors import DestinationError
 from segment_fetch.sinks.base import Draft, Written
 from segment_fetch.sinks.tables.database import Database, quoted
-from segment_fetch.sinks.tables.digest import RowsDigest
+from segment_fetch.sinks.tables.row_checksum import RowsDigest
 
 
 class TableDraft(Draft["pa.RecordBatch"]):

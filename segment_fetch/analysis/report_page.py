@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from segment_fetch.analysis.facts import TOP, Facts, GroupRow, RunEvent, facts_of
+from segment_fetch.analysis.report_facts import TOP, Facts, GroupRow, RunEvent, facts_of
 from segment_fetch.errors import MissingExtraError
 from segment_fetch.query import Window
 from segment_fetch.timerange import TimeLike, format_time, zone_of

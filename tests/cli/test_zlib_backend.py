@@ -10,7 +10,7 @@ import pytest
 from aiohttp.compression_utils import ZLibBackend, ZLibDecompressor
 from isal import isal_zlib
 
-from segment_fetch.cli import speed
+from segment_fetch.cli import zlib_backend
 
 
 def absent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -19,10 +19,10 @@ def absent(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 def test_answers_are_decompressed_with_isal_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     absent(monkeypatch, "isal")
-    assert not speed.use_fast_gzip()
+    assert not zlib_backend.use_fast_gzip()
     assert ZLibBackend._zlib_backend is not isal_zlib
     monkeypatch.undo()
-    assert speed.use_fast_gzip()
+    assert zlib_backend.use_fast_gzip()
     assert ZLibBackend._zlib_backend is isal_zlib
     data = b"segments " * 10_000
     assert ZLibDecompressor(encoding="gzip").decompress_sync(gzip.compress(data)) == data

@@ -17,8 +17,8 @@ from segment_fetch.errors import TransientError
 from segment_fetch.query import Window
 from segment_fetch.timerange import format_time, to_ms
 from segment_fetch.windows import coverage
-from segment_fetch.windows.strategy import Failed
-from segment_fetch.windows.traits import goes_on
+from segment_fetch.windows.pass_protocol import Failed
+from segment_fetch.windows.server_traits import goes_on
 from segment_fetch.wire.models import Segment, SegmentPage, Timeframe
 from segment_fetch.wire.pages import PageAnswer
 from segment_fetch.wire.raw_rows import RawRows, distinct, keys_of, times_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from segment_fetch.windows import coverage, live_pass, merge, reader
+from segment_fetch.windows import coverage, live_pass, merge, overlap, reader
 from segment_fetch.windows.coverage import PageView
 from segment_fetch.windows.merge import Merged
 from tests.windows.model_check import check, main
@@ -74,7 +74,7 @@ def test_a_weaker_rule_misses_a_row(
 ) -> None:
     monkeypatch.setattr(where, name, weaker)
     if where is PageView:
-        monkeypatch.setattr(coverage, "offsets", offsets_up_to_the_count)
+        monkeypatch.setattr(overlap, "offsets", offsets_up_to_the_count)
     tally = check(40_000, stop=True, server=server)
     assert tally.missed
     assert tally.example

@@ -75,10 +75,12 @@ async def service() -> AsyncIterator[tuple[aiohttp.ClientSession, dict[str, Any]
     running = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-        yield session, module
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            yield session, module
+    finally:
         server.should_exit = True
-    await running
+        await running
 
 
 async def test_the_service_runs_tells_and_streams(served: Simulator, tmp_path: Path) -> None:
@@ -102,10 +104,11 @@ async def test_a_reader_that_leaves_ends_the_reading(served: Simulator) -> None:
         async with http.get("/segments", params={"start": "now-29d"}) as streamed:
             await streamed.content.readline()
             streamed.close()
-        await until(lambda: served.stats.in_flight == 0)
-        asked = served.stats.requests
-        await asyncio.sleep(0.2)
-        assert served.stats.requests == asked
+        asked = -1
+        while asked != served.stats.requests:  # what was on its way when the reader left may still arrive
+            asked = served.stats.requests
+            await asyncio.sleep(0.3)
+    assert asked < 40, "all 20,000 segments take more"
 
 
 async def test_shutdown_ends_a_run_in_order(served: Simulator) -> None:

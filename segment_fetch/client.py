@@ -210,6 +210,7 @@ class SegmentClient:
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
         windows = self._weeks(Window(*self._range(start, end, clamp)))
+        planning.check_few(windows, "a plan")
         survey = Survey(windows, self._query.limit, self._split_above)
         with self._context().run("plan") as context:
             await context.workers(survey).run()
@@ -330,11 +331,11 @@ class SegmentClient:
             raise NoStartError("the destination is empty: say where to begin (`start`)")
         return Window(*self._range(start, now, clamp))
 
-    def _weeks(self, whole: Window) -> list[Window]:
+    def _weeks(self, whole: Window) -> planning.Windows:
         weeks = planning.windows(whole.start, whole.end, self._width)
         return planning.hurry_oldest(weeks, self._context().oldest_ms())
 
-    def _days(self, whole: Window) -> list[Window]:
+    def _days(self, whole: Window) -> planning.Windows:
         days = planning.days(whole.start, whole.end, UTC, self._width)
         return planning.hurry_oldest(days, self._context().oldest_ms())
 

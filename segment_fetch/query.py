@@ -46,7 +46,7 @@ class Filters(Struct, frozen=True, omit_defaults=True):
         return {name: value for name, value in named.items() if value is not None}
 
 
-class Window(Struct, frozen=True, order=True):
+class Window(Struct, frozen=True, order=True, gc=False):
     """A time frame of at most one week, epoch milliseconds. It owns the close times start <= t < end.
 
     Both ends are sent. Neighbours share the boundary instant, and the later one owns it: so a segment on it is kept

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
@@ -45,7 +46,7 @@ from segment_fetch.events import (
     WindowReread,
     WindowSplit,
 )
-from segment_fetch.simulator import Fault
+from segment_fetch.simulator import Dataset, Fault
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from segment_fetch.windows import planning
@@ -254,7 +255,7 @@ async def test_stream_names_what_is_missing_at_its_end() -> None:
 async def test_windows_come_oldest_first_as_encoded_and_name_what_is_not_proven() -> None:
     async with served(settled(wrong_types=0.02, seed=4)) as simulator, client(simulator, window=DAY) as opened:
         reads = [read async for read in opened.windows(START, NOW_MS, len)]
-    assert [read.window for read in reads] == planning.windows(START, NOW_MS, DAY_MS)
+    assert [read.window for read in reads] == list(planning.windows(START, NOW_MS, DAY_MS))
     unproven = [read for read in reads if read.status == "unproven"]
     assert 0 < len(unproven) < len(reads)
     assert all(read.parts == [] and "agentId" in str(read.reason) for read in unproven)
@@ -262,6 +263,20 @@ async def test_windows_come_oldest_first_as_encoded_and_name_what_is_not_proven(
     assert [sum(read.parts) for read in proven] == [read.segments for read in proven]
     assert {read.read_at // 1000 for read in proven} == {NOW_MS // 1000}
     assert [read.status for read in reads][-2:] == ["provisional"] * 2
+
+
+async def test_a_range_of_a_million_windows_streams_in_little_memory() -> None:
+    """Each window, of a second here, is made when it is asked for."""
+    start = NOW_MS - 14 * DAY_MS
+    dataset = Dataset(segments=500, start=start, end=start + 100_000)
+    async with served(dataset) as simulator, client(simulator, window=timedelta(seconds=1)) as opened:
+        tracemalloc.start()
+        async with aclosing(opened.stream(start, NOW_MS)) as batches:
+            first = await anext(batches)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert start <= first[0].endTimeL < start + 1_000
+    assert peak < 20e6
 
 
 async def test_stream_reads_ahead_by_a_bounded_amount(segment_simulator: SimulatorFactory) -> None:

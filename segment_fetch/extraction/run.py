@@ -18,10 +18,11 @@ from segment_fetch.extraction.window_queue import WindowStream, read
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
 from segment_fetch.query import Window
+from segment_fetch.windows.planning import check_few
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part
 
-Divide: TypeAlias = Callable[[Window], list[Window]]
+Divide: TypeAlias = Callable[[Window], Sequence[Window]]
 """Divides a range into the windows in which it is read."""
 
 
@@ -47,7 +48,7 @@ async def fill(
     committer.around_commit = context.telemetry.commit
     oldest = context.oldest_ms()
     ranges, skipped = await committer.resume(whole.start, whole.end, oldest, keep)
-    windows = [window for part in ranges for window in divide(part)]
+    windows = _divided(ranges, divide)
     out_of_reach = committer.out_of_reach(whole, oldest)
     context.tell(RangePlanned(len(windows), skipped))
     writer = WindowWriter(committer, context.turns)
@@ -64,6 +65,14 @@ async def fill(
     lost = tuple(str(entry.window) for entry in out_of_reach if entry.status == "unproven")
     final = committer.log.complete_before
     return structs.replace(made, lost=lost, complete=made.complete and not lost and not doubled, complete_before=final)
+
+
+def _divided(ranges: Sequence[Window], divide: Divide) -> list[Window]:
+    windows = list[Window]()
+    for part in map(divide, ranges):
+        check_few(part, "the manifest")
+        windows += part
+    return windows
 
 
 async def _commit_all(

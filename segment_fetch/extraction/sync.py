@@ -71,7 +71,7 @@ async def sync(
     run by `time.monotonic`.
     """
 
-    def days(whole: Window) -> list[Window]:
+    def days(whole: Window) -> Sequence[Window]:
         return planning.hurry_oldest(planning.days(whole.start, whole.end, zone, context.width), context.oldest_ms())
 
     if first is not None:

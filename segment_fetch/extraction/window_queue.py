@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import insort
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Generic, Self, TypeAlias, assert_never
 
@@ -24,6 +24,7 @@ from segment_fetch.query import Window
 from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
 from segment_fetch.windows.page_checks import MAX_DIVISIONS, Divide
 from segment_fetch.windows.pass_protocol import Failed
+from segment_fetch.windows.planning import Remaining
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader, WindowRequest
 from segment_fetch.windows.server_traits import ServerTraits
 from segment_fetch.windows.splitting import SplitRequest, Splitter, SubWindow
@@ -49,7 +50,7 @@ class WindowQueue(Generic[Part]):
 
     def __init__(
         self,
-        windows: Iterable[Window],
+        windows: Sequence[Window],
         options: ReadOptions,
         encode: Callable[[Sequence[Segment]], Part],
         *,
@@ -59,7 +60,7 @@ class WindowQueue(Generic[Part]):
         budget: RowBudget | None = None,
     ) -> None:
         self._budget = budget
-        self._unopened = deque(windows)
+        self._unopened = Remaining(windows)
         self._open: list[WindowReader[Part] | Splitter | SubWindow] = []
         self._options = options
         self._encode = encode
@@ -83,7 +84,7 @@ class WindowQueue(Generic[Part]):
                 return item.next() if self._may_fill(item) else None
         if self._full(1) or not self._unopened:
             return None
-        begun = self._reader(self._unopened.popleft())
+        begun = self._reader(self._unopened.first())
         insort(self._open, begun, key=lambda item: item.window)  # the newest may have been begun before
         return begun.next()
 
@@ -91,7 +92,7 @@ class WindowQueue(Generic[Part]):
         """The first page of the newest window, where that is not begun."""
         if not self._unopened:
             return None
-        begun = self._reader(self._unopened.pop())
+        begun = self._reader(self._unopened.last())
         self._open.append(begun)
         return begun.next()
 
@@ -333,7 +334,7 @@ class WindowStream(Generic[Part]):
 @asynccontextmanager
 async def read(
     context: RunContext,
-    windows: Iterable[Window],
+    windows: Sequence[Window],
     encode: Callable[[Sequence[Segment]], Part],
     *,
     outlet: Outlet[Part] | None = None,

@@ -30,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
 
 
-class WindowEntry(Struct, frozen=True, omit_defaults=True):
+class WindowEntry(Struct, frozen=True, omit_defaults=True, gc=False):
     """A window in the manifest and in reports; times are RFC 3339, in UTC.
 
     `count` is what the API reported, `segments` what was written, `duplicates` rows that were read beyond those: seen
@@ -139,13 +139,12 @@ def parse_manifest(data: bytes) -> Manifest:
 def parse_with_windows(data: bytes) -> tuple[Manifest, list[Window]]:
     """Return the manifest and the windows of its entries, which take long to parse where there are many."""
     try:
-        version = msgspec.json.decode(data, type=_Version).format_version
-        if version not in READ_VERSIONS:
-            raise ManifestError(
-                f"the manifest has format version {version}; this release reads {FORMAT_VERSION} and older ones: use "
-                "the release that wrote it, or another destination"
-            )
-        manifest = msgspec.json.decode(data, type=Manifest)
+        try:
+            manifest = msgspec.json.decode(data, type=Manifest)
+        except msgspec.ValidationError:  # that of another version may be of another form
+            _check_version(msgspec.json.decode(data, type=_Version).format_version)
+            raise
+        _check_version(manifest.format_version)
         windows = _checked(manifest.windows)
         _check_apart(windows)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InputError) as error:
@@ -192,17 +191,28 @@ class _Version(Struct):
     format_version: int
 
 
+def _check_version(version: int) -> None:
+    if version not in READ_VERSIONS:
+        raise ManifestError(
+            f"the manifest has format version {version}; this release reads {FORMAT_VERSION} and older ones: use "
+            "the release that wrote it, or another destination"
+        )
+
+
 def _checked(entries: Sequence[WindowEntry]) -> list[Window]:
     """Return the windows of the entries, each checked by itself."""
     windows = []
     for index, entry in enumerate(entries):
-        fault = _time_fault(entry)
-        if fault is None:
+        try:
             window = entry.window
+            if entry.read_at is not None:
+                _ms(entry.read_at)
             fault = _value_fault(entry, window)
-            windows.append(window)
+        except ValueError as error:
+            fault = str(error)
         if fault is not None:
             raise InputError(f"{fault} - at `$.windows[{index}]`")
+        windows.append(window)
     return windows
 
 
@@ -214,20 +224,17 @@ def _check_apart(windows: Iterable[Window]) -> None:
 
 @lru_cache(maxsize=4)  # a window begins where the one before it ends
 def _ms(text: str) -> int:
-    """Epoch milliseconds of a time in the manifest; quicker than `parse_time`, which knows many forms."""
-    since = datetime.fromisoformat(text) - _EPOCH
+    """Epoch milliseconds of a time in the manifest; quicker than `parse_time`, which knows many forms.
+
+    ValueError where it is none.
+    """
+    if not _TIME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a time as 2026-11-01T08:00:00Z")
+    try:
+        since = datetime.fromisoformat(text) - _EPOCH
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no time: {error}") from None
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
-
-
-def _time_fault(entry: WindowEntry) -> str | None:
-    for text in (entry.from_, entry.to) if entry.read_at is None else (entry.from_, entry.to, entry.read_at):
-        if not _TIME.fullmatch(text):
-            return f"{text!r} is not a time as 2026-11-01T08:00:00Z"
-        try:
-            datetime.fromisoformat(text)
-        except ValueError as error:
-            return f"{text!r} is no time: {error}"
-    return None
 
 
 def _value_fault(entry: WindowEntry, window: Window) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from segment_fetch.errors import SegmentFetchError
 from segment_fetch.query import Window
-from segment_fetch.windows.planning import PlannedWindow, pages
+from segment_fetch.windows.planning import PlannedWindow, Remaining, pages
 from segment_fetch.windows.splitting import SplitRequest, Splitter
 from segment_fetch.wire.pages import PageAnswer, PageRequest
 
@@ -44,19 +44,44 @@ class Counting:
         return len(self.counts) == self._due
 
 
-class ExactCounting(Counting):
+class ExactCounting:
     """Counts windows exactly: a segment on the instant that two windows share is in both counts if the server takes
     `to` as inclusive, so that one instant is asked, too, and taken off; by a server that does not, it counts nothing.
+
+    `total` is the number of segments that the windows own.
     """
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        self._signs = dict.fromkeys(windows, 1) | {Window(window.end, window.end): -1 for window in windows}
-        super().__init__(self._signs)
+        self._todo = Remaining(windows)
+        self._ends: list[Window] = []  # the instants to be asked next
+        self._due = 2 * len(windows)
+        self.total = 0
 
-    @property
-    def total(self) -> int:
-        """The segments that the windows own."""
-        return sum(self._signs[window] * count for window, count in self.counts.items())
+    def next(self) -> PageRequest | None:
+        if self._ends:
+            return PageRequest(self._ends.pop(), 0, 1)
+        return self._asked(self._todo.first()) if self._todo else None
+
+    def newest(self) -> PageRequest | None:
+        return self._asked(self._todo.last()) if self._todo else None
+
+    def _asked(self, window: Window) -> PageRequest:
+        self._ends.append(Window(window.end, window.end))
+        return PageRequest(window, 0, 1)
+
+    def wants(self, request: PageRequest) -> bool:
+        return True
+
+    def answered(self, request: PageRequest, answer: PageAnswer) -> None:
+        is_instant = request.window.start == request.window.end
+        self.total += answer.page.pagination.count * (-1 if is_instant else 1)
+        self._due -= 1
+
+    def failed(self, request: PageRequest, error: SegmentFetchError) -> None:
+        raise error
+
+    def finished(self) -> bool:
+        return self._due == 0
 
 
 class Survey:
@@ -65,7 +90,7 @@ class Survey:
     def __init__(self, windows: Sequence[Window], limit: int, bound: int) -> None:
         self._limit = limit
         self._bound = bound
-        self._unopened = deque(windows)
+        self._unopened = Remaining(windows)
         self._due = len(windows)
         self._splitters: list[Splitter] = []
         self._found: list[PlannedWindow] = []
@@ -75,11 +100,11 @@ class Survey:
             if splitter.has_next:
                 return splitter.next()
         if self._unopened:
-            return PageRequest(self._unopened.popleft(), 0, self._limit)
+            return PageRequest(self._unopened.first(), 0, self._limit)
         return None
 
     def newest(self) -> PageRequest | None:
-        return PageRequest(self._unopened.pop(), 0, self._limit) if self._unopened else None
+        return PageRequest(self._unopened.last(), 0, self._limit) if self._unopened else None
 
     def wants(self, request: PageRequest) -> bool:
         return True

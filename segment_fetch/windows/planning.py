@@ -6,9 +6,11 @@ The API serves at most one week a request, and the oldest data is the first to e
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import overload
 
 from msgspec import Struct
 
@@ -19,7 +21,7 @@ from segment_fetch.windows import overlap
 
 LEAST_WINDOW_MS = 1_000
 MOST_WINDOWS = 100_000
-"""Windows of one range, at most: each costs a request and an entry in the manifest."""
+"""Windows of one range that are kept, at most: each takes about a kilobyte in the manifest, a plan or a report."""
 
 
 class PlannedWindow(Struct, frozen=True):
@@ -65,36 +67,88 @@ def check_width(width_ms: int) -> int:
     return width_ms
 
 
-def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
-    """start..end in windows of at most `width_ms`, oldest first, without gap or overlap. InputError if too many."""
-    if (count := math.ceil((end - start) / width_ms)) > MOST_WINDOWS:
-        raise InputError(
-            f"window: {width_ms / 1000:g} s divides the range into {count:,} windows, more than {MOST_WINDOWS:,}; "
-            "choose wider windows"
-        )
-    return [Window(at, min(at + width_ms, end)) for at in range(start, end, width_ms)]
+class Windows(Sequence[Window]):
+    """A range in windows, oldest first, without gap or overlap, each of which is made when it is asked for.
+
+    A new window begins at each of `cuts` (epoch milliseconds, rising; the first and the last are the ends of the
+    range), and `width_ms` after the beginning of the one before it.
+    """
+
+    def __init__(self, cuts: Sequence[int], width_ms: int) -> None:
+        self.cuts = cuts
+        self.width_ms = width_ms
+        counts = (math.ceil((end - start) / width_ms) for start, end in pairwise(cuts))
+        self._before = list(accumulate(counts, initial=0))  # windows before each cut
+
+    def __len__(self) -> int:
+        return self._before[-1]
+
+    @overload
+    def __getitem__(self, index: int) -> Window: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Window]: ...
+    def __getitem__(self, index: int | slice) -> Window | list[Window]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        at = range(len(self))[index]  # raises IndexError, and counts from the end where it is negative
+        part = bisect_right(self._before, at) - 1
+        start = self.cuts[part] + (at - self._before[part]) * self.width_ms
+        return Window(start, min(start + self.width_ms, self.cuts[part + 1]))
 
 
-def days(start: int, end: int, zone: tzinfo, width_ms: int = MAX_WINDOW_MS) -> list[Window]:
-    """start..end cut at each midnight of a time zone (and into `width_ms`), oldest first, without gap or overlap."""
+class Remaining:
+    """The windows of a sequence that were not taken yet, from the first one or from the last one on."""
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        self._windows = windows
+        self._left = range(len(windows))
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def first(self) -> Window:
+        """Take the first one. IndexError where none is left."""
+        at, self._left = self._left[0], self._left[1:]
+        return self._windows[at]
+
+    def last(self) -> Window:
+        """Take the last one. IndexError where none is left."""
+        at, self._left = self._left[-1], self._left[:-1]
+        return self._windows[at]
+
+
+def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> Windows:
+    """Return start..end in windows of at most `width_ms`."""
+    return Windows([start, end], width_ms)
+
+
+def days(start: int, end: int, zone: tzinfo, width_ms: int = MAX_WINDOW_MS) -> Windows:
+    """Return start..end in windows that begin at each midnight of a time zone, of at most `width_ms`."""
     cuts = [start]
     while cuts[-1] < end:
-        cuts.append(min(midnight(cuts[-1], zone, 1), cuts[-1] + width_ms, end))
-    return [Window(one, other) for one, other in pairwise(cuts)]
+        cuts.append(min(midnight(cuts[-1], zone, 1), end))
+    return Windows(cuts, width_ms)
 
 
-def hurry_oldest(planned: Sequence[Window], oldest: int) -> list[Window]:
+def hurry_oldest(planned: Windows, oldest: int) -> Windows:
     """Cut the windows near the end of the API's month, so that each is read before the month has moved past it.
 
     The first ends an hour after `oldest` (epoch milliseconds), the next ones two, four and eight hours later: each has
-    about as much time as those before it are wide. Windows that are not so old stay as they are.
+    about as much time as those before it are wide.
     """
-    cuts = [oldest + hours * 3_600_000 for hours in (1, 3, 7, 15)]
-    cut: list[Window] = []
-    for window in planned:
-        at = [window.start, *(one for one in cuts if window.start < one < window.end), window.end]
-        cut += [Window(one, other) for one, other in pairwise(at)]
-    return cut
+    near = (oldest + hours * 3_600_000 for hours in (1, 3, 7, 15))
+    cuts = {*planned.cuts, *(at for at in near if planned.cuts[0] < at < planned.cuts[-1])}
+    return Windows(sorted(cuts), planned.width_ms)
+
+
+def check_few(windows: Sequence[Window], place: str) -> None:
+    """InputError where there are too many windows for a place (a plan, the manifest) that has an entry for each."""
+    if len(windows) > MOST_WINDOWS:
+        seconds = math.ceil((windows[-1].end - windows[0].start) / MOST_WINDOWS / 1000)
+        raise InputError(
+            f"window: the range divides into {len(windows):,} windows, and {place} has an entry for each, "
+            f"{MOST_WINDOWS:,} at most: choose windows of at least {seconds} s, or a shorter range"
+        )
 
 
 def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:

@@ -271,11 +271,21 @@ def test_the_manual_page_has_every_command(tmp_path: Path) -> None:
         assert all(option in text for option in each.names())
 
 
+TOO_MANY = "window: the range divides into 120,960 windows"
+
+
 @pytest.mark.parametrize(
-    ("width", "said"),
-    [("0.01s", "window: must be at least one second"), ("5s", "window: 5 s divides the range into 120,960 windows")],
+    ("command", "width", "said"),
+    [
+        (["plan"], "0.01s", "window: must be at least one second"),
+        (["plan"], "5s", f"{TOO_MANY}, and a plan has an entry for each"),
+        (["extract", "--out", "out"], "5s", f"{TOO_MANY}, and the manifest has an entry for each"),
+    ],
 )
-def test_windows_that_are_too_many_are_refused(width: str, said: str, run: Run) -> None:
-    result = run("plan", "--from", "now-7d", "--window", width, "--base-url", "http://127.0.0.1:1")
+def test_windows_that_are_too_many_are_refused(
+    command: list[str], width: str, said: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*command, "--from", "now-7d", "--to", "now", "--window", width, "--base-url", "http://127.0.0.1:1")
     assert result.code == 2
     assert said in result.err

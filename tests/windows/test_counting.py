@@ -81,7 +81,7 @@ async def test_a_plan_has_the_counts_that_the_api_reports(inclusive: bool) -> No
         await run(server, survey)
         planned = survey.planned()
         assert server.stats.requests == 4
-        assert [each.window for each in planned] == windows(START, END, HOUR // 4)
+        assert [each.window for each in planned] == list(windows(START, END, HOUR // 4))
         for each in planned:
             assert each.count == len(server.ids(each.window.start, each.window.end + inclusive))
             assert each.pages == -(-each.count // 100)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import datetime
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,8 +16,11 @@ from segment_fetch.query import MAX_WINDOW_MS, Window
 from segment_fetch.timerange import midnight
 from segment_fetch.windows import planning
 from segment_fetch.windows.planning import (
+    MOST_WINDOWS,
     Plan,
     PlannedWindow,
+    Remaining,
+    Windows,
     check_width,
     days,
     missing,
@@ -39,7 +43,7 @@ def test_windows_cover_a_range_oldest_first(one: int, other: int, width: int) ->
 
 
 def test_windows_are_a_week_at_most_unless_told_otherwise() -> None:
-    assert windows(0, MAX_WINDOW_MS + 1) == [Window(0, MAX_WINDOW_MS), Window(MAX_WINDOW_MS, MAX_WINDOW_MS + 1)]
+    assert list(windows(0, MAX_WINDOW_MS + 1)) == [Window(0, MAX_WINDOW_MS), Window(MAX_WINDOW_MS, MAX_WINDOW_MS + 1)]
 
 
 @pytest.mark.parametrize(
@@ -108,11 +112,45 @@ def test_midnight() -> None:
     assert midnight(1_790_000_000_000, ZoneInfo("Europe/Berlin"), 1) == 1_790_028_000_000
 
 
+@given(instants, st.lists(st.integers(min_value=1, max_value=DAY_MS), max_size=5), st.integers(1_000, MAX_WINDOW_MS))
+def test_windows_are_made_from_the_cuts_alone(start: int, lengths: list[int], width: int) -> None:
+    cuts = list(accumulate(lengths, initial=start))
+    width = max(width, sum(lengths) // 50)
+    made = Windows(cuts, width)
+    plainly = [Window(at, min(at + width, end)) for begin, end in pairwise(cuts) for at in range(begin, end, width)]
+    assert list(made) == plainly
+    assert len(made) == len(plainly)
+    assert made[1:3] == plainly[1:3]
+    assert [made[-number] for number in range(1, len(made) + 1)] == plainly[::-1]
+    with pytest.raises(IndexError):
+        made[len(plainly)]
+
+
+def test_millions_of_windows_take_no_memory_before_they_are_read() -> None:
+    tracemalloc.start()
+    left = Remaining(planning.hurry_oldest(windows(0, 28 * DAY_MS, 1_000), 0))
+    assert len(left) == 28 * 86_400
+    assert [left.first(), left.last(), left.first()] == [
+        Window(0, 1_000),
+        Window(28 * DAY_MS - 1_000, 28 * DAY_MS),
+        Window(1_000, 2_000),
+    ]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 50_000
+
+
+def test_more_windows_than_a_manifest_holds_are_refused_with_the_width_that_does() -> None:
+    planning.check_few(windows(0, MOST_WINDOWS * 1_000, 1_000), "the manifest")
+    with pytest.raises(InputError, match=r"2,419,200 windows.*the manifest.*100,000 at most: .* at least 25 s"):
+        planning.check_few(windows(0, 28 * DAY_MS, 1_000), "the manifest")
+
+
 def test_the_oldest_hours_are_cut_and_nothing_else_is() -> None:
     hour = 3_600_000
     plan = planning.windows(10, 10 + 21 * 24 * hour)
     cut = planning.hurry_oldest(plan, 10)
-    assert [(window.end - window.start) // hour for window in cut] == [1, 2, 4, 8, 153, 168, 168]
-    assert [window.start for window in cut[1:]] == [window.end for window in cut[:-1]]
-    assert planning.hurry_oldest(cut, 10) == cut
-    assert planning.hurry_oldest(plan, 10 - 15 * hour) == plan
+    assert [(window.end - window.start) // hour for window in cut] == [1, 2, 4, 8, 168, 168, 153]
+    assert all(left.end == right.start for left, right in pairwise(cut))
+    assert list(planning.hurry_oldest(cut, 10)) == list(cut)
+    assert list(planning.hurry_oldest(plan, 10 - 15 * hour)) == list(plan)

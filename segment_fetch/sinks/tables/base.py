@@ -41,7 +41,7 @@ _LONGEST_NAME = 63  # bytes; PostgreSQL cuts off the rest
 _WIRE = {column: name for name, column in arrow.COLUMNS.items()}
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, gc=False):
     segments: int
     file: str | None = None
     sha256: str | None = None

@@ -364,7 +364,7 @@ def client_of(
         credentials.account,
         auth=credentials.auth,
         source=args.source,
-        filters=Filters(**{name: getattr(args, name, None) for name in Filters.__struct_fields__}),
+        filters=filters_of(args),
         base_url=args.base_url,
         rate=requests_per_second(args),
         connections=args.connections,
@@ -378,6 +378,11 @@ def client_of(
         telemetry=not args.no_telemetry,
         session=session,
     )
+
+
+def filters_of(args: Namespace) -> Filters:
+    """Return the filters that the options name."""
+    return Filters(**{name: getattr(args, name, None) for name in Filters.__struct_fields__})
 
 
 def requests_per_second(args: Namespace) -> Rate:

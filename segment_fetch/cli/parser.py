@@ -18,7 +18,7 @@ from segment_fetch.errors import MissingExtraError
 
 _COLUMNS = 60
 _PREFIX = "SEGMENT_FETCH_"
-_WITH_ENVIRONMENT = ("extract", "sync", "plan", "verify", "doctor")
+_WITH_ENVIRONMENT = ("extract", "sync", "fleet", "plan", "verify", "doctor")
 _NOT_FROM_ENVIRONMENT = ("--help", "--account")  # the account has a variable already, beside its credentials
 _PATHS = ("out", "credentials", "state", "write", "html", "accounts")
 _SECRET_WORDS = ("key", "secret", "token", "bearer", "password", "client-id")

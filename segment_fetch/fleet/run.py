@@ -18,9 +18,8 @@ from segment_fetch.cli.exit_codes import CREDENTIALS, INCOMPLETE, INTERNAL, OK, 
 from segment_fetch.cli.failures import as_json, known
 from segment_fetch.errors import IncompleteError, InputError
 from segment_fetch.events import Event, PageRead
-from segment_fetch.fleet.accounts_file import AccountJob
+from segment_fetch.fleet.accounts_file import AccountJob, sink_of
 from segment_fetch.fleet.credentials import resolve
-from segment_fetch.sinks.registry import open_sink
 
 if TYPE_CHECKING:
     import aiohttp
@@ -132,16 +131,7 @@ class _Fleet:
             self.on_warning(job.account, warning)
         args = Namespace(**job.options)
         client = arguments.client_of(args, credentials, self.environ, on_event=watch, session=self.session)
-        sink = open_sink(
-            args.out,
-            format=args.format,
-            compress=args.compress,
-            partition=args.partition,
-            csv_safe=args.csv_safe,
-            excel=args.excel,
-            local_times=args.local_times,
-            account_id=job.account if job.account_id else None,
-        )
+        sink = sink_of(args, job.account if job.account_id else None)
         async with client:
             if job.command == "extract":
                 return await client.extract(args.start, args.end, sink, clamp=args.clamp)

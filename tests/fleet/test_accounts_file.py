@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from datetime import timedelta
 from pathlib import Path
@@ -95,10 +96,11 @@ GOOD = 'credentials = { env = "A_" }\nout = "x/{account}"\n'
         ("[accounts.1]\n" + GOOD + "from = 2026-11-01\n", 4, "from: write a text"),
         ("[accounts.1]\n" + GOOD + "from = 'yesterday'\n", 4, "time 'yesterday'"),
         ("[accounts.1]\n" + GOOD + "timezone = 'Berlin'\n", 4, "IANA name"),
-        ("[accounts.1]\n" + GOOD + "source = 'no spaces'\n", 1, "source 'no spaces'"),
+        ("[accounts.1]\n" + GOOD + "source = 'no spaces'\n", 4, "source 'no spaces'"),
         ("[accounts.1]\n" + GOOD + "window = '1d'\n", 4, "window goes with extract"),
         ("[accounts.1]\n" + GOOD + "app_secret = 'hunter2hunter2'\n", 4, "secrets are never in this file"),
-        ("[accounts.1]\nout = 'x'\ncredentials = { bearer = 'hunter2hunter2' }\n", 3, "write credentials = "),
+        ("[accounts.1]\nout = 'x'\ncredentials = { bearer = 'hunter2hunter2' }\n", 3, "bearer: secrets are never"),
+        ("[accounts.1]\nout = 'x'\ncredentials = 'A_'\n", 3, "write credentials = "),
         ("[accounts.1]\nout = 'x'\n", 1, "credentials are missing"),
         ("[accounts.1]\ncredentials = { env = 'A_' }\n", 1, "out is missing"),
         ("[accounts.1]\ncredentials = { env = 'A_' }\nout = '-'\n", 3, "cannot write to standard output"),
@@ -108,9 +110,38 @@ GOOD = 'credentials = { env = "A_" }\nout = "x/{account}"\n'
             3,
             "leave the password out",
         ),
-        ("[acounts.1]\n", 1, "[acounts] is unknown"),
+        ("[acounts.1]\n", 1, "acounts is unknown here: write [defaults] and [accounts.ID]"),
         ("[accounts.'a b']\n" + GOOD, 1, "account 'a b'"),
         ("[defaults]\nprefix = 1\n[accounts.1]\n" + GOOD, 2, "unknown key prefix"),
+        ("[defaults]\nrate = -1\n[accounts.1]\n" + GOOD, 2, "is not a rate"),
+        ("bearer = 'hunter2hunter2'\n[accounts.1]\n" + GOOD, 1, "bearer: secrets are never in this file"),
+        (
+            "[accounts.1]\nout = 'x'\n[accounts.1.credentials]\ntoken = 'hunter2hunter2'\n",
+            3,
+            "token: secrets are never",
+        ),
+        (
+            "[accounts.1]\n" + GOOD + "base_url = 'https://me:hunter2hunter2@x.example'\n",
+            4,
+            "must not hold a user name",
+        ),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = 's3://me:hunter2hunter2@lake/x'\n", 3, "must hold no key"),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = 'x/{acount}'\n", 3, "{acount} is unknown"),
+        ("[accounts.1]\ncredentials = { env = 'A_' }\nout = 5\n", 3, "out: write a text"),
+        ("[accounts.1]\n" + GOOD + "timezone = ['UTC']\n", 4, "timezone: write a text"),
+        ("[accounts.1]\n" + GOOD + "connections = -3\n", 4, "connections: must be at least 1"),
+        ("[accounts.1]\n" + GOOD + "excel = 'de'\n", 4, "excel goes with the format csv"),
+        ("[accounts.1]\n" + GOOD + "format = 'csv'\nlocal_times = 'Berlin'\n", 5, "IANA name"),
+        ("[accounts.1]\n" + GOOD + "from = 'now-1d'\nto = 'now-2d'\n", 4, "after it ends"),
+        ("[accounts.1]\n" + GOOD + "to = 'now-2d'\n", 1, "from is missing"),
+        ("[accounts.1]\n" + GOOD + "frmo = 'now-2d'\n", 4, "did you mean from?"),
+        ("[accounts]\n1.credentials = { env = 'A_' }\n1.out = 'x'\n1.rate = 'fast'\n", 4, "is not a rate"),
+        ("accounts = { 1 = { credentials = { env = 'A_' }, out = 'x', rate = 'fast' } }\n", 1, "is not a rate"),
+        ('[accounts.1]\nsource = """\nrate = 1\n"""\n' + GOOD + "rate = 'fast'\n", 7, "is not a rate"),
+        ("[accounts.1]\n" + GOOD + "[accounts.'1']\n" + GOOD, 4, "account 1 is there twice"),
+        ("[accounts.1]\n" + GOOD + "out = 'y'\n", 4, "is not TOML"),
+        ("[accounts.1]\nout = 'x\n", 2, "is not TOML"),
+        ("[[accounts]]\n", 1, "holds no account"),
     ],
 )
 def test_a_fault_is_named_with_its_line_and_shows_no_secret(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -118,6 +149,23 @@ def test_a_fault_is_named_with_its_line_and_shows_no_secret(tmp_path: Path, text
     assert f"accounts.toml, line {line}: " in found
     assert message in found
     assert "hunter2" not in found
+
+
+def test_a_default_of_the_other_command_has_no_effect(tmp_path: Path) -> None:
+    text = "[defaults]\nfrom = 'now-9d'\ntimezone = 'Europe/Berlin'\nwindow = '1d'\n"
+    text += f"[accounts.1]\n{GOOD}to = 'now-2d'\n[accounts.2]\n{GOOD}"
+    one, two = load_accounts(written(tmp_path, text))
+    assert (one.command, one.options["window"]) == ("extract", timedelta(days=1))
+    assert (two.command, two.options["timezone"]) == ("sync", "Europe/Berlin")
+
+
+def test_the_environment_gives_defaults_below_those_of_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, f"[defaults]\nrate = 5\n[accounts.1]\n{GOOD}")
+    environ = {"SEGMENT_FETCH_RATE": "9", "SEGMENT_FETCH_NO_TELEMETRY": "1", "SEGMENT_FETCH_FORMAT": "csv"}
+    (job,) = load_accounts(file, environ=environ)
+    assert (job.options["rate"], job.options["no_telemetry"], job.options["format"]) == (5.0, True, "csv")
+    with pytest.raises(InputError, match="SEGMENT_FETCH_RATE: 'fast' is not a rate"):
+        load_accounts(file, environ={"SEGMENT_FETCH_RATE": "fast"})
 
 
 def test_all_faults_are_named_at_once(tmp_path: Path) -> None:
@@ -186,6 +234,16 @@ def test_a_file_that_is_none(tmp_path: Path, text: str, message: str) -> None:
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         load_accounts(tmp_path / "no.toml")
-    (tmp_path / "accounts.toml").write_bytes(b"\xff")
-    with pytest.raises(InputError, match="UTF-8"):
+    (tmp_path / "accounts.toml").write_bytes(b"# \n\xff")
+    with pytest.raises(InputError, match="line 2: is not text in UTF-8"):
         load_accounts(tmp_path / "accounts.toml")
+    with pytest.raises(InputError, match="Is a directory"):
+        load_accounts(tmp_path)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match="not a regular file"):
+        load_accounts(tmp_path / "fifo")
+
+
+def test_a_mark_of_the_byte_order_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "accounts.toml").write_bytes(b"\xef\xbb\xbf[accounts.1]\n" + GOOD.encode())
+    assert len(load_accounts(tmp_path / "accounts.toml")) == 1

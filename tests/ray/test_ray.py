@@ -8,19 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from segment_fetch.errors import InputError
 from segment_fetch.simulator import AccountsSimulator, Bearer, Dataset, RateLimit, Simulator
 
-ray = pytest.importorskip("ray", reason="the extra ray is not installed: make test-ray")
+pytest.importorskip("ray", reason="the extra ray is not installed: make test-ray")
 
-from segment_fetch.fleet import load_accounts  # noqa: E402 - imports Ray
-from segment_fetch.integrations.ray import read_segments, run_on_ray  # noqa: E402
+from segment_fetch.fleet import load_accounts
+from segment_fetch.integrations.ray import run_on_ray
 
 DAY_MS = 86_400_000
 SEGMENTS = 3_000
@@ -51,6 +53,7 @@ def accounts(api: AccountsSimulator, tmp_path: Path) -> Path:
 
 
 def command(accounts: Path, *more: str, token: str = "the-token") -> subprocess.Popen[str]:
+    """The command, started: two shards on a Ray of its own, or on that of an address."""
     argv = [sys.executable, "-m", "segment_fetch", "fleet", str(accounts), "--engine", "ray", "--shards", "2", "--json"]
     environ = os.environ | {"ALL_BEARER": token}
     return subprocess.Popen([*argv, *more], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -111,6 +114,26 @@ def test_a_killed_worker_loses_nothing(accounts: Path, tmp_path: Path) -> None:
     check_whole(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")  # of Ray's own test cluster
+def test_a_lost_node_loses_nothing(accounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("ALL_BEARER", "the-token")  # of the nodes: credentials are resolved there
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        lost = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        with command(accounts, "--address", cluster.address, "--shared-storage", token="") as process:
+            until_committed(tmp_path, 2, process)
+            cluster.remove_node(lost, allow_graceful=False)
+            out, said = process.communicate(timeout=300)
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 0, said
+    assert sorted(entry["account"] for entry in json.loads(out)["accounts"]) == ACCOUNTS
+    check_whole(tmp_path)
+
+
 def test_ctrl_c_leaves_what_can_be_gone_on_with(accounts: Path, tmp_path: Path) -> None:
     with command(accounts) as process:
         until_committed(tmp_path, 2, process)
@@ -138,10 +161,21 @@ async def test_a_local_path_is_refused_with_an_address(accounts: Path) -> None:
         await anext(run_on_ray(load_accounts(accounts), address="ray://127.0.0.1:1"))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # Ray's use of its own settings
-def test_a_dataset(accounts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_BEARER", "the-token")
-    with ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error"):
-        rows = read_segments(accounts, "now-8d", "now-1d").to_pandas()
-    assert not rows.duplicated(["account_id", "segment_id"]).any()
-    assert rows.groupby("account_id").size().to_dict() == dict.fromkeys(ACCOUNTS, SEGMENTS)
+DATASET = """
+import sys, ray
+from segment_fetch.integrations.ray import read_segments
+
+ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="error")
+read_segments(sys.argv[1], "now-8d", "now-1d").write_parquet(sys.argv[2])
+"""
+
+
+def test_a_dataset(accounts: Path, tmp_path: Path) -> None:
+    """In a process of its own: where Ray ends before one of its threads, that thread ends the process."""
+    argv = [sys.executable, "-c", DATASET, str(accounts), str(tmp_path / "lake")]
+    environ = os.environ | {"ALL_BEARER": "the-token"}
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "lake").select(["account_id", "segment_id"]).to_pylist()
+    assert len({tuple(row.values()) for row in rows}) == len(rows)
+    assert Counter(row["account_id"] for row in rows) == dict.fromkeys(ACCOUNTS, SEGMENTS)

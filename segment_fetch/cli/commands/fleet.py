@@ -152,7 +152,7 @@ def chosen(args: Namespace, console: Console) -> list[AccountJob]:
     from segment_fetch.fleet.shards import index_from, parse_shard  # noqa: PLC0415
 
     only = [name.strip() for name in args.only.split(",") if name.strip()]
-    jobs = load_accounts(args.file, only=only)
+    jobs = load_accounts(args.file, only=only, environ=console.environ)
     if args.failed_from is not None:
         failed = set(failed_in(_report(args.failed_from, "--failed-from")))
         jobs = [job for job in jobs if job.account in failed]

@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +97,8 @@ def test_a_port_that_is_taken(run: Run) -> None:
         (("--fault", "drop=0.9", "--fault", "reset=0.9"), "must be at most 1 together"),
         (("--from", "now", "--to", "now-1d"), r"start must be before end, not 20"),
         (("--segments", "99000000"), "segments must be between"),
+        (("--clock", "now-2d"), "OAuth 1.0 signs the real time; add --auth bearer"),
+        (("--speed", "60"), "OAuth 1.0 signs the real time"),
         (("--auth", "bearer", "--credentials", "/none"), "cannot be read"),
     ],
 )
@@ -141,6 +144,29 @@ def test_options_reach_the_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = made["dataset"]
     assert (dataset.segments, dataset.seed, dataset.account, dataset.new_field_from) == (1_000, 7, "abc", 3)
     assert isinstance(made["auth"], OAuth1)
+
+
+def test_days_pass_from_run_to_run(run: Run, tmp_path: Path) -> None:
+    """A nightly job in a minute: each run finds the day that has passed meanwhile, and settles an older one."""
+    argv = ["--auth", "none", "--json", "--until-stdin-closes", "--segments", "600", "--days", "6"]
+    seconds_a_day = 1.0
+    with _simulating(*argv, "--clock", "now-3d", "--speed", str(86_400 / seconds_a_day), env=environ()) as running:
+        url = orjson.loads(_line(running))["base_url"]
+        reports: list[dict[str, Any]] = []
+        while not (reports and reports[-1]["complete_before"] > reports[0]["complete_before"]) and len(reports) < 60:
+            result = run("sync", "--from", "now-5d", "--base-url", url, "--out", str(tmp_path), "--json", *AT_ONCE)
+            reports.append(result.json)
+    assert all(report["exit_code"] == 0 for report in reports)
+    assert reports[-1]["complete_before"] > reports[0]["complete_before"]
+    assert sum(report["added"] for report in reports) > 0
+
+
+def test_segments_of_the_future_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = _settings(monkeypatch, "--to", "now+5d", "--days", "6", "--auth", "bearer", "--speed", "2")
+    ahead = made["dataset"].end / 1000 - time.time()
+    assert ahead == pytest.approx(5 * 86_400, abs=60)
+    first = made["clock"]()
+    assert first == pytest.approx(time.time(), abs=60)
 
 
 @pytest.mark.parametrize("kind", ["none", "bearer", "client-credentials"])

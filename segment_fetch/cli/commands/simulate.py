@@ -51,6 +51,7 @@ _DAY_MS = 86_400_000
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/s(?::(\d+))?")
 _SLIDING = re.compile(r"(\d+)/(\d+(?:\.\d+)?)s")
 _AT_ONCE = re.compile(r"(\d+)-at-once")
+_AHEAD = re.compile(r"now\+(\d{1,6}[smhdw])")
 _LATENCY = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 
 Limit = tuple[str, float, float]
@@ -91,6 +92,17 @@ def port(text: str) -> int:
     if value > 65_535:
         raise ArgumentTypeError("must be at most 65535")
     return value
+
+
+def moment(text: str) -> str:
+    """Check a time, which may lie ahead (now+5d), and return it as text."""
+    return text if _AHEAD.fullmatch(text) else arguments.moment(text)
+
+
+def _epoch_ms(text: str, now_ms: int) -> int:
+    """Return a time that `moment` has checked, in epoch milliseconds."""
+    ahead = _AHEAD.fullmatch(text)
+    return 2 * now_ms - parse_time(f"now-{ahead[1]}", now_ms) if ahead else parse_time(text, now_ms)
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -144,16 +156,24 @@ def _add_data(parser: ArgumentParser) -> None:
         "--segments", type=arguments.whole, default=10_000, metavar="N", help="number of them (default: 10000)"
     )
     group.add_argument("--days", type=arguments.number, default=7.0, metavar="N", help="before --to (default: 7)")
-    group.add_argument(
-        "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time, instead of --days"
-    )
+    group.add_argument("--from", dest="start", type=moment, metavar="TIME", help="first close time, instead of --days")
     group.add_argument(
         "--to",
         dest="end",
-        type=arguments.moment,
+        type=moment,
         default="now",
         metavar="TIME",
-        help="exclusive end (default: now)",
+        help="exclusive end (default: now); segments of the future (now+5d) appear when their time has come",
+    )
+    group.add_argument(
+        "--clock", type=moment, metavar="TIME", help="where the simulator's own clock starts (default: now)"
+    )
+    group.add_argument(
+        "--speed",
+        type=arguments.number,
+        default=1.0,
+        metavar="N",
+        help="seconds of its clock in a second: 1440 makes a day pass in a minute (default: 1)",
     )
     group.add_argument("--seed", type=arguments.whole, default=1, metavar="N", help="random seed (default: 1)")
     group.add_argument("--daily-load", action="store_true", help="busy by day, quiet by night and at weekends")
@@ -286,6 +306,7 @@ def _simulator(args: Namespace, console: Console, access: _Access) -> Simulator:
             drift=_drift(args),
             to_inclusive=not args.to_exclusive,
             gzip=not args.no_gzip,
+            clock=_clock(args),
             port=args.port,
         )
     except ValueError as error:
@@ -294,8 +315,8 @@ def _simulator(args: Namespace, console: Console, access: _Access) -> Simulator:
 
 def _dataset(args: Namespace, console: Console) -> Dataset:
     now_ms = int(time.time() * 1000)
-    end = parse_time(args.end, now_ms)
-    start = end - int(args.days * _DAY_MS) if args.start is None else parse_time(args.start, now_ms)
+    end = _epoch_ms(args.end, now_ms)
+    start = end - int(args.days * _DAY_MS) if args.start is None else _epoch_ms(args.start, now_ms)
     if start >= end:
         raise InputError(f"simulate: start must be before end, not {format_time(start)} and {format_time(end)}")
     return Dataset(
@@ -313,6 +334,17 @@ def _dataset(args: Namespace, console: Console) -> Dataset:
         wrong_types=args.wrong_types,
         new_field_from=args.new_field_from,
     )
+
+
+def _clock(args: Namespace) -> Callable[[], float]:
+    """Return the clock that decides which segments are there, as --clock and --speed want it."""
+    if args.clock is None and args.speed == 1:
+        return time.time
+    if args.auth == "oauth1":
+        raise InputError("--clock and --speed: OAuth 1.0 signs the real time; add --auth bearer, or another kind")
+    began = time.time()
+    first = began if args.clock is None else _epoch_ms(args.clock, int(began * 1000)) / 1000
+    return lambda: first + (time.time() - began) * args.speed
 
 
 def _limit(limit: Limit, *, silent: bool) -> RateLimit | SlidingWindow | AtOnce:

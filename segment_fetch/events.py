@@ -46,14 +46,16 @@ class WindowSplit(Struct, frozen=True, tag=True):
 
 
 class PageRead(Struct, frozen=True, tag=True):
-    """A page came and passed its checks."""
+    """A page came and passed its checks. `fallback` says why it did not take the fast path; None if it did."""
 
     window: Window
     offset: int
     rows: int
+    fallback: str | None = None
 
     def __str__(self) -> str:
-        return f"window {self.window}, offset {self.offset}: a page of {_plural(self.rows, 'segment')}"
+        way = "" if self.fallback is None else f", decoded by the fallback: {self.fallback}"
+        return f"window {self.window}, offset {self.offset}: a page of {_plural(self.rows, 'segment')}{way}"
 
 
 class Retrying(Struct, frozen=True, tag=True):
@@ -168,6 +170,22 @@ class NewFields(Struct, frozen=True, tag=True):
         return f"the API sends fields that this version does not know: {', '.join(self.names)}"
 
 
+class FastPathUnused(Struct, frozen=True, tag=True):
+    """Not one page of a run took the fast path: `pages` were decoded by the fallback, the first for this reason.
+
+    Told once, at the end of the run. The segments are the same.
+    """
+
+    pages: int
+    reason: str
+
+    def __str__(self) -> str:
+        return (
+            f"no page took the fast path: {self.reason}; {_plural(self.pages, 'page')} took the fallback, which gives "
+            "the same segments and needs more than twice the CPU time"
+        )
+
+
 class Warned(Struct, frozen=True, tag=True):
     """Something the user should know, in a sentence."""
 
@@ -191,6 +209,7 @@ Event: TypeAlias = (
     | WindowDone
     | WindowCommitted
     | NewFields
+    | FastPathUnused
     | Warned
 )
 

@@ -35,6 +35,7 @@ from segment_fetch import (
 )
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.events import (
+    FastPathUnused,
     NewFields,
     PageRead,
     Paused,
@@ -441,6 +442,7 @@ EVENTS: list[Event] = [
     WindowReread(Window(0, 1), 1, "a reason"),
     WindowDone(Window(0, 1), "complete", 1),
     NewFields(("a",)),
+    FastPathUnused(3, "a reason"),
     Warned("a warning"),
 ]
 

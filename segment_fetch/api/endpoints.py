@@ -29,6 +29,7 @@ from segment_fetch.errors import (
 from segment_fetch.query import Query, Window
 from segment_fetch.throttle.limiter import Limiter, Outcome
 from segment_fetch.wire.pages import PageAnswer, read_page
+from segment_fetch.wire.raw_rows import RawRows, why_fallback
 
 DOMAIN_URL = "https://api.liveperson.net"
 SEGMENTS_SERVICE = "agentActivityDomain"
@@ -207,7 +208,10 @@ class SegmentApi:
                 self._refuse(reply, sent)
             now = self._now_ms()  # the earlier clock decides: one that is ahead must not settle a window
             at_ms = now if self.server_ms is None else min(now, self.server_ms)
-            return PageAnswer(read_page(reply.body), at_ms, self.server_ms, len(reply.body))
+            page = read_page(reply.body)
+            slow = bool(page.segments) and not isinstance(page.segments, RawRows)
+            fallback = why_fallback(reply.body) if slow else None
+            return PageAnswer(page, at_ms, self.server_ms, len(reply.body), fallback)
 
         return await self._transport.page(url, sign, take)
 

@@ -102,6 +102,10 @@ def _facts(report: Report) -> list[str]:
         facts["duplicates"] = f"{plural(report.duplicates, 'row')} received twice, kept once"
     if report.added or report.removed:
         facts["changes"] = f"{plural(report.added, 'segment')} added, {report.removed:,} removed in windows read again"
+    if report.fallback_pages and report.fast_pages:  # where none took the fast path, the run has said so
+        count = f"{report.fallback_pages:,} of {plural(report.fast_pages + report.fallback_pages, 'page')}"
+        reason = printable(report.fallback_reason, _LONGEST)
+        facts["slow pages"] = f"{count} could not take the fast path; the first for this reason: {reason}"
     if report.unknown_fields:
         facts["new fields"] = printable(", ".join(report.unknown_fields), _LONGEST)
     return [f"  {label:<{_LABEL - 2}}{text}" for label, text in facts.items()]

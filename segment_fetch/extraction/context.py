@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from segment_fetch.api.endpoints import MAX_SKEW_S, SegmentApi
-from segment_fetch.events import Event
+from segment_fetch.events import Event, FastPathUnused, PageRead
 from segment_fetch.extraction.loop_turns import Turns
 from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.telemetry import Call, Telemetry
@@ -28,6 +28,26 @@ class ReadOptions(Struct, frozen=True):
     limit: int
     split_above: int
     settle_after_ms: int = SETTLE_AFTER_MS
+
+
+class PageCounts(Struct):
+    """Pages of a run with segments, by the way in which they were decoded, and the reason of the first fallback."""
+
+    fast: int = 0
+    fallback: int = 0
+    reason: str | None = None
+
+    def take(self, event: Event) -> None:
+        """Count a page; any other event is of no interest."""
+        if isinstance(event, PageRead) and event.rows:
+            self.fast += event.fallback is None
+            self.fallback += event.fallback is not None
+            self.reason = self.reason or event.fallback
+
+    @property
+    def unused(self) -> FastPathUnused | None:
+        """The event for the end of a run in which no page took the fast path; None if one did, or none came."""
+        return FastPathUnused(self.fallback, self.reason) if self.reason is not None and not self.fast else None
 
 
 class RunContext(Struct, frozen=True):
@@ -48,18 +68,22 @@ class RunContext(Struct, frozen=True):
     turns: Turns
     telemetry: Telemetry
     rows: RowBudget | None = None
+    pages: PageCounts = field(default_factory=PageCounts)
 
     @contextmanager
     def run(self, name: str) -> Iterator[RunContext]:
         """The context of one run, for the length of the block; `name` is that of the client's method."""
-        run_id = uuid4().hex
+        run_id, pages = uuid4().hex, PageCounts()
         with self.telemetry.run(name, run_id) as telemetry:
 
             def tell(event: Event) -> None:
                 telemetry.follow(event)
+                pages.take(event)
                 self.tell_of_run(event, run_id)
 
-            yield structs.replace(self, telemetry=telemetry, tell=tell)
+            yield structs.replace(self, telemetry=telemetry, tell=tell, pages=pages)
+            if (unused := pages.unused) is not None:
+                tell(unused)
 
     def workers(self, source: PageSource[Any], call: Callable[[Window], Call] | None = None) -> WorkerPool:
         """A pool of workers that sends what the source asks for; `call` measures an attempt at a page of a window."""

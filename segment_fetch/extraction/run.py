@@ -60,7 +60,8 @@ async def fill(
         if neighbours.overlapping:
             entries |= await _read_once_more(context, writer, neighbours.overlapping, ordered=committer.ordered)
         entries |= {entry.window: entry for entry in await committer.abandon()}
-    made = report([entries[window] for window in sorted(entries)], skipped, stream.counts, started, committer.change)
+    read_now = [entries[window] for window in sorted(entries)]
+    made = report(read_now, skipped, stream.counts, started, committer.change, pages=context.pages)
     doubled = committer.ordered and bool(neighbours.overlapping)
     lost = tuple(str(entry.window) for entry in out_of_reach if entry.status == "unproven")
     final = committer.log.complete_before

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Span
 
+    from segment_fetch.wire.pages import PageAnswer
+
 SCOPE = "segment_fetch"
 """The name of the tracer and of the meter, and the beginning of the name of every span, metric and attribute."""
 
@@ -42,8 +44,8 @@ class Call:
     def sent(self, *, again: bool) -> None:
         """Note that the request is about to be sent; `again` if one for this page was sent before."""
 
-    def received(self, size: int) -> None:
-        """Note the size of an accepted answer, decompressed, in bytes."""
+    def received(self, answer: PageAnswer) -> None:
+        """Note an accepted answer: its size, and how it was decoded."""
 
 
 _NO_CALL = Call()
@@ -106,6 +108,7 @@ class _Instruments:
         self.requests = meter.create_counter("segment_fetch.requests", "{request}", "Page requests, by outcome")
         self.retries = meter.create_counter("segment_fetch.retries", "{request}", "Page requests that were repeated")
         self.bytes = meter.create_counter("segment_fetch.bytes", "By", "Size of accepted pages, decompressed")
+        self.pages = meter.create_counter("segment_fetch.pages", "{page}", "Accepted pages with segments, by path")
         self.pauses = meter.create_counter("segment_fetch.pauses", "{pause}", "Pauses that the API asked for (429)")
         self.pace = meter.create_gauge("segment_fetch.pace", "{request}/s", "Requests a second, at most")
         self.cap = meter.create_gauge("segment_fetch.cap", "{request}", "Requests in flight, at most")
@@ -263,8 +266,11 @@ class _MeasuredCall(Call):
         if again:
             self._client.instruments.retries.add(1, self._client.labels)
 
-    def received(self, size: int) -> None:
-        self._client.instruments.bytes.add(size, self._client.labels)
+    def received(self, answer: PageAnswer) -> None:
+        self._client.instruments.bytes.add(answer.size, self._client.labels)
+        if answer.page.segments:
+            path = "fast" if answer.fallback is None else "fallback"
+            self._client.instruments.pages.add(1, self._client.labels | {"segment_fetch.path": path})
 
 
 def _outcome(error: BaseException | None) -> str:

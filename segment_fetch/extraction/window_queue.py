@@ -201,7 +201,8 @@ class WindowQueue(Generic[Part]):
         self._advance_all()
 
     def _told(self, window: Window, request: PageRequest, answer: PageAnswer) -> None:
-        self._tell(PageRead(window, request.offset, len(answer.page.segments)))
+        rows = len(answer.page.segments)
+        self._tell(PageRead(window, request.offset, rows, answer.fallback if rows else None))
         names = new_fields(answer.page) - self._named
         if names:
             self._named |= names

@@ -139,7 +139,7 @@ class WorkerPool:
         try:
             with call:
                 answer = await self._api.page(request.window, request.offset, request.limit, may_send=may_send)
-                call.received(answer.size)
+                call.received(answer)
             self._source.answered(request, answer)
         except NotSentError:
             attempt.tries -= 1

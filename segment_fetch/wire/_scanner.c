@@ -2,7 +2,8 @@
  *
  * `scan` takes only rows of the plainest form: compact, the known fields in the order of the wire, no field twice, texts
  * without escapes, whole numbers of at most 18 digits as JSON writes them. Such a row is its own JSON Line: decoding and
- * encoding it again would give the same bytes. For anything else it gives None, and the page is decoded as any JSON.
+ * encoding it again would give the same bytes. For anything else it gives the place of the first row that it does not
+ * take, and the page is decoded as any JSON.
  * What is around the rows is not looked at here.
  *
  * No byte is read beyond the buffer, and none is written but into memory of this file's own; tests hold it against the
@@ -198,10 +199,13 @@ static Place row_end(Place at, Place end, Row *row)
     return at;
 }
 
-/* The rows from `at` on, as sent; their number, or 0. `*tail` is where the array's closing bracket is. */
+/* The rows from `at` on, as sent; their number, and in `*tail` where the array's closing bracket is. Or 0, and in `*tail`
+ * where the first row begins that is not taken.
+ */
 static int read_rows(Place at, Place end, Row *rows, Place *tail)
 {
     for (int count = 0; count < MOST_ROWS;) {
+        *tail = at;
         at = row_end(at, end, &rows[count]);
         if (at == NULL || at >= end)
             return 0;
@@ -289,12 +293,12 @@ static PyObject *scan_buffer(Place begin, Py_ssize_t length, Py_ssize_t head)
 {
     Row rows[MOST_ROWS];
     const Row *order[MOST_ROWS];
-    Place tail;
+    Place tail = begin;
     int count = 0;
     if (head >= 0 && head < length && length <= LONGEST)
         count = read_rows(begin + head, begin + length, rows, &tail);
     if (count == 0)
-        Py_RETURN_NONE;
+        return PyLong_FromSsize_t(tail - begin);
     put_in_order(rows, order, count);
     return rows_found(order, count, tail - begin);
 }

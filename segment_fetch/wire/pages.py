@@ -35,13 +35,15 @@ Request = TypeVar("Request", bound=PageRequest)
 class PageAnswer(Struct, frozen=True):
     """A page, and when it was made: the earlier of the server's clock and the local one, epoch milliseconds.
 
-    `server_ms` is the server's clock alone, None where it did not say. `size` is that of its body, in bytes.
+    `server_ms` is the server's clock alone, None where it did not say. `size` is that of its body, in bytes. `fallback`
+    is the reason for which it was decoded by the fallback, None if it took the fast path.
     """
 
     page: SegmentPage
     at_ms: int
     server_ms: int | None = None
     size: int = 0
+    fallback: str | None = None
 
 
 class PageSource(Protocol[Request]):

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol, TypeAlias, overload
 import msgspec
 
 from segment_fetch.wire.models import Segment, SegmentPage, Timeframe, WirePagination
+from segment_fetch.wire.plain_form import LONGEST_SHOWN, why_not_plain
 
 Column: TypeAlias = "memoryview[int] | array[int]"
 """Whole numbers of 64 bits, one a row."""
@@ -24,9 +25,10 @@ Column: TypeAlias = "memoryview[int] | array[int]"
 class _Scanner(Protocol):
     """The compiled scanner's functions."""
 
-    def scan(self, body: bytes | memoryview, head: int, /) -> tuple[int, bytes, bytes, bytes, bytes, bool] | None:
+    def scan(self, body: bytes | memoryview, head: int, /) -> tuple[int, bytes, bytes, bytes, bytes, bool] | int:
         """Of the rows from `head` on: where their array ends, their lines in the written order and where each begins
-        (32 bits), and, newest first, their close times and keys (64 bits); whether no two times are equal.
+        (32 bits), and, newest first, their close times and keys (64 bits); whether no two times are equal. Or the place
+        of the first row that is not of the plain form.
         """
 
     def distinct(self, columns: list[Column], /) -> int:
@@ -39,8 +41,8 @@ class _Scanner(Protocol):
 class Uncompiled:
     """The stand-in where the scanner is not compiled."""
 
-    def scan(self, body: bytes | memoryview, head: int, /) -> None:
-        return None
+    def scan(self, body: bytes | memoryview, head: int, /) -> int:
+        return head
 
     def distinct(self, columns: list[Column], /) -> int:
         return len(set().union(*columns))
@@ -87,15 +89,33 @@ def key_of(segment_id: str) -> int:
 
 def scan_page(body: bytes | memoryview) -> SegmentPage | None:
     """The page in a 200 answer, its segments as `RawRows`; None where the fallback has to be taken."""
-    head = bytes(body[:_FARTHEST_HEAD]).find(_HEAD) + len(_HEAD)
-    found = _scanner.scan(body, head) if head >= len(_HEAD) else None
-    if found is None:
+    head = _head(body)
+    found = 0 if head is None else _scanner.scan(body, head)
+    if head is None or isinstance(found, int):
         return None
     end, text, starts, times, keys, falling = found
     if (page := _page_around(bytes(body[:head]) + bytes(body[end:]))) is None:
         return None
     columns = _Columns(text, memoryview(starts).cast("I"), memoryview(times).cast("q"), memoryview(keys).cast("q"))
     return SegmentPage(RawRows(columns, falling, 0, len(columns.times)), page.pagination.plain(), page.timeframe)
+
+
+def _head(body: bytes | memoryview) -> int | None:
+    """Return the place of the first row; None where the array of rows does not begin in the usual form."""
+    at = bytes(body[:_FARTHEST_HEAD]).find(_HEAD)
+    return None if at < 0 else at + len(_HEAD)
+
+
+def why_fallback(body: bytes | memoryview) -> str:
+    """Return the reason for which `scan_page` gives None for a page, in a few words for people."""
+    if isinstance(_scanner, Uncompiled):
+        return "the scanner is not compiled"
+    if (head := _head(body)) is None:
+        return f"`segments` does not begin within {_FARTHEST_HEAD:,} bytes, or has white space around it"
+    found = _scanner.scan(body, head)
+    if not isinstance(found, int):
+        return "what surrounds the segments is not of the usual form"
+    return why_not_plain(bytes(body[found : found + LONGEST_SHOWN]))
 
 
 def _page_around(rest: bytes) -> _Envelope | None:

@@ -77,7 +77,9 @@ def test_windows_are_times_in_json() -> None:
 def test_pages_are_told_at_debug_only() -> None:
     assert _told(PageRead(WHOLE, 0, 500)) == []
     (page,) = _told(PageRead(WHOLE, 0, 500), level="debug")
-    assert (page["level"], page["rows"]) == ("debug", 500)
+    assert (page["level"], page["rows"], page["fallback"]) == ("debug", 500, None)
+    (slow,) = _told(PageRead(WHOLE, 0, 500, "a text with an escape sequence"), level="debug")
+    assert slow["message"].endswith("500 segments, decoded by the fallback: a text with an escape sequence")
 
 
 @pytest.mark.parametrize(

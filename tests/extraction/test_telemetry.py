@@ -122,6 +122,8 @@ async def test_metrics_are_those_of_the_report(recorded: Recorded, tmp_path: Pat
     assert recorded.value("segment_fetch.retries") == report.retries == 2
     assert recorded.value("segment_fetch.pauses") == 1
     assert recorded.value("segment_fetch.bytes") > body / 2
+    assert recorded.values("segment_fetch.pages", "segment_fetch.path") == {"fast": report.fast_pages}
+    assert report.fast_pages == report.requests - 2
     assert 0 < recorded.value("segment_fetch.pace") <= 500
     assert recorded.value("segment_fetch.cap") >= 1
     (commits,) = recorded.points()["segment_fetch.commit.duration"]

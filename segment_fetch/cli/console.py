@@ -25,8 +25,6 @@ from segment_fetch.errors import redacted
 from segment_fetch.events import Event, NewFields
 
 _SHORTEST_SECRET = 4
-_IN_OWN_WORDS = {"doctor", "fleet"}
-"""Commands that tell the events of their clients themselves."""
 
 
 class Console:
@@ -80,8 +78,8 @@ class Console:
         if self.quiet and level == "info":
             level = "warning"
         timed = not sys.stderr.isatty()
-        events = getattr(self.args, "command", "") not in _IN_OWN_WORDS
-        with logging_to(self._line, level=level, form=self.args.log_format, timed=timed, events=events):
+        accounts = getattr(self.args, "command", "") == "fleet"
+        with logging_to(self._line, level=level, form=self.args.log_format, timed=timed, accounts=accounts):
             yield
 
     @contextmanager

@@ -31,11 +31,16 @@ _LARGEST = 2**20  # bytes
 
 
 class Given(NamedTuple):
-    """The values that were found, and where, in words."""
+    """The values that were found, and where, in words; `prefix` is that of the names there."""
 
     values: Mapping[str, str]
     place: str
     warning: str | None = None
+    prefix: str = "LIVEPERSON_"
+
+    def name(self, name: str) -> str:
+        """Return the name that a value has in this place."""
+        return self.prefix + name.removeprefix(_PREFIX)
 
 
 class Credentials(NamedTuple):
@@ -65,9 +70,9 @@ def given(file: str | None, environ: Mapping[str, str]) -> Given:
         text = read_named(path, _LARGEST).decode()
         loose = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and stat.S_ISREG(path.stat().st_mode)
     except OSError as error:
-        raise CredentialsError(f"--credentials {file}: cannot be read: {error.strerror or error}") from None
+        raise CredentialsError(f"the credentials in {file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise CredentialsError(f"--credentials {file}: is not text in UTF-8") from None
+        raise CredentialsError(f"the credentials in {file} cannot be read: it is not text in UTF-8") from None
     warning = f"other users of this machine may read {file}: chmod 600 {file}" if loose else None
     return Given({**account, **_parsed(text, file)}, file, warning)
 
@@ -115,14 +120,17 @@ def chosen(found: Given) -> tuple[str, ...] | None:
     if not begun:
         return None
     if len(begun) > 1:
-        sets = " and ".join(f"{KINDS[names]} ({', '.join(n for n in names if n in found.values)})" for names in begun)
+        sets = " and ".join(
+            f"{KINDS[names]} ({', '.join(found.name(name) for name in names if name in found.values)})"
+            for names in begun
+        )
         raise CredentialsError(
             f"{found.place} holds more than one set of credentials: {sets}; keep one, unset the rest"
         )
     missing = [name for name in begun[0] if name not in found.values]
     if missing:
         raise CredentialsError(
-            f"the {KINDS[begun[0]]} in {found.place} is incomplete: {', '.join(missing)} "
+            f"the {KINDS[begun[0]]} in {found.place} is incomplete: {', '.join(map(found.name, missing))} "
             f"{'is' if len(missing) == 1 else 'are'} missing or empty; {_how(missing, found)}"
         )
     return begun[0]
@@ -148,17 +156,21 @@ def _auth(names: tuple[str, ...], found: Given) -> Auth:
             return OAuth1Key(*secrets)
         return ClientCredentials(*secrets) if names == CLIENT else BearerToken(*secrets)
     except InputError as error:
-        raise CredentialsError(f"{error.message}; copy {', '.join(names)} into {found.place} again") from None
+        raise CredentialsError(
+            f"{error.message}; copy {', '.join(map(found.name, names))} into {found.place} again"
+        ) from None
 
 
 def _none(found: Given) -> str:
-    sets = "; or ".join(f"{', '.join(names)} ({kind})" for names, kind in KINDS.items())
-    return f"{found.place} holds no credentials: set {sets}; or name a file with such lines: --credentials FILE."
+    sets = "; or ".join(f"{', '.join(map(found.name, names))} ({kind})" for names, kind in KINDS.items())
+    if found.place == "the environment":
+        sets += "; or name a file with such lines: --credentials FILE"
+    return f"{found.place} holds no credentials: set {sets}."
 
 
 def _how(missing: list[str], found: Given) -> str:
-    if found.place == "the environment":
-        return f"set it: export {missing[0]}=..."
+    if found.place.startswith("the environment"):
+        return f"set it: export {found.name(missing[0])}=..."
     return f"add a line {missing[0]}=..."
 
 

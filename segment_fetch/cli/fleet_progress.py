@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from segment_fetch.cli.progress import Display
 from segment_fetch.errors import lasting
-from segment_fetch.events import Event, PageRead
+from segment_fetch.events import Event, PageRead, WindowCommitted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -28,15 +28,22 @@ class FleetProgress:
         self.done = self.failed = self.segments = 0
         self.running: dict[str, tuple[float, int]] = {}
         """Account -> when it was first heard of, and segments read."""
+        self.committed: dict[str, int] = {}
+        """Account -> segments of this run that are in its destination; of each that was heard of."""
         self._clock = clock
-        self._marks: list[tuple[float, int]] = [(clock(), 0)]
+        self._started = clock()
+        self._marks: list[tuple[float, int]] = [(self._started, 0)]
 
     def take(self, account: str, event: Event) -> None:
         """Count an event."""
         since, segments = self.running.get(account, (self._clock(), 0))
+        committed = self.committed.get(account, 0)
         if isinstance(event, PageRead):
             segments += event.rows
             self.segments += event.rows
+        elif isinstance(event, WindowCommitted):
+            committed += event.segments
+        self.committed[account] = committed
         self.running[account] = since, segments
 
     def end(self, result: AccountResult) -> None:
@@ -49,6 +56,11 @@ class FleetProgress:
     def in_flight(self) -> int:
         """Accounts that have begun and not ended."""
         return len(self.running)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return self._clock() - self._started
 
     def rate(self) -> float:
         """Return segments a second, over the last ten seconds; keeps the marks that it needs for that."""

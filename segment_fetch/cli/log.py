@@ -15,15 +15,20 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 class TextFormatter(logging.Formatter):
-    """The message, with its level unless that is info; `timed`: with the time, for a file that is read later."""
+    """The message, with its level unless that is info; `timed`: with the time, for a file that is read later.
 
-    def __init__(self, *, timed: bool) -> None:
+    `accounts`: an event begins with its account, as there are several.
+    """
+
+    def __init__(self, *, timed: bool, accounts: bool) -> None:
         super().__init__()
         self._timed = timed
+        self._accounts = accounts
 
     def format(self, record: logging.LogRecord) -> str:
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         text = f"{_time(record)} {level}" if self._timed else level
+        text += f"{record.account}: " if self._accounts and hasattr(record, "account") else ""
         text += record.getMessage()
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
@@ -61,15 +66,16 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def logging_to(
-    write: Callable[[str], None], *, level: str, form: str, timed: bool, events: bool = True
+    write: Callable[[str], None], *, level: str, form: str, timed: bool, accounts: bool = False
 ) -> Iterator[None]:
     """Send the library's log, and at debug asyncio's, to `write` alone for the length of the block.
 
-    `events` False leaves out the records of events.
+    `accounts`: it is that of several accounts, whose events are left out unless they need attention, or at debug.
     """
     handler = _Handler(write)
-    handler.addFilter(lambda record: events or record.name != "segment_fetch.events")
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=timed))
+    if accounts and level != "debug":
+        handler.addFilter(_needs_attention)
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter(timed=timed, accounts=accounts))
     ours, asyncio = logging.getLogger("segment_fetch"), logging.getLogger("asyncio")
     before = [(logger, logger.level, logger.propagate) for logger in (ours, asyncio)]
     ours.setLevel(_LEVELS[level])
@@ -84,6 +90,12 @@ def logging_to(
             logger.removeHandler(handler)
             logger.setLevel(old)
             logger.propagate = propagate
+
+
+def _needs_attention(record: logging.LogRecord) -> bool:
+    """Return True for warnings, the end of an outage, and what is no event of a client."""
+    is_event = record.name == "segment_fetch.events"
+    return not is_event or record.levelno >= logging.WARNING or getattr(record, "event", "") == "service_back"
 
 
 def say(level: str, event: str, message: str, **fields: object) -> None:

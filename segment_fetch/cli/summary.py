@@ -42,17 +42,22 @@ def counts(report: Report) -> dict[str, int]:
 
 def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
     """Return the report for programs; with `error` if the run is not complete."""
-    failure = None if report.complete else failures.as_json(_failure(report))
-    if failure is not None and report.unproven and not _can_pass(report):
-        failure["advice"] = " ".join(_lasting_advice(report))
     return {
         **more,
         "destination": run.destination,
         "exit_code": code,
         **counts(report),
         **msgspec.to_builtins(report),
-        **({} if failure is None else {"error": failure}),
+        **({} if report.complete else {"error": error_of(report)}),
     }
+
+
+def error_of(report: Report) -> dict[str, str]:
+    """Return the error of a run that is not complete, for programs; its advice says if running it again can help."""
+    error = failures.as_json(_failure(report))
+    if report.unproven and not _can_pass(report):
+        error["advice"] = " ".join(_lasting_advice(report))
+    return error
 
 
 def _failure(report: Report) -> IncompleteError:

@@ -49,8 +49,8 @@ async def resolve(
     """Return an account's credentials, and a warning if others may read them. CredentialsError where there are none."""
     match source:
         case FromEnvironment(prefix):
-            values = {name: environ[prefix + short] for short, name in _NAMES.items() if environ.get(prefix + short)}
-            found = Given(values, f"the environment ({prefix}…)")
+            values = {name: environ[prefix + short] for short, name in _NAMES.items() if prefix + short in environ}
+            found = given(None, values)._replace(place=f"the environment ({prefix}…)", prefix=prefix)
         case FromFile(path):
             found = given(os.path.expanduser(path), {})  # noqa: ASYNC240, PTH111 - Path raises without a home
         case FromCommand(argv):

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from segment_fetch.cli import arguments
 from segment_fetch.cli.exit_codes import CREDENTIALS, INCOMPLETE, INTERNAL, OK, SERVICE, USAGE, exit_code
-from segment_fetch.cli.failures import as_json, known
-from segment_fetch.errors import IncompleteError, InputError
+from segment_fetch.cli.failures import InterruptedRunError, as_json, known
+from segment_fetch.cli.summary import error_of
+from segment_fetch.errors import InputError
 from segment_fetch.events import Event, PageRead
 from segment_fetch.fleet.accounts_file import AccountJob, sink_of
 from segment_fetch.fleet.credentials import resolve
@@ -190,24 +191,32 @@ async def summarize(
     on_result: Callable[[AccountResult], Awaitable[None] | None] | None = None,
 ) -> FleetSummary:
     """Run a fleet to its end and return the summary. `on_result` is called with each result as it comes."""
-    started, found = time.monotonic(), dict[str, AccountResult]()
+    started, found = time.monotonic(), list[AccountResult]()
     async with aclosing(results):
         async for result in results:
-            found[result.account] = result
+            found.append(result)
             if on_result is not None and (waiting := on_result(result)) is not None:
                 await waiting
+    return summary_of(jobs, found, time.monotonic() - started)
+
+
+def summary_of(jobs: Sequence[AccountJob], results: Sequence[AccountResult], seconds: float) -> FleetSummary:
+    """Return the summary of results, in the order of the jobs."""
+    found = {result.account: result for result in results}
     ordered = tuple(found[job.account] for job in jobs if job.account in found)
-    return FleetSummary(fleet_exit_code(ordered), ordered, round(time.monotonic() - started, 3))
+    return FleetSummary(fleet_exit_code(ordered), ordered, round(seconds, 3))
 
 
 def fleet_exit_code(results: Sequence[AccountResult]) -> int:
-    """Return 0 if all are complete, 70 for a fault of the program, 3 if some are not complete.
+    """Return 0 if all are complete, that of a signal if one ended it, 70 for a fault of the program, else 3.
 
     Where nothing was read of any account: 4 if any was refused, else 5 if a service was down, else 2.
     """
     codes = {result.exit_code for result in results}
     if not codes or codes == {OK}:
         return OK
+    if max(codes) > 128:
+        return max(codes)
     if INTERNAL in codes:
         return INTERNAL
     if codes & {OK, INCOMPLETE}:
@@ -263,7 +272,18 @@ def _ended(account: str, report: Report, *, progressed: bool) -> AccountResult:
         lost=report.lost,
         complete_before=report.complete_before,
         seconds=report.seconds,
-        error=None if complete else as_json(IncompleteError("; ".join(reasons + lost), ())),
+        error=None if complete else error_of(report) | {"message": "; ".join(reasons + lost)},
+    )
+
+
+def interrupted_result(account: str, error: InterruptedRunError, segments: int | None) -> AccountResult:
+    """Return the outcome of an account that a signal ended: with the segments that are committed, None if not begun."""
+    return AccountResult(
+        account=account,
+        status="failed" if segments is None else "incomplete",
+        exit_code=exit_code(error, progressed=segments is not None),
+        segments=segments or 0,
+        error=as_json(error),
     )
 
 

@@ -23,7 +23,7 @@ from msgspec import Struct, field, structs
 
 from segment_fetch.cli.arguments import client_of
 from segment_fetch.errors import InputError, MissingExtraError
-from segment_fetch.events import Event, NewFields, PageRead, ServiceBack, ServiceDown, Warned
+from segment_fetch.events import Event, NewFields, PageRead, ServiceBack, ServiceDown, Warned, WindowCommitted
 from segment_fetch.fleet.accounts_file import AccountJob, load_accounts
 from segment_fetch.fleet.credentials import resolve
 from segment_fetch.fleet.run import AccountResult, FleetLimits, OnEvent, failed_result, run_fleet
@@ -52,7 +52,7 @@ class _Heard(Struct):
             before = self.pages.get(account)
             rows = event.rows + (before.rows if before else 0)
             self.pages[account] = structs.replace(event, rows=rows)
-        elif isinstance(event, (Warned, NewFields, ServiceDown, ServiceBack)):
+        elif isinstance(event, (WindowCommitted, Warned, NewFields, ServiceDown, ServiceBack)):
             self.events.append((account, event))
 
 
@@ -71,7 +71,8 @@ async def run_on_ray(
 
     `shards` is the number of tasks, by default that of the cluster's processors; `weights` balances them as `shard_of`
     does. Each task runs its accounts as `run_fleet` does, within `limits` of its own, and resolves their credentials on
-    its worker. `on_event` hears of pages once a second, and of warnings and outages. Leaving the generator early
+    its worker. `on_event` hears of pages and commits once a second, and of warnings and
+    outages. Leaving the generator early
     cancels the tasks. A Ray that runs already is used, and left running.
 
     Raises InputError for a destination on a local disk if there is an `address`, unless `shared_storage` says that all

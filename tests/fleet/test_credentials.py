@@ -30,6 +30,13 @@ async def test_variables_with_a_prefix() -> None:
     assert isinstance(found.auth, ClientCredentials)
 
 
+async def test_a_missing_variable_is_named_as_it_is_written() -> None:
+    with pytest.raises(CredentialsError, match="B_CLIENT_SECRET is missing or empty; set it: export B_CLIENT_SECRET="):
+        await resolve("1", FromEnvironment("B_"), {"B_CLIENT_ID": "i"})
+    found, _ = await resolve("1", FromEnvironment("B_"), {"B_BEARER": f"'{SECRET}'  # of the nightly job"})
+    assert SECRET in found.auth.secrets()
+
+
 async def test_a_file_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
     file = tmp_path / "a.env"
     file.write_text(f"LIVEPERSON_BEARER={SECRET}\n")
@@ -66,8 +73,11 @@ async def test_a_command_prints_them(text: str) -> None:
         (printing(SECRET), "holds no credentials"),
         (FromCommand(("/nonexistent/program", SECRET)), "/nonexistent/program cannot be run: No such file"),
         (FromCommand((sys.executable, "-c", "print('x' * 2_000_000)")), "more than 1 MiB"),
-        (FromEnvironment("NONE_"), "holds no credentials"),
-        (FromFile("/nonexistent.env"), "cannot be read"),
+        (
+            FromEnvironment("NONE_"),
+            "the environment (NONE_…) holds no credentials: set NONE_APP_KEY, NONE_APP_SECRET, ",
+        ),
+        (FromFile("/nonexistent.env"), "the credentials in /nonexistent.env cannot be read"),
     ],
 )
 async def test_what_gives_none_is_named_without_a_secret(source: CredentialSource, message: str) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
-from segment_fetch import InputError
+from segment_fetch import CredentialsError, Event, InputError, ServiceError
+from segment_fetch.cli.fleet_progress import FleetProgress
+from segment_fetch.events import PageRead, RangePlanned, WindowCommitted
 from segment_fetch.extraction.row_budget import RowBudget, budget_of, row_budget
 from segment_fetch.fleet import AccountResult, FleetLimits, FleetSummary, load_accounts, run_fleet, summarize
 from segment_fetch.fleet.run import failed_in, fleet_exit_code, weights_in
+from segment_fetch.query import Window
 from segment_fetch.simulator import AccountsSimulator, Bearer, Dataset, Faults, RateLimit, Simulator
+from segment_fetch.sinks.files.disk import Disk
 from tests.cli.conftest import Run
 from tests.support_runs import rows
 
@@ -79,6 +85,52 @@ async def test_one_account_never_harms_another(fleet: AccountsSimulator, tmp_pat
     for result in summary.failed:
         assert result.error is not None
         assert "the-token" not in str(result.error)
+
+
+async def test_a_full_disk_ends_its_account_alone(
+    fleet: AccountsSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(disk: Disk, file: BinaryIO, data: bytes) -> None:
+        if Path(file.name).parent.name == "6":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(disk, file, data)
+
+    write = Disk.write
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "write", full)
+        ended = {result.account: result for result in (await done(tmp_path)).accounts}
+    assert [ended[account].status for account in "156"] == ["complete", "complete", "incomplete"]
+    assert ended["6"].exit_code == 3
+    assert "no space left" in str(ended["6"].error)
+    assert "run the same command again" in str(ended["6"].error)
+    again = {result.account: result for result in (await done(tmp_path)).accounts}
+    assert (again["6"].status, len(rows(tmp_path / "6"))) == ("complete", 300)
+
+
+async def test_a_large_account_does_not_keep_small_ones_waiting(tmp_path: Path) -> None:
+    """Four connections for all: a large account asks for sixteen at once, and a small one waits for its turn only."""
+    small = [str(account) for account in range(2, 22)]
+    simulators = [simulated(1, 50_000), *(simulated(int(account), 100) for account in small)]
+    with AccountsSimulator(simulators).in_thread() as served:
+        text = f'[defaults]\nout = "{tmp_path}/{{account}}"\nfrom = "now-8d"\nto = "now-2d"\n'
+        text += f'base_url = "{served.base_url}"\n{QUICK}credentials = {{ env = "ALL_" }}\n'
+        text += "".join(f"[accounts.{account}]\n" for account in ("1", *small))
+        (tmp_path / "accounts.toml").write_text(text)
+        jobs = load_accounts(tmp_path / "accounts.toml")
+        waited, pages = dict[str, int](), 0
+
+        def watch(account: str, event: Event) -> None:
+            nonlocal pages
+            pages += account == "1" and isinstance(event, PageRead)
+
+        async with aclosing(
+            run_fleet(jobs, environ=ENVIRON, limits=FleetLimits(connections=4), on_event=watch)
+        ) as results:
+            async for result in results:
+                assert (result.account, result.status) == (result.account, "complete")
+                waited[result.account] = pages
+    assert waited.pop("1") >= 100
+    assert max(waited.values()) < 60
 
 
 async def test_running_again_goes_on(fleet: AccountsSimulator, tmp_path: Path) -> None:
@@ -174,11 +226,61 @@ def test_the_command_reports_each_account(
     assert again.code == 4
     assert "0 of 1 account complete" in again.words
     assert "2 failed (exit code 4)" in again.words
+    assert CredentialsError.advice in again.words
+    assert "Run the same command again" not in again.words
+    mixed = run("fleet", file, "--only", "1,2,3")
+    assert f"2: {CredentialsError.advice}" in mixed.words
+    assert f"3: {ServiceError.advice}" in mixed.words
     shards = [run("fleet", file, "--shard", f"{index}/2", "--json", "--quiet").json["accounts"] for index in range(2)]
     assert sorted(entry["account"] for shard in shards for entry in shard) == ["1", "2", "3", "4", "5", "6"]
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     indexed = run("fleet", file, "--shards", "2", "--json", "--quiet").json["accounts"]
     assert [entry["account"] for entry in indexed] == [entry["account"] for entry in shards[1]]
+
+
+def test_the_log_is_that_of_the_library(
+    fleet: AccountsSimulator, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events are worded once: the command's lines are the records of the clients, with their accounts."""
+    monkeypatch.setenv("ALL_BEARER", "the-token")
+    file = str(tmp_path / "accounts.toml")
+    found = run("fleet", file, "--only", "1,5", "--log-format", "json", "--log-level", "debug", "--json")
+    lines = [json.loads(line) for line in found.err.splitlines()]
+    planned = {line["account"]: line for line in lines if line["event"] == "range_planned"}
+    assert planned["5"]["message"] == str(RangePlanned(1, 0))
+    assert planned["1"]["run_id"] != planned["5"]["run_id"]
+    assert {"window_opened", "page_read", "window_committed", "account_done"} <= {line["event"] for line in lines}
+    usual = run("fleet", file, "--only", "3", "--log-format", "json")
+    assert {json.loads(line)["event"] for line in usual.err.splitlines()} <= {
+        "service_down",
+        "window_done",
+        "account_failed",
+    }
+    text = run("fleet", file, "--only", "1", "--log-level", "debug")
+    assert f"1: {RangePlanned(0, 1)}" in text.words
+
+
+def test_the_command_takes_defaults_from_the_environment(
+    fleet: AccountsSimulator, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_BEARER", "the-token")
+    monkeypatch.setenv("SEGMENT_FETCH_ONLY", "1")
+    monkeypatch.setenv("SEGMENT_FETCH_JSON", "1")
+    monkeypatch.setenv("SEGMENT_FETCH_FORMAT", "csv")
+    found = run("fleet", str(tmp_path / "accounts.toml"))
+    assert [entry["account"] for entry in found.json["accounts"]] == ["1"]
+    assert list((tmp_path / "1").glob("*.csv"))
+    monkeypatch.setenv("SEGMENT_FETCH_ROWS", "none")
+    refused = run("fleet", str(tmp_path / "accounts.toml"))
+    assert (refused.code, "SEGMENT_FETCH_ROWS" in refused.words) == (2, True)
+
+
+def test_progress_counts_what_is_committed() -> None:
+    progress = FleetProgress(2, lambda: 0.0)
+    progress.take("1", PageRead(Window(0, 1), 0, 500))
+    progress.take("2", WindowCommitted(Window(0, 1), "complete", 70))
+    progress.take("2", WindowCommitted(Window(1, 2), "complete", 7))
+    assert progress.committed == {"1": 0, "2": 77}
 
 
 @pytest.mark.parametrize(

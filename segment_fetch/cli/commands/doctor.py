@@ -15,7 +15,6 @@ from segment_fetch.cli import arguments, exit_codes, failures, signals
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.credentials import Credentials
 from segment_fetch.cli.formatting import plural, width, wrapped
-from segment_fetch.cli.log import say
 from segment_fetch.errors import (
     CredentialsError,
     InputError,
@@ -23,7 +22,7 @@ from segment_fetch.errors import (
     SegmentFetchError,
     lasting,
 )
-from segment_fetch.events import Event, Retrying
+from segment_fetch.extraction.event_log import EventLog
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Query, Window
 from segment_fetch.throttle.limiter import Limiter
@@ -87,7 +86,7 @@ class Doctor:
         base = None if args.base_url is None else checked_base(args.base_url)
         query = Query(credentials.account, args.source)
         api = SegmentApi(query, credentials.auth, transport, limiter, login_pause=retry.login_pause, base_url=base)
-        pool = WorkerPool(api, limiter, counting, connections=1, retry=retry, tell=_report)
+        pool = WorkerPool(api, limiter, counting, connections=1, retry=retry, tell=EventLog(query.account).take)
         try:
             await pool.run()
         except SegmentFetchError as error:
@@ -156,11 +155,6 @@ def _way(error: SegmentFetchError) -> str:
     if isinstance(error, InputError) or "SSL_CERT_FILE" in error.message:
         return ""
     return "check --base-url, the network, the name service and HTTPS_PROXY; if they are right, try again later"
-
-
-def _report(event: Event) -> None:
-    if isinstance(event, Retrying):
-        say("info", "retrying", f"{event.reason}; retrying after {event.delay:.1f} s")
 
 
 def add_options(parser: ArgumentParser) -> None:

@@ -13,11 +13,13 @@ import msgspec
 
 from segment_fetch.cli import arguments, signals, zlib_backend
 from segment_fetch.cli.console import Console
+from segment_fetch.cli.failures import InterruptedRunError
 from segment_fetch.cli.fleet_progress import FleetProgress, FleetTable
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.cli.progress import Silent, may_be_live
 from segment_fetch.errors import InputError, lasting
-from segment_fetch.events import Event, NewFields, ServiceBack, ServiceDown, Warned
+from segment_fetch.events import Event
+from segment_fetch.extraction.event_log import EventLog
 
 if TYPE_CHECKING:
     from segment_fetch.fleet import AccountJob, AccountResult, FleetSummary
@@ -39,6 +41,7 @@ EXAMPLES = """\
     --engine ray --shards 16"""
 
 _LISTED = 20
+_NAMED = 5
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -89,26 +92,45 @@ def run(args: Namespace, console: Console) -> int:
     jobs = chosen(args, console)
     progress = FleetProgress(len(jobs))
     console.destination = "the destinations of its accounts"
+    results: list[AccountResult] = []
 
     def watch(account: str, event: Event) -> None:
         progress.take(account, event)
-        _log(account, event, console)
         console.redraw()
 
     def ended(result: AccountResult) -> None:
+        results.append(result)
         progress.end(result)
         _log_result(result, console)
         console.redraw()
 
-    results = _results(args, jobs, watch, console)
+    source = _results(args, jobs, watch, console)
     live = not args.quiet and args.log_format == "text" and may_be_live(sys.stderr)
     display = FleetTable(sys.stderr, progress) if live else Silent(sys.stderr, console.progress)
     # Ray prints what it has to say of lost workers on standard output, which is the report's.
     aside = redirect_stdout(sys.stderr) if args.engine == "ray" else nullcontext()
     with aside, console.show_progress(display):
-        summary = signals.run(summarize(jobs, results, on_result=ended), console.on_signal)
+        try:
+            summary = signals.run(summarize(jobs, source, on_result=ended), console.on_signal)
+        except InterruptedRunError as error:
+            summary = _interrupted(jobs, results, progress, error)
     console.report(as_text(summary, width()), as_json(summary))
     return summary.exit_code
+
+
+def _interrupted(
+    jobs: Sequence[AccountJob], results: Sequence[AccountResult], progress: FleetProgress, error: InterruptedRunError
+) -> FleetSummary:
+    """Return the summary of a run that a signal ended, with an entry for each account that has no result."""
+    from segment_fetch.fleet.run import interrupted_result, summary_of  # noqa: PLC0415
+
+    ended = {result.account for result in results}
+    broken = [
+        interrupted_result(job.account, error, progress.committed.get(job.account))
+        for job in jobs
+        if job.account not in ended
+    ]
+    return summary_of(jobs, [*results, *broken], progress.elapsed)
 
 
 def _results(
@@ -118,11 +140,17 @@ def _results(
     from segment_fetch.fleet import FleetLimits, run_fleet  # noqa: PLC0415 - brings aiohttp
 
     def warn(account: str, text: str) -> None:
-        console.say("warning", "credentials_readable", text, account=account)
+        console.say("warning", "credentials_readable", f"{account}: {text}", account=account)
 
     limits = FleetLimits(args.accounts_at_once, args.connections, args.rows)
     if args.engine == "ray":
         from segment_fetch.integrations.ray import run_on_ray  # noqa: PLC0415 - an optional extra
+
+        logs = {job.account: EventLog(job.account) for job in jobs}  # the records of a worker stay on the worker
+
+        def log_and_watch(account: str, event: Event) -> None:
+            logs[account].take(event)
+            watch(account, event)
 
         return run_on_ray(
             jobs,
@@ -131,7 +159,7 @@ def _results(
             shared_storage=args.shared_storage,
             weights=_weights(args),
             limits=limits,
-            on_event=watch,
+            on_event=log_and_watch,
             on_warning=warn,
         )
     return run_fleet(
@@ -184,22 +212,6 @@ def _report(file: str, option: str) -> bytes:
         raise InputError(f"{option} {file}: cannot be read: {error.strerror or error}") from None
 
 
-def _log(account: str, event: Event, console: Console) -> None:
-    match event:
-        case Warned(message):
-            console.say("warning", "warned", f"{account}: {message}", account=account)
-        case NewFields(names):
-            console.say("warning", "new_fields", f"{account}: new fields {', '.join(names)}", account=account)
-        case ServiceDown(seconds, _, reason):
-            console.say(
-                "warning", "service_down", f"{account}: nothing for {lasting(seconds)}: {reason}", account=account
-            )
-        case ServiceBack(seconds):
-            console.say("info", "service_back", f"{account}: answers again, after {lasting(seconds)}", account=account)
-        case _:
-            console.say("debug", type(event).__name__, f"{account}: {event}", account=account)
-
-
 def _log_result(result: AccountResult, console: Console) -> None:
     fields = {"account": result.account, "exit_code": result.exit_code}
     if result.exit_code == 0:
@@ -239,11 +251,28 @@ def as_text(summary: FleetSummary, columns: int) -> str:
     segments = sum(result.segments for result in results)
     accounts, rows = plural(len(results), "account"), plural(segments, "segment")
     lines = [f"{complete:,} of {accounts} complete: {rows} in {lasting(summary.seconds)}."]
-    for result in summary.failed[:_LISTED]:
+    interrupted = [result for result in results if (result.error or {}).get("code") == InterruptedRunError.code]
+    failed = [result for result in summary.failed if result not in interrupted]
+    for result in failed[:_LISTED]:
         message = shown((result.error or {}).get("message", ""))
         lines.append(f"  {result.account}  {result.status} (exit code {result.exit_code}): {message}")
-    if len(summary.failed) > _LISTED:
-        lines.append(f"  and {len(summary.failed) - _LISTED:,} more (--json lists all)")
-    if summary.failed:
-        lines.append("Run the same command again: only what is missing is read.")
-    return "\n".join(wrapped(line, columns, hang="    ") for line in lines)
+    if len(failed) > _LISTED:
+        lines.append(f"  and {len(failed) - _LISTED:,} more (--json lists all)")
+    if interrupted:
+        lines.append(f"  {plural(len(interrupted), 'account')} interrupted")
+    return "\n".join(wrapped(line, columns, hang="    ") for line in [*lines, *_advice(summary.failed)])
+
+
+def _advice(failed: Sequence[AccountResult]) -> list[str]:
+    """Return what to do about accounts that are not complete; of several advices each with its accounts."""
+    by_advice: dict[str, list[str]] = {}
+    for result in failed:
+        by_advice.setdefault((result.error or {}).get("advice", ""), []).append(result.account)
+    if len(by_advice) == 1:
+        return list(by_advice)
+    return [f"{_named(accounts)}: {advice}" for advice, accounts in by_advice.items()]
+
+
+def _named(accounts: Sequence[str]) -> str:
+    more = len(accounts) - _NAMED
+    return ", ".join(accounts[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -23,6 +23,8 @@ from benchmarks.report import replaced, table
 from benchmarks.segments import pages
 from benchmarks.sinks import fill, opened
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 _FOLDER = Path(__file__).parents[1]
 
 

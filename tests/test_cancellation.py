@@ -23,6 +23,8 @@ from tests.chaos import cancellations
 from tests.support_runs import END, START, client, contents, names, now, served, settled, until, without_count
 from tests.support_sinks import LoggedDisk
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 DAY = timedelta(days=1)
 PATIENT = RetryPolicy(server=(600.0,), network=(600.0,))
 

@@ -33,6 +33,8 @@ from segment_fetch import SegmentClient
 from segment_fetch.cli import app, exit_codes, parser
 from segment_fetch.simulator import Dataset, Simulator
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = parser.build()[1]

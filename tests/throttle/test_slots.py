@@ -16,6 +16,8 @@ from segment_fetch.throttle.pacer import HOLD, Learned
 from tests.support import without_waiting
 from tests.support_runs import END, NOW, START, client, settled
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 LIMIT, WINDOWS, PAGE = 20.0, 4, 10
 ROWS = 399 * (PAGE - 2)  # as two rows of a page repeat those of the page before
 EVERY_LIMIT = [RateLimit(LIMIT), RateLimit(LIMIT, burst=5), RateLimit(LIMIT, burst=20), SlidingWindow(20, 1.0)]

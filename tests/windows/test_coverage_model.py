@@ -14,6 +14,8 @@ from segment_fetch.windows.coverage import PageView
 from segment_fetch.windows.merge import Merged
 from tests.windows.model_check import check, main
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 rightful_link = coverage._link
 rightful_tie_proof = coverage.tie_proof
 

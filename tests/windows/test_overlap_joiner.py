@@ -23,6 +23,8 @@ from segment_fetch.wire.pages import PageAnswer
 from segment_fetch.wire.raw_rows import COMPILED, RawRows, keys_of, scan_page, times_of
 from tests.support import shuffled_page
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 END = 1_000
 WORLDS = 2_500
 

@@ -21,6 +21,8 @@ from segment_fetch.wire.models import Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest
 from tests.support import shuffled_page
 
+pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
+
 END = 1_000
 SETTLED, MOVING = 10**12, END
 LONGEST = 5_000

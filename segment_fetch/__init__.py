@@ -1,5 +1,13 @@
 """Extract LivePerson agent segments (Actual Handle Time API) completely, provably, restartably and fast."""
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError(
+        "segment_fetch does not run on Windows itself: it needs the file locks and signals of POSIX systems. "
+        "Install and run it in WSL, or in a Linux container"
+    )
+
 import logging
 from importlib import import_module
 from typing import TYPE_CHECKING

@@ -299,3 +299,11 @@ def test_import_is_cheap_and_starts_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[] 1\n"
     assert done.stderr == ""
+
+
+def test_on_windows_the_import_says_what_to_do() -> None:
+    script = "import sys; sys.platform = 'win32'; import segment_fetch"
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "ImportError: segment_fetch does not run on Windows itself" in done.stderr
+    assert "WSL" in done.stderr

@@ -59,6 +59,8 @@ def _run(args: Namespace, argv: Sequence[str]) -> int:
 
     console = Console(args, argv, os.environ)
     with console.logging():
+        for name, hint in parser.unknown_variables(os.environ).items():
+            console.say("warning", "unknown_variable", f"{name}: no option has this variable, it is ignored{hint}")
         try:
             return int(import_module(f"segment_fetch.cli.commands.{args.command.replace('-', '_')}").run(args, console))
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users

@@ -18,8 +18,18 @@ from segment_fetch.errors import MissingExtraError
 
 _COLUMNS = 60
 _PREFIX = "SEGMENT_FETCH_"
-_WITH_ENVIRONMENT = ("extract", "sync", "fleet", "plan", "verify", "doctor")
+_WITHOUT_ENVIRONMENT = ("simulate", "demo")
 _NOT_FROM_ENVIRONMENT = ("--help", "--account")  # the account has a variable already, beside its credentials
+_OF_RESULTS = {"handle-time": ("--format", "--excel")}  # elsewhere these are about the destination
+_BUILD_VARIABLES = ("SEGMENT_FETCH_SCANNER",)  # read when the package is built
+_NAMES = """accounts-at-once address against-api agent-id balance base-url by clamp compress connect-timeout connections
+conversation-id credentials csv-safe employee-id engine every excel failed-from fill format from group-id html
+json later-retry-delays local-times log-format log-level network-retry-delays no-telemetry only out partition
+patience quiet rate read-timeout retry-delays rows run-log settle-after shard shards shared-storage skill-id
+source split-above state timeout timezone to window write"""
+_WITH_VARIABLE = frozenset(_NAMES.split())
+"""The options, without their dashes, that can come from the environment: those of all commands, by test."""
+
 _PATHS = ("out", "credentials", "state", "write", "html", "accounts")
 _SECRET_WORDS = ("key", "secret", "token", "bearer", "password", "client-id")
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
@@ -72,13 +82,20 @@ class Parser(argparse.ArgumentParser):
         """Return every long option."""
         return [name for name in self._option_string_actions if name.startswith("--")]
 
-    def take_defaults(self, environ: Mapping[str, str]) -> None:
-        """Use the variables SEGMENT_FETCH_<OPTION> as defaults. UsageError names the variable with a bad value."""
+    def take_defaults(self, environ: Mapping[str, str], without: Sequence[str] = ()) -> None:
+        """Use the variables SEGMENT_FETCH_<OPTION> as defaults. UsageError names the variable with a bad value.
+
+        Options that may be repeated, and those of `without`, have no variable.
+        """
         for name in self.names():
             variable = variable_of(name)
-            if name in _NOT_FROM_ENVIRONMENT or variable not in environ:
-                continue
             action = self._option_string_actions[name]
+            if (
+                variable not in environ
+                or name in (*_NOT_FROM_ENVIRONMENT, *without)
+                or isinstance(action.default, list)
+            ):
+                continue
             self.set_defaults(**{action.dest: self._value(action, variable, environ[variable])})
 
     def _value(self, action: argparse.Action, variable: str, text: str) -> object:
@@ -193,8 +210,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> argpa
     program, parsers = build([name] if name in COMMANDS else [])
     if name and not name.startswith("-") and name not in parsers:
         program.error(f"there is no command {name!r}{_suggestion(name, list(parsers))}")
-    if name in _WITH_ENVIRONMENT:
-        parsers[name].take_defaults(environ)
+    if name in COMMANDS and name not in _WITHOUT_ENVIRONMENT:
+        parsers[name].take_defaults(environ, _OF_RESULTS.get(name, ()))
     args, unknown = program.parse_known_args(given)
     parser = parsers.get(args.command, program)
     if unknown:
@@ -204,6 +221,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> argpa
     if missing := parser.missing(args):
         parser.error(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     return args
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return each SEGMENT_FETCH_ variable that no option of any command has, with a hint at what may be meant."""
+    known = {variable_of(name) for name in _WITH_VARIABLE} | set(_BUILD_VARIABLES)
+    unknown = sorted(name for name in environ if name.startswith(_PREFIX) and name not in known)
+    return {name: _suggestion(name, sorted(known)) for name in unknown}
 
 
 def _not_understood(argument: str, argv: Sequence[str], known: Sequence[str]) -> str:

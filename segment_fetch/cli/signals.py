@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
@@ -23,6 +22,8 @@ def run(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
     A signal calls `on_signal` and cancels the coroutine, which then has 1.2 s to end: InterruptedRunError. A second
     signal ends the process.
     """
+    import asyncio  # noqa: PLC0415 - takes 20 ms, and `--help` does without
+
     deadlines: list[threading.Timer] = []
     try:
         return asyncio.run(_supervised(main, on_signal, deadlines))
@@ -34,6 +35,8 @@ def run(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
 async def _supervised(
     main: Coroutine[Any, Any, T], on_signal: Callable[[int], None], deadlines: list[threading.Timer]
 ) -> T:
+    import asyncio  # noqa: PLC0415 - as above
+
     task = asyncio.ensure_future(main)
     caught: list[int] = []
 

@@ -224,7 +224,36 @@ def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert (args.base_url, args.json, args.out, args.format) == ("http://127.0.0.1:1", True, "there", "csv")
     assert (args.connections, args.account) == (5, None)
     assert parser.parse(["demo"], environ).out == "demo-out"
-    assert parser.parse(["handle-time", "--out", "x"], environ).format is None
+    args = parser.parse(["handle-time"], environ | {"SEGMENT_FETCH_EVERY": "1h", "SEGMENT_FETCH_NAMES": "x.csv"})
+    assert (args.out, args.every, args.json, args.format, args.names) == ("there", "1h", True, None, [])
+    report = parser.parse(["report", "--html", "x"], environ | {"SEGMENT_FETCH_TIMEZONE": "Asia/Kathmandu"})
+    assert (report.out, report.timezone) == ("there", "Asia/Kathmandu")
+    assert parser.parse(["fleet", "a.toml"], environ).connections == 4
+
+
+def test_every_option_that_can_come_from_the_environment_is_known() -> None:
+    options = {
+        name.removeprefix("--")
+        for command, each in parser.build()[1].items()
+        for name in each.names()
+        if command not in parser._WITHOUT_ENVIRONMENT
+        and name not in parser._NOT_FROM_ENVIRONMENT
+        and not isinstance(each._option_string_actions[name].default, list)
+    }
+    assert options == parser._WITH_VARIABLE
+
+
+def test_a_variable_that_no_option_has_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGMENT_FETCH_CONECTIONS", "4")
+    monkeypatch.setenv("SEGMENT_FETCH_ACCOUNT", "4")
+    monkeypatch.setenv("SEGMENT_FETCH_SCANNER", "skip")
+    monkeypatch.setenv("SEGMENT_FETCH_FROM", "now-1d")
+    err = run("verify", "--out", "nothing-there").err
+    assert (
+        "warning: SEGMENT_FETCH_CONECTIONS: no option has this variable, it is ignored; did you mean SEGMENT_FETCH_CONN"
+    ) in err
+    assert "SEGMENT_FETCH_ACCOUNT: no option has this variable" in err
+    assert err.count("no option has this variable") == 2
 
 
 @pytest.mark.parametrize(

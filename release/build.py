@@ -3,7 +3,8 @@
     python -m release.build [--out dist]
 
 The sources are those of the commit, without its history: what is not committed is not in a release, and the build shows
-that it needs no git. The wheel is built from the sdist. The commit's time stands for every file's.
+that it needs no git. The wheel is built from the sdist. The commit's time stands for every file's. Both are packed
+again: the sdist with fixed times and owners, the wheel by a compressor that is slow and thorough.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import os
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import zopfli
 
 ROOT = Path(__file__).parent.parent
 
@@ -37,7 +41,7 @@ def build(out: Path, **environ: str) -> tuple[Path, Path]:
         with tarfile.open(sdist) as tar:
             tar.extractall(Path(folder, "unpacked"), filter="data")
         [unpacked] = Path(folder, "unpacked").iterdir()
-        return sdist, run_build(unpacked, out, epoch, "--wheel", **environ)
+        return sdist, smaller(run_build(unpacked, out, epoch, "--wheel", **environ))
 
 
 def run_build(sources: Path, out: Path, epoch: int, kind: str, **environ: str) -> Path:
@@ -70,6 +74,15 @@ def repack(sdist: Path, out: Path, epoch: int) -> Path:
             member.pax_headers = {}
             new.addfile(member, old.extractfile(member) if member.isfile() else None)
     return target
+
+
+def smaller(wheel: Path) -> Path:
+    """Compress a wheel again with zopfli, which saves some 3 percent; the files in it stay as they are."""
+    target = wheel.with_suffix(".smaller")
+    with zipfile.ZipFile(wheel) as old, zopfli.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        for member in old.infolist():
+            new.writestr(member, old.read(member))
+    return target.replace(wheel)
 
 
 def main() -> None:

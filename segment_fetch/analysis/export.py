@@ -32,9 +32,9 @@ def write_table(result: HandleTime, form: str, target: IO[bytes], *, excel: str 
     Raises InputError for a name that is not known, and MissingExtraError where a library is not installed.
     """
     if excel is not None:
-        target.write(_spreadsheet_csv(result, excel))
+        _write_spreadsheet_csv(result, excel, target)
     elif form == "csv":
-        target.write(_csv(result.table.column_names, _rows(result.table)))
+        _write_csv(target, result.table.column_names, _rows(result.table))
     elif form == "json":
         target.write(orjson.dumps(as_json(result), option=orjson.OPT_APPEND_NEWLINE))
     elif form == "parquet":
@@ -105,21 +105,25 @@ def _rows(table: pa.Table) -> Iterator[Sequence[Any]]:
             yield [str(value).lower() if isinstance(value, bool) else value for value in row]
 
 
-def _csv(names: Sequence[str], rows: Iterator[Sequence[Any]], separator: str = ",") -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=separator, lineterminator="\r\n")
-    writer.writerow(names)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _write_csv(target: IO[bytes], names: Sequence[str], rows: Iterator[Sequence[Any]], separator: str = ",") -> None:
+    text = io.TextIOWrapper(target, encoding="utf-8", newline="")
+    try:
+        writer = csv.writer(text, delimiter=separator, lineterminator="\r\n")
+        writer.writerow(names)
+        writer.writerows(rows)
+        text.flush()
+    finally:
+        text.detach()
 
 
-def _spreadsheet_csv(result: HandleTime, country: str) -> bytes:
-    """CSV that opens right by a double click: a byte order mark, the country's separator and decimal mark, local times
-    as cells, ids as texts. No text is run as a formula.
+def _write_spreadsheet_csv(result: HandleTime, country: str, target: IO[bytes]) -> None:
+    """Write CSV that opens right by a double click: a byte order mark, the country's separator and decimal mark, local
+    times as cells, ids as texts. No text is run as a formula.
     """
     dialect = dialect_of(country)
     rows = ([_cell(value, dialect) for value in row] for row in _spreadsheet_rows(result))
-    return BYTE_ORDER_MARK + _csv(_spreadsheet_names(result), rows, dialect.separator)
+    target.write(BYTE_ORDER_MARK)
+    _write_csv(target, _spreadsheet_names(result), rows, dialect.separator)
 
 
 def _cell(value: Any, dialect: Dialect) -> Any:

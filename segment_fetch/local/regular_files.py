@@ -1,4 +1,4 @@
-"""Opening what has to be a regular file: the manifest, credentials, kept state, a lock.
+"""Opening what has to be a regular file (the manifest, credentials, kept state, a lock), and replacing one as a whole.
 
 A plain `open` waits for ever at a FIFO, reads `/dev/zero` without end, and, when it creates a file, follows a link that
 somebody else has put at its name. These functions do none of that. All errors are OSErrors that name the path.
@@ -10,7 +10,10 @@ import errno
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 _AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO without a writer is open at once, and then refused
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
@@ -64,6 +67,33 @@ def read_named(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
 def create_regular(path: Path) -> io.FileIO:
     """Create a file of this name for writing, unbuffered. FileExistsError where there is anything, be it a link."""
     return open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for writing that takes the place of `path` when the block ends, and is removed where it fails.
+
+    A link stays, and so do the permissions of a file that is replaced. What is no regular file, such as a pipe, is
+    written as it is.
+    """
+    place = path.resolve()
+    if place.exists() and not place.is_file():
+        with open(place, "wb") as target:  # noqa: PTH123 - as above
+            yield target
+        return
+    draft = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    try:
+        with io.BufferedWriter(create_regular(draft)) as target:
+            if place.exists():
+                os.fchmod(target.fileno(), stat.S_IMODE(place.stat().st_mode))
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
+        draft.replace(place)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def open_lock(path: Path, *, create: bool) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 from pathlib import Path
+from typing import IO
 
 import openpyxl
 import pyarrow.parquet as pq
@@ -114,3 +117,20 @@ def test_a_destination_without_segments_is_named(run: Run, tmp_path: Path) -> No
     result = run("handle-time", "--out", str(tmp_path / "none"))
     assert result.code in (2, 3)
     assert str(tmp_path / "none") in result.words.replace(" ", "")
+
+
+def test_a_result_that_cannot_be_written_leaves_the_one_before(
+    run: Run, held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(result: object, form: str, target: IO[bytes], **options: object) -> None:
+        target.write(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "week.csv"
+    path.write_bytes(b"the week before")
+    monkeypatch.setattr("segment_fetch.analysis.write_table", broken)
+    result = run("handle-time", "--out", held, "--write", str(path))
+    assert result.code == 2
+    assert "cannot be written: No space left on device" in result.words
+    assert [each.name for each in tmp_path.iterdir() if each.is_file()] == ["week.csv"]
+    assert path.read_bytes() == b"the week before"

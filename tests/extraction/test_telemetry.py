@@ -33,6 +33,7 @@ class Recorded(Struct):
 
     exporter: InMemorySpanExporter
     reader: InMemoryMetricReader
+    collected: dict[str, list[Any]] = {}
 
     def spans(self, name: str = "") -> list[ReadableSpan]:
         """The ended spans of a name; of aiohttp's instrumentation where that is empty."""
@@ -40,11 +41,12 @@ class Recorded(Struct):
         return [span for span in ended if (span.name == name if name else span.kind is SpanKind.CLIENT)]
 
     def points(self) -> dict[str, list[Any]]:
-        """The data points of each metric."""
+        """The last data points of each metric: an older SDK gives those of a gauge once."""
         data = self.reader.get_metrics_data()
-        assert data is not None
-        scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
-        return {metric.name: list(metric.data.data_points) for scope in scopes for metric in scope.metrics}
+        resources = [] if data is None else data.resource_metrics
+        scopes = [scope for resource in resources for scope in resource.scope_metrics]
+        self.collected |= {metric.name: list(metric.data.data_points) for scope in scopes for metric in scope.metrics}
+        return self.collected
 
     def values(self, name: str, label: str) -> dict[Any, Any]:
         """The values of a metric by the value of one of its attributes."""

@@ -19,6 +19,7 @@ from segment_fetch.local.regular_files import (
     open_regular,
     read_named,
     read_regular,
+    replacing,
 )
 from segment_fetch.manifest import verify
 from segment_fetch.sinks import DuckDbSink, JsonlSink
@@ -114,3 +115,35 @@ def test_link_at_the_log_of_duckdb_is_not_written_through(tmp_path: Path) -> Non
     with pytest.raises(DestinationError, match="cannot be opened"):
         DuckDbSink(tmp_path / "out.duckdb").open()
     assert not (tmp_path / "victim").exists()
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path, link = tmp_path / "report.csv", tmp_path / "link"
+    path.write_bytes(b"before")
+    path.chmod(0o640)
+    link.symlink_to(path)
+    with pytest.raises(LookupError), replacing(path) as target:
+        raise LookupError(target.write(b"x" * 100_000))
+    assert path.read_bytes() == b"before"
+    with replacing(link) as target:
+        target.write(b"after")
+        assert path.read_bytes() == b"before"
+    assert (path.read_bytes(), path.stat().st_mode & 0o777, link.is_symlink()) == (b"after", 0o640, True)
+    with replacing(tmp_path / "new") as target:
+        target.write(b"new")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "new", "report.csv"]
+
+
+def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:
+    found: list[bytes] = []
+    fifo(tmp_path / "pipe")
+    reader = Thread(target=lambda: found.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    with replacing(tmp_path / "pipe") as target:
+        target.write(b"through")
+    reader.join()
+    assert found == [b"through"]
+    with replacing(Path("/dev/null")) as target:
+        target.write(b"away")
+    with pytest.raises(IsADirectoryError), replacing(tmp_path) as target:
+        target.write(b"nowhere")

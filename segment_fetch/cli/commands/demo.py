@@ -247,5 +247,5 @@ def _query_command(sink: TableSink) -> str:
     if sink.place.startswith("postgresql://"):
         return shlex.join(["psql", sink.place, "-c", _query(sink)])
     place, asked = json.dumps(sink.place), json.dumps(_query(sink))
-    script = f"import duckdb; duckdb.connect({place}, read_only=True).sql({asked}).show()"
+    script = f"import duckdb; found = duckdb.connect({place}, read_only=True); found.sql({asked}).show()"
     return shlex.join([sys.executable, "-c", script])

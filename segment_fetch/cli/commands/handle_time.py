@@ -13,6 +13,7 @@ from segment_fetch.cli.console import Console
 from segment_fetch.cli.failures import OutputError
 from segment_fetch.cli.formatting import plural
 from segment_fetch.errors import InputError
+from segment_fetch.local.regular_files import replacing
 
 if TYPE_CHECKING:
     from segment_fetch.analysis import HandleTime
@@ -124,18 +125,22 @@ def _form(args: Namespace) -> str:
 def _write(result: HandleTime, form: str, args: Namespace, console: Console) -> None:
     from segment_fetch.analysis import write_table  # noqa: PLC0415 - brings DuckDB
 
-    target = io.BytesIO()
-    write_table(result, form, target, excel=args.excel)
     if args.write:
         path = Path(args.write).expanduser()
         try:
-            path.write_bytes(target.getvalue())
+            with replacing(path) as target:
+                write_table(result, form, target, excel=args.excel)
         except OSError as error:
             raise InputError(f"--write {path}: cannot be written: {error.strerror}") from None
         console.say("info", "written", f"{plural(result.table.num_rows, 'row')} written to {path}")
         return
+    whole = io.BytesIO()  # a pipe has no positions, which Parquet and workbooks need
     try:
-        sys.stdout.buffer.write(target.getvalue())
+        if form in ("parquet", "xlsx"):
+            write_table(result, form, whole)
+            sys.stdout.buffer.write(whole.getvalue())
+        else:
+            write_table(result, form, sys.stdout.buffer, excel=args.excel)
         sys.stdout.buffer.flush()
     except OSError as error:
         raise OutputError(error) from None

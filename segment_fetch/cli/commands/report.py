@@ -8,6 +8,7 @@ from pathlib import Path
 from segment_fetch.cli import arguments, destinations, exit_codes
 from segment_fetch.cli.console import Console
 from segment_fetch.errors import InputError
+from segment_fetch.local.regular_files import replacing
 
 USAGE = "--out DIR --html FILE [options]"
 REQUIRED = ("--out", "--html")
@@ -63,7 +64,8 @@ def run(args: Namespace, console: Console) -> int:
             raise InputError(f"--run-log {args.run_log}: cannot be read: {error.strerror}") from None
     path, data = Path(args.html).expanduser(), page.encode()
     try:
-        path.write_bytes(data)
+        with replacing(path) as target:
+            target.write(data)
     except OSError as error:
         raise InputError(f"--html {path}: cannot be written: {error.strerror}") from None
     value = {"command": "report", "destination": args.out, "html": str(path), "bytes": len(data), "exit_code": 0}

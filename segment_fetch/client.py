@@ -333,11 +333,11 @@ class SegmentClient:
 
     def _weeks(self, whole: Window) -> planning.Windows:
         weeks = planning.windows(whole.start, whole.end, self._width)
-        return planning.hurry_oldest(weeks, self._context().oldest_ms())
+        return planning.shorten_oldest(weeks, self._context().oldest_ms())
 
     def _days(self, whole: Window) -> planning.Windows:
         days = planning.days(whole.start, whole.end, UTC, self._width)
-        return planning.hurry_oldest(days, self._context().oldest_ms())
+        return planning.shorten_oldest(days, self._context().oldest_ms())
 
     def _context(self) -> RunContext:
         """The context of the open client; InputError where it is not open, or not in this event loop."""

@@ -155,14 +155,14 @@ def check_range(
 def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[str], None] | None) -> int:
     if not clamp:
         raise InputError(
-            f"the range starts at {format_time(first)}, but the API serves one month back; the oldest possible start "
+            f"the range starts at {format_time(first)}, but the API serves only the last month; the oldest possible start "
             f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or let the range be cut to it (`clamp`)"
         )
     cut = oldest + CLAMP_MARGIN_MS
     if last <= cut:
         raise InputError(f"the whole range is older than the API serves: its data begins at {format_time(oldest)}")
     if warn is not None:
-        warn(f"{format_time(first)} to {format_time(cut)} can no longer be had: the API serves one month back")
+        warn(f"{format_time(first)} to {format_time(cut)} is no longer available: the API serves only the last month")
     return cut
 
 

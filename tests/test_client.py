@@ -133,7 +133,7 @@ BAD_RANGES: list[tuple[Any, Any, str]] = [
     (END, START, "after it ends"),
     (START, START, "empty"),
     (NOW_MS + 1, NOW_MS + 2, "in the future"),
-    (NOW_MS - 40 * DAY_MS, END, "serves one month back; the oldest possible start is 2026-10-06T"),
+    (NOW_MS - 40 * DAY_MS, END, "serves only the last month; the oldest possible start is 2026-10-06T"),
     (datetime(2026, 11, 1), END, "no time zone"),  # noqa: DTZ001 - that is the point
     ("yesterday", END, "'yesterday'"),
     (1.5, END, "1.5"),
@@ -412,7 +412,7 @@ async def test_events_tell_of_pauses_rereads_and_warnings() -> None:
             assert await opened.count(NOW_MS - 40 * DAY_MS, "now", clamp=True) == 301
     assert kinds(told) >= {WindowReread, Warned}
     assert [event.message for event in told if isinstance(event, Warned)] == [
-        "2026-09-27T21:20:00Z to 2026-10-06T21:21:00Z can no longer be had: the API serves one month back"
+        "2026-09-27T21:20:00Z to 2026-10-06T21:21:00Z is no longer available: the API serves only the last month"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Runs an extraction: workers fetch pages, windows are proven and committed, a report adds them up.
+"""Runs an extraction: workers fetch pages, windows are proven and committed, a report gives the totals.
 
 Called by `client`; drives `windows`, `api` through `throttle`, and `manifest`.
 """

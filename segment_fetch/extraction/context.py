@@ -23,7 +23,7 @@ from segment_fetch.wire.pages import PageSource
 
 
 class ReadOptions(Struct, frozen=True):
-    """Segments asked for in a page, the most that a window may hold before it is split, and the settle margin."""
+    """The page size, the number of segments above which a window is split, and the settle margin (milliseconds)."""
 
     limit: int
     split_above: int
@@ -31,14 +31,14 @@ class ReadOptions(Struct, frozen=True):
 
 
 class PageCounts(Struct):
-    """Pages of a run with segments, by the way in which they were decoded, and the reason of the first fallback."""
+    """The number of non-empty pages of a run, by decoding path, and the reason for the first fallback."""
 
     fast: int = 0
     fallback: int = 0
     reason: str | None = None
 
     def take(self, event: Event) -> None:
-        """Count a page; any other event is of no interest."""
+        """Count a page; ignore other events."""
         if isinstance(event, PageRead) and event.rows:
             self.fast += event.fallback is None
             self.fallback += event.fallback is not None
@@ -46,12 +46,12 @@ class PageCounts(Struct):
 
     @property
     def unused(self) -> FastPathUnused | None:
-        """The event for the end of a run in which no page took the fast path; None if one did, or none came."""
+        """The event for a run in which no page took the fast path; None if one did, or there were no pages."""
         return FastPathUnused(self.fallback, self.reason) if self.reason is not None and not self.fast else None
 
 
 class RunContext(Struct, frozen=True):
-    """An open client, as the functions of this package need it.
+    """The parts of an open client that the functions of this package need.
 
     `width` is that of the widest window (milliseconds), `clock` gives the time (seconds since the epoch).
     """
@@ -72,7 +72,7 @@ class RunContext(Struct, frozen=True):
 
     @contextmanager
     def run(self, name: str) -> Iterator[RunContext]:
-        """The context of one run, for the length of the block; `name` is that of the client's method."""
+        """Yield the context of one run; `name` is the name of the client's method."""
         run_id, pages = uuid4().hex, PageCounts()
         with self.telemetry.run(name, run_id) as telemetry:
 
@@ -86,7 +86,7 @@ class RunContext(Struct, frozen=True):
                 tell(unused)
 
     def workers(self, source: PageSource[Any], call: Callable[[Window], Call] | None = None) -> WorkerPool:
-        """A pool of workers that sends what the source asks for; `call` measures an attempt at a page of a window."""
+        """Return a pool of workers that sends the requests of a source; `call` measures each attempt."""
         return WorkerPool(
             self.api,
             self.limiter,
@@ -98,12 +98,12 @@ class RunContext(Struct, frozen=True):
         )
 
     def now_ms(self) -> int:
-        """The time by the earlier of the local clock and the server's, as far as that is known, epoch milliseconds."""
+        """Return the time by the earlier of the local clock and the server's (if known), epoch milliseconds."""
         ahead = self.api.clock_ahead_s() or 0.0
         return int((self.clock() - (ahead if ahead > MAX_SKEW_S else 0.0)) * 1000)
 
     def oldest_ms(self) -> int:
-        """The first moment that the API still serves when a run that begins now gets there, epoch milliseconds."""
+        """Return the earliest time that the API will still serve by the time this run reads it, epoch milliseconds."""
         ahead = self.api.clock_ahead_s() or 0.0  # the server's clock decides where its month begins
         now = self.clock() - (ahead if abs(ahead) > MAX_SKEW_S else 0.0)
         return oldest_start(int(now * 1000)) + CLAMP_MARGIN_MS

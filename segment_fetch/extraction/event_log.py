@@ -1,4 +1,4 @@
-"""The log of a client: a record of `logging.getLogger("segment_fetch.events")` for each of its events."""
+"""The log of a client: a record on `logging.getLogger("segment_fetch.events")` for each of its events."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ _LONGEST = 2_000  # characters
 
 
 class EventLog:
-    """Logs the events of one client. Of retries and pauses, the first of each kind has its level, the others debug.
+    """Logs the events of one client. The first retry or pause of each kind has its level, the others have debug.
 
-    Each record has the attributes `event`, the event's name in small letters; `fields`, its fields as JSON has them;
-    `account`; `run_id`, None outside a run; and `window`, as text, None where the event is of none.
+    Each record has the attributes `event`, the event's name in lower case; `fields`, its fields as in JSON; `account`;
+    `run_id`, None outside a run; and `window`, as text, None if the event does not concern one.
     """
 
     def __init__(self, account: str) -> None:
@@ -45,7 +45,7 @@ class EventLog:
         self._seen: set[str] = set()
 
     def take(self, event: Event, run_id: str | None = None) -> None:
-        """Log an event, in one line whatever the API put into it."""
+        """Log an event on a single line, whatever text from the API it contains."""
         level = self._level(event)
         if not _log.isEnabledFor(level):
             return
@@ -88,7 +88,7 @@ class EventLog:
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    """Return the fields of an event for programs, with windows as times."""
+    """Return the fields of an event in machine-readable form, with windows as times."""
     fields: dict[str, Any] = {name: getattr(event, name) for name in event.__struct_fields__}
     for name, value in fields.items():
         if isinstance(value, Window):

@@ -1,4 +1,4 @@
-"""Turns of the event loop: work is done a slice at a time, so that the loop's other tasks are not kept waiting."""
+"""Turns of the event loop: work is done one slice at a time, so that other tasks of the loop are not delayed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from weakref import WeakKeyDictionary
 T = TypeVar("T")
 
 SLICE_S = 0.001
-"""Seconds of work in one turn of the loop, after which what can wait is left for a later turn."""
+"""Seconds of work in one turn of the loop, after which the remaining work waits for a later turn."""
 
 
 class Turns:
-    """Lets one task at a time go on, one in each turn of the event loop, first come, first served.
+    """Lets one task run in each turn of the event loop, first come, first served.
 
-    All clients in a loop share one, so that a hundred of them keep the loop no longer than one does.
+    All clients in a loop share one, so that a hundred of them block the loop no longer than one does.
     """
 
     def __init__(self, slice_s: float = SLICE_S) -> None:
@@ -30,7 +30,7 @@ class Turns:
         self._ends = 0.0
 
     async def take(self) -> None:
-        """Return as soon as no other task has done its work in this turn of the loop."""
+        """Wait for a turn of the loop in which no other task has worked."""
         loop = asyncio.get_running_loop()
         if self._is_taken:
             turn: asyncio.Future[None] = loop.create_future()
@@ -52,7 +52,7 @@ class Turns:
 
     @property
     def is_over(self) -> bool:
-        """True if the work in this turn has gone on for long enough."""
+        """True if the time slice of this turn is used up."""
         return perf_counter() >= self._ends
 
 
@@ -60,12 +60,12 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary(
 
 
 def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
-    """Return the turns of an event loop, which all clients in it share."""
+    """Return the `Turns` of an event loop, which all clients in it share."""
     return _turns.setdefault(loop, Turns())
 
 
 async def in_thread(call: Callable[[], T]) -> T:
-    """Return the result of a call in a thread of its own. However often cancelled, it waits for the call to end."""
+    """Run a call in a separate thread and return its result. If cancelled, wait for the call to end first."""
     with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:
         future = asyncio.get_running_loop().run_in_executor(thread, call)
         try:
@@ -76,7 +76,7 @@ async def in_thread(call: Callable[[], T]) -> T:
 
 
 async def ended(future: asyncio.Future[Any]) -> None:
-    """Return when a future is done, however often this is cancelled; then its cancellation goes on."""
+    """Wait for a future even if cancelled, any number of times; then raise the cancellation."""
     cancelled = False
     while not future.done():
         try:
@@ -84,6 +84,6 @@ async def ended(future: asyncio.Future[Any]) -> None:
         except asyncio.CancelledError:
             cancelled = True
     with suppress(asyncio.CancelledError):
-        future.exception()  # not of interest any more, so that the loop need not warn of it
+        future.exception()  # retrieved, so that the loop does not warn about it
     if cancelled:
         raise asyncio.CancelledError

@@ -1,5 +1,5 @@
-"""Neighbouring windows of one run held against each other: a segment that is in two of them moved while they were read,
-or the API has two rows of one id. Either way one of the windows is wrong.
+"""A check of neighbouring windows: a segment that is in two of them moved while they were read, or the API has two rows
+with one id. Either way one of the windows is wrong.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class _Ids(NamedTuple):
 
 
 class Neighbours:
-    """The ids of windows whose neighbours have not all come yet: 8 bytes a segment. Two ids may share their 64 bits,
-    which costs a second reading, and no more.
+    """The ids of windows whose neighbours have not all been read yet: 8 bytes per segment. A collision of two 64-bit
+    keys only costs a second reading.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Neighbours:
         """The windows that share an id with a neighbour."""
 
     def add(self, read: WindowRead[Any]) -> None:
-        """Hold a window that has ended against those beside it that ended before."""
+        """Compare a window that has ended with the neighbours that ended before it."""
         ids = _Ids(read.window, read.keys, sum(map(len, read.keys)))
         later = self._by_start.pop(read.window.end, None)
         earlier = self._by_end.pop(read.window.start, None)

@@ -1,4 +1,4 @@
-"""Open a client: import and build what sends its requests. Takes some 200 ms the first time, most of it for aiohttp."""
+"""Open a client: import and build everything it needs. The first time takes about 200 ms, mostly to import aiohttp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.api.transport import Transport, checked_base
 from segment_fetch.errors import InputError
 from segment_fetch.events import Event
-from segment_fetch.extraction import run, stream, sync  # noqa: F401 - so that the first call of a method imports nothing
+from segment_fetch.extraction import run, stream, sync  # noqa: F401 - imported here so that methods need not
 from segment_fetch.extraction.context import ReadOptions, RunContext
 from segment_fetch.extraction.event_log import EventLog
 from segment_fetch.extraction.loop_turns import turns_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Opened:
-    """An open client. May be made in any thread; belongs to the event loop `loop`."""
+    """An open client. May be created in any thread; belongs to the event loop `loop`."""
 
     def __init__(
         self,
@@ -90,8 +90,8 @@ class Opened:
     def check_loop(self) -> None:
         """Raise InputError in any other event loop."""
         if asyncio.get_running_loop() is not self._loop:
-            raise InputError("the client was opened in another event loop: use it there, or make another client here")
+            raise InputError("the client was opened in another event loop: use it there, or create another client here")
 
     async def close(self) -> None:
-        """End all connections of its own."""
+        """Close the client's own connections."""
         await self._transport.close()

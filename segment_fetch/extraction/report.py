@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class Report(Struct, frozen=True):
-    """The totals of a run. `windows` are those read in it, oldest first; `skipped` were complete before.
+    """The totals of a run. `windows` are those it read, oldest first; `skipped` counts those complete before.
 
-    `complete` is True if every window of the range is in the destination and proven. `settled` windows were
-    provisional before, and unchanged. `added` and `removed` are segments that came and went in windows that were read
-    again. All that closed before `complete_before`, from the destination's first window on, is there and final; None
-    where the destination keeps no manifest. `lost` names ranges that the API no longer serves and that were never read.
-    `fast_pages` were kept as the bytes they came in; `fallback_pages` were decoded one by one, which takes more than
-    twice the CPU time, the first of them because of `fallback_reason`.
+    `complete` is True if every window of the range is in the destination and proven. `settled` is the number of
+    provisional windows that had not changed. `added` and `removed` are the segments that appeared in and vanished from
+    windows that were read again. Everything that closed before `complete_before`, from the destination's first window
+    on, is stored and final; None if the destination keeps no manifest. `lost` names ranges that were never read and
+    that the API no longer serves. `fast_pages` were kept as the bytes received; `fallback_pages` were decoded, which
+    takes more than twice the CPU time, the first of them because of `fallback_reason`.
     """
 
     complete: bool

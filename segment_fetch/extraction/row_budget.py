@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 
 class RowBudget:
-    """Rows held by the windows of many queues. A queue that holds nothing may always begin one window, so that none
-    waits for another that waits for it.
+    """Counts the rows held by the windows of many queues. A queue that holds nothing may always begin one window, so
+    that there is no deadlock.
     """
 
     def __init__(self, most: int) -> None:
@@ -18,7 +18,7 @@ class RowBudget:
         self.held = 0
 
     def has_room(self, rows: int) -> bool:
-        """Return True if so many more rows fit."""
+        """Return True if that many more rows fit."""
         return self.held + rows <= self.most
 
 
@@ -26,7 +26,7 @@ _budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, RowBudget] = WeakKeyDicti
 
 
 def budget_of(loop: asyncio.AbstractEventLoop) -> RowBudget | None:
-    """Return the budget that the clients of an event loop share, None where nobody set one."""
+    """Return the budget that the clients of an event loop share, None if none is set."""
     return _budgets.get(loop)
 
 

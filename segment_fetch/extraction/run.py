@@ -1,4 +1,4 @@
-"""Fill a range of a destination: read what it lacks, and commit each window as it is proven or given up."""
+"""Fill a range of a destination: read the missing windows, and commit each as it is proven or given up."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def fill(
     started: float,
     keep: AbstractSet[Window] = frozenset(),
 ) -> Report:
-    """Read what an open destination lacks of a range, except windows of `keep`, and return the report.
+    """Read the parts of a range that an open destination lacks, except windows of `keep`, and return the report.
 
     `started` is the beginning of the run by `time.monotonic`.
     """
@@ -54,7 +54,7 @@ async def fill(
     writer = WindowWriter(committer, context.turns)
     async with read(context, windows, writer.encode, outlet=None if committer.ordered else writer) as stream:
         for entry in out_of_reach:
-            context.tell(Warned(f"{entry.window} is {entry.status} and stays so: the API serves one month back"))
+            context.tell(Warned(f"{entry.window} stays {entry.status}: the API serves only the last month"))
         neighbours = Neighbours()
         entries = await _commit_all(writer, stream, ranges, neighbours, ordered=committer.ordered)
         if neighbours.overlapping:
@@ -93,11 +93,11 @@ async def _commit_all(
 async def _read_once_more(
     context: RunContext, writer: WindowWriter, windows: AbstractSet[Window], *, ordered: bool
 ) -> dict[Window, WindowEntry]:
-    """Read windows again that share an id with a neighbour, which a segment that moved between them explains.
+    """Read windows again that share an id with a neighbour, perhaps because a segment moved from one to the other.
 
-    Those that still do are given up, as are those of a destination that keeps an order: it cannot take anything back.
+    Windows that still share it are given up, and so are those of a destination that keeps an order and cannot retract.
     """
-    reason = "a segmentId is in this window and in the one beside it"
+    reason = "a segmentId is in this window and in its neighbour"
     if ordered:
         context.tell(Warned(f"{reason}: {', '.join(map(str, sorted(windows)))}"))
         return {}
@@ -119,7 +119,7 @@ async def _read_once_more(
 
 
 class OldestFirst(Generic[Part]):
-    """Windows put in order: they end in any order, cover `ranges`, and each waits until all before it have gone."""
+    """Reorders windows, which cover `ranges` and end in any order, so that each waits until all before it are out."""
 
     def __init__(self, ranges: Sequence[Window]) -> None:
         self._waiting: dict[int, WindowRead[Part]] = {}
@@ -127,7 +127,7 @@ class OldestFirst(Generic[Part]):
         self._at = ranges[0].start if ranges else 0
 
     def after(self, read: WindowRead[Part]) -> Iterator[WindowRead[Part]]:
-        """Take a window that has ended, and yield the windows whose turn it is now."""
+        """Take a window that has ended, and yield the windows that are next in order."""
         self._waiting[read.window.start] = read
         while (ready := self._waiting.pop(self._at, None)) is not None:
             self._at = self._follow.get(ready.window.end, ready.window.end)

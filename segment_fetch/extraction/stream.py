@@ -53,7 +53,7 @@ async def stream_segments(
 ) -> AsyncGenerator[list[Segment], None]:
     """Yield the segments of proven windows in batches of at most 500; IncompleteError at the end names other windows.
 
-    Rows stay as they came until their batch is due, which takes less memory than segments do.
+    Rows stay encoded until their batch is due, which takes less memory than decoded segments.
     """
     unproven: list[WindowRead[Any]] = []
     async with aclosing(windows_in_order(context, whole, windows, Unencoded)) as reads:
@@ -96,14 +96,14 @@ async def stream_batches(
 
 
 def _taken(parts: list[MaybeEncoded[Part]]) -> deque[MaybeEncoded[Part]]:
-    """Move the parts of a window out of it, so that each can go as soon as it was handed over."""
+    """Move the parts out of a window, so that each is freed once it has been handed over."""
     taken = deque(parts)
     parts.clear()
     return taken
 
 
 def incomplete(unproven: Sequence[WindowRead[Any]]) -> IncompleteError:
-    """Return the error that names windows, and why the first five of them could not be proven."""
+    """Return the error that lists windows, with the reasons for the first five."""
     windows = [read.window for read in unproven]
     listed = "; ".join(f"{read.window}: {read.reason}" for read in unproven[:5])
     how_many = f"{len(windows)} window{'' if len(windows) == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Bring a destination up to date: settle what was provisional, and read whole days from where it ends until now."""
+"""Bring a destination up to date: settle provisional windows, and read whole days from its end until now."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from segment_fetch.windows.counting import Counting
 
 
 class Agenda(Struct, frozen=True):
-    """The work of a sync: where it begins, the provisional windows to count, and the range that is lost."""
+    """The work of a sync: its start, the provisional windows to count, and the range that is lost."""
 
     start: int
     recount: tuple[Window, ...]
@@ -30,9 +30,9 @@ class Agenda(Struct, frozen=True):
 
 
 def agenda(entries: Sequence[WindowEntry], oldest: int, zone: tzinfo) -> Agenda:
-    """Return what to do, given the windows of a destination, oldest first, and the first moment that the API serves.
+    """Return the work to do, given a destination's windows, oldest first, and the first moment that the API serves.
 
-    The day in which the last run ended is read again as a whole, unless it ended with that day.
+    The day in which the last run ended is read again completely, unless the run ended at its midnight.
     """
     reached = entries[-1].window.end
     today = midnight(reached, zone)
@@ -52,13 +52,13 @@ def is_of_other_zone(entries: Sequence[WindowEntry], zone: tzinfo) -> bool:
 
 
 def unchanged(entries: Sequence[WindowEntry], counting: Counting) -> list[Window]:
-    """Return the windows that still hold as many segments as when they were read, and as many as were written then."""
+    """Return the windows whose count is still the one at the time of reading, and equals the segments written."""
     counts = {entry.window: (entry.count, entry.segments) for entry in entries}
     return [window for window, count in counting.counts.items() if (count, count) == counts[window]]
 
 
 def settled(windows: Sequence[Window], counting: Counting, settle_after_ms: int) -> list[Window]:
-    """Return those of the windows that had settled when they were counted."""
+    """Return the windows that had settled when they were counted."""
     return [window for window in windows if window.end <= settled_before(counting.at_ms[window], settle_after_ms)]
 
 
@@ -67,12 +67,12 @@ async def sync(
 ) -> Report:
     """Bring an open destination up to date until `now` (epoch milliseconds), in whole days of a time zone.
 
-    `first` is the range to read into an empty destination, and None for any other. `started` is the beginning of the
-    run by `time.monotonic`.
+    `first` is the range to read into an empty destination, None for any other. `started` is the start of the run by
+    `time.monotonic`.
     """
 
     def days(whole: Window) -> Sequence[Window]:
-        return planning.hurry_oldest(planning.days(whole.start, whole.end, zone, context.width), context.oldest_ms())
+        return planning.shorten_oldest(planning.days(whole.start, whole.end, zone, context.width), context.oldest_ms())
 
     if first is not None:
         return await fill(context, committer, first, days, started=started)
@@ -84,11 +84,11 @@ async def sync(
     same = await committer.intact(unchanged(entries, counting))
     final = settled(same, counting, context.options.settle_after_ms)
     await committer.settle(final)
-    now = min(now, context.now_ms())  # the counting has told the server's clock
+    now = min(now, context.now_ms())  # the counts have shown the server's clock
     if now <= todo.start:
         raise InputError(
             f"the destination begins at {format_time(todo.start)}, but now it is {format_time(now)}: the clock is "
-            "wrong, or was when it was filled; set it, or begin with an empty destination"
+            "wrong, or was wrong when the destination was filled; set it, or use an empty destination"
         )
     made = await fill(context, committer, Window(todo.start, now), days, started=started, keep=set(same))
     return _reported(made, len(final), todo.lost, counters.counts)
@@ -97,14 +97,14 @@ async def sync(
 def _warn(context: RunContext, entries: Sequence[WindowEntry], todo: Agenda, zone: tzinfo) -> None:
     if is_of_other_zone(entries, zone):
         context.tell(
-            Warned(f"no window here begins at a midnight of {zone}: if it was another zone before, name that one")
+            Warned(f"no window here begins at midnight in {zone}: if earlier runs used another time zone, use that one")
         )
     if todo.lost is not None:
-        context.tell(Warned(f"{todo.lost} can no longer be had: the API serves one month back"))
+        context.tell(Warned(f"{todo.lost} is no longer available: the API serves only the last month"))
 
 
 def _reported(made: Report, settled: int, lost: Window | None, counting: RequestCounts) -> Report:
-    """Add to the report of the reading what was done before it."""
+    """Add the work done before the reading to its report."""
     return structs.replace(
         made,
         settled=settled,

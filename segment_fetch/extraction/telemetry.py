@@ -1,8 +1,8 @@
-"""Spans and metrics of a client through opentelemetry-api, which does nothing unless the application sets up an SDK.
+"""Spans and metrics of a client through opentelemetry-api, which does nothing unless the application installs an SDK.
 
-This module imports it only to make the telemetry of an open client. HTTP spans are left to aiohttp's own
-instrumentation: the span of a window is current while a request for it is made, and thus their parent. No span of this
-library is current anywhere else, so none leaks into the caller's code.
+This module imports it only when a client is opened. HTTP spans are left to aiohttp's own instrumentation: the span of a
+window is current while a request for it is made, and so becomes their parent. No span of this library is current
+anywhere else, so none leaks into the caller's code.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCOPE = "segment_fetch"
 
 
 class Call:
-    """One attempt at a page, for the length of a `with` block. This one measures nothing."""
+    """One attempt at a page, as a context manager. This one measures nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -42,7 +42,7 @@ class Call:
         """Note the outcome."""
 
     def sent(self, *, again: bool) -> None:
-        """Note that the request is about to be sent; `again` if one for this page was sent before."""
+        """Note that the request is about to be sent; `again` if it is a retry."""
 
     def received(self, answer: PageAnswer) -> None:
         """Note an accepted answer: its size, and how it was decoded."""
@@ -61,7 +61,7 @@ class Telemetry:
 
     @contextmanager
     def run(self, name: str, run_id: str) -> Iterator[Telemetry]:
-        """The telemetry of a run, for the length of the block; `name` is that of the client's method."""
+        """Yield the telemetry of one run; `name` is the name of the client's method."""
         yield self
 
     def call(self, window: Window) -> Call:
@@ -73,17 +73,17 @@ class Telemetry:
         return no_call(window)
 
     def commit(self, window: Window) -> AbstractContextManager[object]:
-        """Return a block in which a window is committed. May be entered in any thread."""
+        """Return a context manager for the commit of a window. May be entered in any thread."""
         return nullcontext(window)
 
     def take(self, event: Event) -> None:
         """Count an event of the client."""
 
     def follow(self, event: Event) -> None:
-        """End the span of a window with the event that says so."""
+        """End the span of a window at the event that reports its end."""
 
     def report(self, segments: int, complete_before: str | None) -> None:
-        """Note what a run reports: segments read, and the time before which the destination is complete."""
+        """Record the result of a run: segments read, and the time before which the destination is complete."""
 
 
 def telemetry_of(query: Query, connections: int, *, enabled: bool) -> Telemetry:
@@ -228,7 +228,7 @@ class _Run(Telemetry):
             self._client.instruments.complete_before.set(moment, self._client.labels)
 
     def end(self) -> None:
-        """End the run's span, and those of the windows that it did not get to the end of."""
+        """End the run's span, and those of windows that it did not finish."""
         for span in self._windows.values():
             span.set_attribute("segment_fetch.window.status", "cancelled")
             span.end()
@@ -237,7 +237,7 @@ class _Run(Telemetry):
 
 
 class _MeasuredCall(Call):
-    """One attempt at a page; `span` is current meanwhile."""
+    """One attempt at a page, during which `span` is current."""
 
     def __init__(self, client: _OpenTelemetry, span: Span | None) -> None:
         self._client = client
@@ -288,7 +288,7 @@ def _outcome(error: BaseException | None) -> str:
 
 
 def _note_failure(span: Span, error: BaseException) -> None:
-    """Mark a span as failed. The text of a foreign exception may hold anything, so only its type is told."""
+    """Mark a span as failed. The text of a foreign exception may contain anything, so only its type is recorded."""
     if isinstance(error, GeneratorExit | asyncio.CancelledError):
         span.set_attribute("segment_fetch.cancelled", value=True)
         return

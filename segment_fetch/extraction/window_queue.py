@@ -1,8 +1,8 @@
-"""Read windows side by side: choose the next page to ask for, and hand over each window that is proven or given up.
+"""Read windows concurrently: choose the next page to request, and deliver each window that is proven or given up.
 
-The oldest window goes first, and no window waits for the one before it to end. Memory stays bounded: the segments of a
-window are held until the consumer has taken it and come back for the next, and a window starts to fill only while those
-held are below a bound.
+The oldest window has priority, and no window waits for the one before it to end. Memory is bounded: the segments of a
+window are held until the consumer has taken it and asks for the next one, and a window is started only while the number
+of segments held is below a limit.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 
 WINDOWS_AHEAD = 3
-"""Windows of the largest size that may be held in memory at once."""
+"""Number of windows of the largest size that may be held in memory at once."""
 
 
 Request: TypeAlias = WindowRequest[Any] | SplitRequest
-"""A page that a window queue asks for."""
+"""A page request of a window queue."""
 
 MAX_FAULTY_WINDOWS = 3
-"""Windows with a fault that stays, however they are divided, before none is divided for one any more."""
+"""Number of windows with a fault that dividing does not cure, after which no more are divided for a fault."""
 
 
 class WindowQueue(Generic[Part]):
-    """The source of a pool. `done` takes each window at its end; `release` says that it is no longer held.
+    """The page source of a pool. `done` gets each window at its end; `release` says that it is no longer held.
 
-    An `outlet`, if there is one, takes the parts of a window that are ready before its end.
+    An `outlet`, if there is one, gets the parts of a window that are ready before its end.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class WindowQueue(Generic[Part]):
         self._traits = ServerTraits()
         self._divisions: Counter[tuple[Window, int]] = Counter()
         self._faulty: set[Window] = set()
-        self._roots: dict[Window, Window] = {}  # of a part of a divided window, that window
+        self._roots: dict[Window, Window] = {}  # part of a divided window -> the window
 
     def next(self) -> Request | None:
-        """A page of the oldest window that has one to ask for, or the first page of the next window."""
+        """Return a page request of the oldest window that has one, or the first of the next window."""
         for index, item in enumerate(self._open):
             if isinstance(item, SubWindow):
                 item = self._open[index] = self._reader(item.window, item.newest(), divided=True)  # noqa: PLW2901
@@ -89,7 +89,7 @@ class WindowQueue(Generic[Part]):
         return begun.next()
 
     def newest(self) -> Request | None:
-        """The first page of the newest window, where that is not begun."""
+        """Return the first page request of the newest window, None if it has been started."""
         if not self._unopened:
             return None
         begun = self._reader(self._unopened.last())
@@ -100,7 +100,7 @@ class WindowQueue(Generic[Part]):
         if isinstance(item, Splitter) or item.count is None or item.window in self._held:
             return True
         if self._held and self._full(item.count) and item.window > min(self._held):
-            return False  # but the oldest of all is never kept waiting: an ordered consumer may be waiting for it
+            return False  # except the oldest window: an ordered consumer may be waiting for it
         self._hold(item.window, item.count)
         return True
 
@@ -115,22 +115,22 @@ class WindowQueue(Generic[Part]):
         self._held[window] = rows
 
     def release(self, window: Window) -> None:
-        """The consumer is done with the window."""
+        """Note that the consumer no longer needs the window."""
         rows = self._held.pop(window, 0)
         if self._budget is not None:
             self._budget.held -= rows
 
     def release_all(self) -> None:
-        """Note that nothing is held any more: the reading has ended."""
+        """Note that no window is held any more: reading has ended."""
         for window in list(self._held):
             self.release(window)
 
     def finished(self) -> bool:
-        """True if every window is at its end."""
+        """Return True if every window has ended."""
         return not self._open and not self._unopened
 
     def wants(self, request: Request) -> bool:
-        """True if a delayed page is still of use."""
+        """Return True if a delayed page is still needed."""
         match request:
             case WindowRequest(reader=reader):
                 return any(reader is item for item in self._open) and reader.wants(request)
@@ -140,7 +140,7 @@ class WindowQueue(Generic[Part]):
                 assert_never(request)
 
     def failed(self, request: Request, error: SegmentFetchError) -> None:
-        """Take it that a page cannot be had: its window is given up, the others go on."""
+        """Give up the window of a page that could not be fetched; the others continue."""
         if not self.wants(request):
             return
         match request:
@@ -162,9 +162,9 @@ class WindowQueue(Generic[Part]):
         self._advance_all()
 
     def _still_served(self, window: Window, error: SegmentFetchError) -> Window | None:
-        """Return the part of a refused window that the API still serves; None if its age is no reason to refuse it.
+        """Return the part of a refused window that the API still serves; None if its age does not explain the refusal.
 
-        The API's month has moved on since the run began, or the local clock is behind the server's.
+        It may have become too old since the run began, or the local clock may be behind the server's.
         """
         if error.status != 400 or self._server_ms is None:
             return None
@@ -173,8 +173,8 @@ class WindowQueue(Generic[Part]):
         return Window(start, window.end) if window.start < oldest + 1000 and start < window.end else None
 
     def _cut(self, reader: WindowReader[Part], served: Window) -> None:
-        """Give up what the API no longer serves of a window, and read the rest anew."""
-        reason = "the API no longer serves this: it serves one month back"
+        """Give up the part of a window that the API no longer serves, and read the remainder again."""
+        reason = "the API no longer serves this: it serves only the last month"
         lost = self._reader(Window(reader.window.start, served.start), divided=True)
         failed = Failed(reason, code=LOST)
         reader.unproven(failed)
@@ -184,7 +184,7 @@ class WindowQueue(Generic[Part]):
         self._finish(lost, lost.unproven(failed))
 
     def answered(self, request: Request, answer: PageAnswer) -> None:
-        """Take a page. Raises TransientError where it contradicts itself."""
+        """Take a page. Raises TransientError if it contradicts itself."""
         self._server_ms = answer.at_ms if answer.server_ms is None else answer.server_ms
         if not self.wants(request):
             return
@@ -193,7 +193,7 @@ class WindowQueue(Generic[Part]):
                 self._read(reader, request, answer)
             case SplitRequest(splitter=splitter):
                 splitter.answered(request, answer)
-                self._told(splitter.window, request, answer)
+                self._report_page(splitter.window, request, answer)
                 if not splitter.has_next:
                     self._split(splitter)
             case _:
@@ -211,7 +211,7 @@ class WindowQueue(Generic[Part]):
     def _read(self, reader: WindowReader[Part], request: WindowRequest[Part], answer: PageAnswer) -> None:
         first = reader.count is None
         if reader.answered(request, answer):
-            self._told(reader.window, request, answer)
+            self._report_page(reader.window, request, answer)
         if first and reader.count is not None:
             self._tell(WindowOpened(reader.window, reader.count))
             if self._too_large(reader):
@@ -221,7 +221,7 @@ class WindowQueue(Generic[Part]):
         self._advance(reader)
 
     def _advance_all(self) -> None:
-        """Let windows go on that waited for what another one learned about the server."""
+        """Advance windows that waited for what another one was finding out about the server."""
         for item in list(self._open):
             if isinstance(item, WindowReader) and item.waits:
                 self._advance(item)
@@ -236,9 +236,9 @@ class WindowQueue(Generic[Part]):
                 self._finish(reader, read)
 
     def _divide(self, reader: WindowReader[Part], division: Divide) -> None:
-        """Read a window in parts, as it cannot be read at once; up to a number of times.
+        """Read a window in parts, as it cannot be read in one; up to a limited number of times.
 
-        Once a few windows could not be read even so, the fault is everywhere: others are given up at once.
+        Once that has failed for a few windows the fault is everywhere, and others are given up immediately.
         """
         root = self._roots.pop(reader.window, reader.window)
         self._divisions[root, division.most] += 1
@@ -278,7 +278,7 @@ class WindowQueue(Generic[Part]):
         self._done(read)
 
     def _split(self, owner: Splitter) -> None:
-        """Begin the parts that are known, so that connections have something to do while the others are found."""
+        """Start the parts that are known, so that connections stay busy while the others are determined."""
         ready = owner.ready()
         if owner.complete:
             self._tell(WindowSplit(owner.window, tuple(owner.parts)))
@@ -317,7 +317,7 @@ class WindowStream(Generic[Part]):
         raise StopAsyncIteration
 
     def release(self, window: Window) -> None:
-        """Note that the consumer no longer holds the window, so that another one may fill."""
+        """Note that the consumer no longer needs the window, so that another one may be started."""
         self._queue.release(window)
         self._pool.wake()
 
@@ -327,7 +327,7 @@ class WindowStream(Generic[Part]):
         return self._pool.counts
 
     async def stop(self) -> None:
-        """Cancel all requests in flight, and return when their workers have ended."""
+        """Cancel all requests in flight, and wait for their workers to end."""
         self._running.cancel()
         await ended(self._running)
 
@@ -340,7 +340,7 @@ async def read(
     *,
     outlet: Outlet[Part] | None = None,
 ) -> AsyncIterator[WindowStream[Part]]:
-    """Read windows side by side for the length of the block; leaving it cancels all requests in flight."""
+    """Read windows concurrently inside the block; leaving it cancels all requests in flight."""
     results: asyncio.Queue[WindowRead[Part] | None] = asyncio.Queue()
     queue = WindowQueue(
         windows,

@@ -1,5 +1,5 @@
-"""Requests kept in flight on every connection: a source says which page to ask for, and takes the answers. A page that
-failed waits its delay in a queue while its connection serves others. This is the one place that asks again.
+"""Keeps a request in flight on every connection: a source supplies page requests and takes the answers. A page that
+failed waits in a queue while its connection serves others. This is the only place that retries.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, Retry
 from segment_fetch.wire.pages import PageRequest, PageSource
 
 _SAME_PAUSE_S = 0.001
-"""Pauses that end within this time of each other are one, which several answers asked for."""
+"""Pauses that end within this many seconds of each other count as one, requested by several answers."""
 
 
 class RequestCounts(Struct):
-    """Requests that a pool sent, those of them that were repeated, and answers that were 429."""
+    """The number of requests that a pool sent, of retries among them, and of answers that were 429."""
 
     requests: int = 0
     retries: int = 0
@@ -76,7 +76,7 @@ class WorkerPool:
         self.counts = RequestCounts()
 
     async def run(self) -> None:
-        """Return when the source is finished; raise the first error that ends everything, with nothing in flight."""
+        """Run until the source is finished. Raise the first error that ends the run, with nothing left in flight."""
         first: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -87,11 +87,11 @@ class WorkerPool:
             raise first
 
     def wake(self) -> None:
-        """Look again for something to send: the source has more to ask for."""
+        """Check the source for new requests."""
         self._changed.set()
 
     async def _dispatch(self, group: asyncio.TaskGroup) -> None:
-        """Send whatever may be sent as long as the source is not finished."""
+        """Send requests as soon as they may be sent, until the source is finished."""
         while not self._source.finished():
             attempt = None
             if self._in_flight < self._connections:
@@ -103,7 +103,7 @@ class WorkerPool:
                 group.create_task(self._work(attempt))
 
     async def _wait_for_change(self) -> None:
-        """Wait for an answer, for a call of `wake`, or until time alone lets something be sent."""
+        """Wait for an answer, a call of `wake`, or the time at which a request becomes eligible."""
         at = None if self._in_flight == self._connections else self._queue.next_at(self._clock())
         timer = None
         if at is not None:
@@ -154,7 +154,7 @@ class WorkerPool:
             self._succeeded()
 
     def _refused(self, attempt: Attempt, error: SegmentFetchError) -> None:
-        """Decide on an answer that is no passing fault by itself: of one page, of one window, or of the whole run."""
+        """Handle an error that is not transient in itself: retry the page, give up its window, or end the run."""
         match error:
             case ProxyError():
                 raise error.at(attempt.request.window, attempt.request.offset)
@@ -168,19 +168,19 @@ class WorkerPool:
             case CredentialsError():
                 self._decide(attempt, error, self._queue.rejected(attempt, error, self._clock()))
             case RequestRefusedError() if error.status == 400 and error.causes:
-                self._give_up(attempt, error)  # the API itself names what is wrong: its month has moved on, say
+                self._give_up(attempt, error)  # the API says what is wrong: the window is now too old, for example
             case RequestRefusedError() | ServiceError():
-                # A gateway in maintenance, or the certificate of something in between: others were served, so this
-                # answer says nothing about the run, and may pass.
+                # A gateway in maintenance, or a proxy's certificate: other requests were served, so this error may
+                # pass and says nothing about the run.
                 passing = TransientError(error.message, "server", status=error.status, retry_after=error.retry_after)
                 self._failed(attempt, passing)
             case _:
                 raise error.at(attempt.request.window, attempt.request.offset)
 
     def _refused_unserved(self, attempt: Attempt, error: SegmentFetchError) -> None:
-        """Let the newest window decide, before anything was served, if the first one was refused.
+        """Let the newest window decide if the first one was refused before anything was served.
 
-        The oldest data may have gone out of the API's reach; credentials and settings are the same for all.
+        The oldest data may be too old for the API; credentials and settings are the same for all windows.
         """
         newest = None
         of_window = self.counts.requests > 0 and not isinstance(error, ServiceError) and error.status != 401
@@ -216,13 +216,13 @@ class WorkerPool:
         if pause > self._patience:
             raise ServiceError(f"the API asks for a pause of {lasting(pause)} (429): try again then", status=429)
         if self._queue.throttled(attempt, self._clock(), pause) > self._patience:
-            raise ServiceError(f"the API answered nothing but 429 for {lasting(self._patience)}", status=429)
+            raise ServiceError(f"the API has returned only 429 for {lasting(self._patience)}", status=429)
 
     def _failed(self, attempt: Attempt, error: TransientError) -> None:
         self._decide(attempt, error, self._queue.failed(attempt, error, self._clock()))
 
     def _decide(self, attempt: Attempt, error: SegmentFetchError, outcome: Again | Down | Lost) -> None:
-        """Report what the queue decided on a page; raise where that is the end of the run."""
+        """Report the queue's decision on a page; raise if it ends the run."""
         request: PageRequest = attempt.request
         match outcome:
             case Again(delay, parked):
@@ -231,7 +231,7 @@ class WorkerPool:
                 self._tell(ServiceDown(seconds, self._patience, error.message))
             case Lost(alone, down):
                 often = f", {attempt.tries} times" if attempt.tries > 1 else ""
-                waited = "" if down is None else f"; nothing has come through for {lasting(down)}"
+                waited = "" if down is None else f"; no request has succeeded for {lasting(down)}"
                 kinds = (CredentialsError, TooLargeError)
                 kind = next((kind for kind in kinds if isinstance(error, kind)), ServiceError)
                 final = kind(f"{error.message}{waited or often}", status=error.status)

@@ -97,4 +97,4 @@ def _check(step: Step[Any]) -> None:
             [read.window],
         )
     if step.lost is not None:
-        logger.warning(f"{step.lost} was not read in time: the API serves one month back")
+        logger.warning(f"{step.lost} was not read in time: the API serves only the last month")

@@ -1,6 +1,6 @@
-"""Defaults that several modules share: connections, and the least pause after a 429."""
+"""Defaults that several modules share: the number of connections and the minimum pause after a 429."""
 
 CONNECTIONS = 16
-"""Requests in flight at most, unless the user says otherwise."""
+"""Maximum number of requests in flight, unless the user sets another."""
 MIN_PAUSE_S = 1.0
-"""Seconds to wait at least after a 429: the vendor's advice where the answer does not say how long."""
+"""Minimum pause after a 429, in seconds: the vendor's advice for answers without Retry-After."""

@@ -18,27 +18,27 @@ from segment_fetch.throttle.defaults import CONNECTIONS, MIN_PAUSE_S
 
 Cause = Literal["rate", "at_once"]
 
-START: Final = 10.0  # requests a second before anything is known: few servers refuse that, and a day is short at it
-GROWTH: Final = 2.0  # times a second while no limit is known: faster overshoots by more than the first cut removes
-LEAD: Final = 3.0  # times the rate of the answers, at most: answers that do not keep up prove nothing about more
+START: Final = 10.0  # requests a second before anything is known: few servers refuse it, and a day's data is read fast
+GROWTH: Final = 2.0  # factor per second while no limit is known: faster overshoots by more than the first cut removes
+LEAD: Final = 3.0  # largest factor between the rate and that of the answers: answers that lag prove nothing about more
 RECENT: Final = 10.0  # seconds over which the answers are measured: less is noise, more misses a limit that fell
-CERTAIN: Final = 0.6  # of the way from the measured rate up to the refused one: either may be the limit
+CERTAIN: Final = 0.6  # share of the way from the measured rate up to the refused one: either may be the limit
 HOLD: Final = 0.98  # share of a refused rate, or of a ceiling, that is held: requests bunch up a little on their way
 RETURN: Final = 3.0  # seconds in which the gap to the rate to hold shrinks to a third
 CREEP: Final = 0.002  # first step above that, as a share; the steps double
 DOUBLING: Final = 6.0  # seconds in which a step doubles: 20 s from 2 % below a limit to the limit
-SLOW: Final = 2.5  # requests a second, below which all this takes longer in proportion: a probe is one of few requests
+SLOW: Final = 2.5  # requests a second; below it all this takes longer in proportion, as a probe is one of few requests
 SAME: Final = 0.05  # two refused rates that are no further apart are the same limit, which is then tested less often
 PROOF: Final = 6  # accepted with so many in flight: fewer happen by chance, as the server frees a slot first
-CHANCE: Final = 100  # accepted at the cap: so good a cap is not changed for one refusal
+CHANCE: Final = 100  # accepted at the cap: a cap that has served so many is not changed for one refusal
 RETRY: Final = 10.0  # seconds until a refused number at once is tried again
-LONGEST: Final = 8  # times that pauses, retries and steps get longer at most: a limit that rose is found in minutes
+LONGEST: Final = 8  # factor by which pauses, retries and steps grow at most: a limit that rose is found in minutes
 SLOWEST: Final = 0.1  # requests a second: one in 10 s notices that a server serves again
-GRAIN: Final = 0.01  # seconds by which timers are late, which fast senders make up for
+GRAIN: Final = 0.01  # seconds by which timers fire late; fast senders make up for it
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """The findings of a run: requests a second, whether a 429 set them, the most at once if any, and when."""
+    """The findings of a run: requests a second, if a 429 set that rate, the most at once if known; epoch seconds."""
 
     rate: Annotated[float, msgspec.Meta(ge=SLOWEST, le=1e6)]
     limited: bool
@@ -47,7 +47,7 @@ class Learned(msgspec.Struct, frozen=True):
 
 
 class Permit(NamedTuple):
-    """A request: when it was sent, how many were then in flight, itself among them, and at which rate."""
+    """The right to send one request: the time of sending, the requests then in flight (this one included), the rate."""
 
     sent_at: float
     level: int
@@ -59,7 +59,7 @@ def _between(accepted: float, refused: float) -> float:
 
 
 class Pacer:
-    """Say when the next request may go, from the answers to those before it.
+    """Decides when the next request may go, from the answers to those before it.
 
     Ask `next_send`; when it says 0, send and call `sent`; give the permit back exactly once, to `accepted`, `refused`
     or `dropped`, for a cancelled request too. `ceiling` (requests a second) is the user's own limit, `connections`
@@ -105,7 +105,7 @@ class Pacer:
         return Permit(now, self.in_flight, self.rate)
 
     def accepted(self, permit: Permit, now: float) -> None:
-        """Take any answer that is neither a 429 nor a fault of the server."""
+        """Note an answer that is neither a 429 nor a server error."""
         self.in_flight -= 1
         self._accepted += 1
         self._accepted_since_pause += permit.sent_at >= self.resumes_at
@@ -118,13 +118,13 @@ class Pacer:
             self._raise_cap()
 
     def dropped(self, permit: Permit, now: float) -> None:
-        """Take back a request that proves nothing: a server fault, a timeout, a lost or cancelled one."""
+        """Note a request that proves nothing: a server error or timeout, or one that was lost or cancelled."""
         self.in_flight -= 1
 
     def refused(self, permit: Permit, now: float, retry_after: float | None = None) -> None:
-        """Take a 429. Everything pauses for `retry_after` seconds, 1 at least.
+        """Note a 429. All requests pause for `retry_after` seconds, at least 1.
 
-        A request that was sent before the pause belongs to the same event, and can only make the pause longer.
+        A 429 for a request sent before the pause belongs to the same event, and can only make the pause longer.
         """
         self.in_flight -= 1
         if permit.sent_at < self.resumes_at:
@@ -151,7 +151,7 @@ class Pacer:
         self._next = max(self._next, self.resumes_at)
 
     def _slow_down(self, now: float) -> None:
-        """Nothing was accepted since the pause: fall to the rate of the whole cycle, as over a window that is full."""
+        """Fall to the average rate since the last refusal: nothing was accepted after the pause."""
         began, before = self._events[0] if len(self._events) == 2 else (self._began, 0)
         accepted = (self._accepted - before) / max(1.0, now - began)
         self.rate = max(self._slowest, min(self.rate, accepted) if self._accepted else self.rate / 2)
@@ -165,7 +165,7 @@ class Pacer:
         self._retry_at = self.resumes_at + self._retry_after
 
     def _raise_cap(self) -> None:
-        """As many as the cap were accepted: one more, and a refused number that is accepted so often is forgotten."""
+        """Raise the cap by one, since requests at the cap were accepted; forget a refused number that now works."""
         if self._refused_level and self.cap >= self._refused_level:
             self._refused_level = None
         if self.cap < self.connections and self.cap + 1 != self._refused_level:
@@ -173,7 +173,7 @@ class Pacer:
 
     def _lower_rate(self, permit: Permit, now: float) -> None:
         self.cause = "rate"
-        if permit.level <= self.cap:  # no number at once was to blame
+        if permit.level <= self.cap:  # the number at once was not the cause
             self.cap, self._refused_level, self._cap_accepted = self.connections, None, 0
         if not self._accepted:
             self.rate = max(self._slowest, self.rate / 2)
@@ -184,7 +184,7 @@ class Pacer:
             lower = accepted = accepted * math.sqrt(GROWTH)  # the answers are about half a second behind
         else:
             lower = math.sqrt(accepted * self.rate)
-            if accepted <= known * (1 + SAME):  # what went beyond that was stored by the server
+            if accepted <= known * (1 + SAME):  # the excess came from the server's burst allowance
                 refused = min(refused, max(known, accepted))
             same = abs(refused / known - 1) <= SAME
             self._patience = min(LONGEST, 2 * self._patience) if same else 1.0
@@ -192,7 +192,7 @@ class Pacer:
         self.rate = max(self._slowest, min(HOLD * self.rate, lower, self._hold))
 
     def _rate_of_answers(self, now: float, seconds: float) -> float:
-        """Return what was accepted a second, over so many seconds or since the start, but not less than one."""
+        """Return the accepted requests a second, over that many seconds or since the start, whichever is shorter."""
         accepted = sum(1 for _ in takewhile(lambda at: at > now - seconds, reversed(self._recent)))
         return accepted / min(seconds, max(1.0, now - self._began))
 
@@ -223,7 +223,7 @@ class Pacer:
 
     @property
     def at_once(self) -> int | None:
-        """The most requests at once; None while no such limit is known."""
+        """The maximum number of requests at once; None while no such limit is known."""
         return self.cap if self.cap < self.connections else None
 
     @property
@@ -235,11 +235,11 @@ class Pacer:
 
     @property
     def has_learned(self) -> bool:
-        """True once the next run should know of this one."""
+        """True once there is something for the next run to start from."""
         return bool(self._events) or self._accepted >= PROOF
 
     def learned(self, at: float) -> Learned:
-        """Return what this run found, and what was known before where it could not find out."""
+        """Return the limits this run found, completed by those known before where it found none."""
         before, cap, rate = self.before, self.at_once, self.rate
         if before and (before.cap or 0) >= self.connections:
             cap = cap or before.cap

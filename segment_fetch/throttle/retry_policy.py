@@ -1,4 +1,4 @@
-"""Seconds to wait before another attempt: a function of what failed and how often, with chance passed in."""
+"""Seconds to wait before another attempt: a function of the kind and number of failures, with randomness passed in."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Kind: TypeAlias = Literal["network", "server"]
 
 
 class RetryPolicy(Struct, frozen=True):
-    """Seconds before the first, second, … further attempt at a page; as many attempts as there are delays.
+    """Seconds before the first, second, … retry of a page; there are as many retries as delays.
 
-    The `server` delays are the vendor's advice for 500 and 503, and serve for refusals and logins, too; `network` is
-    for everything that broke on the way. They are least waits: `jitter` lengthens each by up to that share, so that
-    pages which failed together do not come back together. `parked` are the seconds before each of the later rounds.
-    While the service is down it is asked once every `probe` seconds, and given up after `patience` seconds.
+    The `server` delays are the vendor's advice for 500 and 503, and also apply to refusals and logins; `network` is
+    for connection failures and timeouts. They are minimum waits: `jitter` lengthens each by up to that share, so that
+    pages which failed together are not retried together. `parked` are the seconds before each of the later rounds.
+    While the service is down, one probe is sent every `probe` seconds, until `patience` seconds have passed.
     """
 
     server: tuple[float, ...] = (5.0, 10.0, 15.0)
@@ -38,17 +38,17 @@ class RetryPolicy(Struct, frozen=True):
             check_type(f"retry: {name}", getattr(self, name), (int, float), "a number")
         for delay in (*self.server, *self.network, *self.parked, self.probe, self.patience):
             if not 0 <= delay < inf:
-                raise InputError(f"retry delays: {delay} is no number of seconds from 0 on")
+                raise InputError(f"retry delays: {delay} is not a finite number of seconds, 0 or more")
         if not 0 <= self.jitter < 1:
-            raise InputError("retry jitter: must be a share from 0 to below 1")
+            raise InputError("retry jitter: must be at least 0 and less than 1")
 
     @property
     def login_pause(self) -> float:
-        """The least number of seconds between a login that failed and the next."""
+        """The minimum number of seconds between a failed login and the next."""
         return self.server[0] if self.server else 0.0
 
     def delay(self, kind: Kind, failures: int, chance: Callable[[], float]) -> float | None:
-        """Return the seconds to wait after a page's `failures`-th failure; None where its retries are used up."""
+        """Return the seconds to wait after a page's `failures`-th failure; None once its retries are used up."""
         delays = self.server if kind == "server" else self.network
         if failures > len(delays):
             return None

@@ -1,12 +1,12 @@
-"""The queue of failed pages, and the moment at which the service counts as down. No clock of its own, no I/O.
+"""The queue of failed pages, and the decision that the service is down. No clock, no I/O.
 
-A page that failed waits a little and is asked for again; one that used up those retries is parked, and comes back in
-two later rounds before it counts as lost. Retries cost tokens, which successes earn, so that a service in trouble is
-not asked more and more. When nothing comes through at all, the service is down: one probe now and then, until one
-succeeds or the patience ends. A bulk job can wait. When credentials are refused that have been accepted before, it is
-the same with fewer probes, so that nobody's account is locked.
+A page that failed is retried after a short delay; one that has used up those retries is parked, and retried in two
+later rounds before it counts as lost. Retries cost tokens, which successes earn, so that a service in trouble does not
+get more and more requests. When every request fails, the service counts as down: it is probed at intervals until a
+probe succeeds or the patience ends. A bulk job can wait. Credentials that were accepted before and are refused now are
+handled in the same way with fewer probes, so that the account is not locked.
 
-The first request of all goes alone, so that what is refused from the start never depends on the order of the answers.
+The very first request is sent alone, so that an error that affects every request is always reported for the same one.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from segment_fetch.errors import SegmentFetchError, TransientError
 from segment_fetch.throttle.retry_policy import RetryPolicy
 
 TOKENS = 50.0
-"""Retries that may be sent before any has been earned; also the most that are saved up."""
+"""Retries available at the start; also the maximum that can be saved up."""
 EARNED = 0.1
 """Tokens that a success earns."""
 AFTER_OUTAGE = 10.0
-"""Tokens, at least, when the service is back."""
+"""Minimum number of tokens once the service is back."""
 DOWN_AFTER = 20
-"""Failures in a row, of any pages, after which the service counts as down."""
+"""Consecutive failures, of any pages, after which the service counts as down."""
 
 
 class Attempt(Struct, eq=False):
-    """A request on its way through its attempts. `since` is when it first failed or was refused."""
+    """A request and its attempts so far. `since` is the time at which it first failed or was refused."""
 
     request: Any
     tries: int = 0
@@ -41,21 +41,21 @@ class Attempt(Struct, eq=False):
 
 
 class Again(Struct, frozen=True):
-    """The page is asked for again in `delay` seconds; `parked` if its quick retries were used up."""
+    """The page is retried in `delay` seconds; `parked` if its quick retries are used up."""
 
     delay: float
     parked: bool = False
 
 
 class Down(Struct, frozen=True):
-    """The service has been down for `seconds`; the page is kept."""
+    """The service has been down for `seconds`; the page stays in the queue."""
 
     seconds: float
 
 
 class Lost(Struct, frozen=True):
-    """The page cannot be had. `alone` if others came through meanwhile; `down` for how long nothing has, if it was
-    waited for.
+    """The page is given up. `alone` if others succeeded meanwhile; `down` is the seconds for which the service has been
+    down, or None.
     """
 
     alone: bool
@@ -63,9 +63,9 @@ class Lost(Struct, frozen=True):
 
 
 class RetryQueue:
-    """The pages that wait, and what the answers say of the service. Times are seconds of the caller's clock.
+    """The pages that wait for a retry, and the state of the service. Times are seconds of the caller's clock.
 
-    `served` is True if the service has answered with a page before, in an earlier run of the same client.
+    `served` is True if the service has returned a page before, to an earlier run of the same client.
     """
 
     def __init__(
@@ -100,17 +100,17 @@ class RetryQueue:
 
     @property
     def has_served(self) -> bool:
-        """True if any page ever came, also to an earlier run."""
+        """True if the service has ever returned a page, to this run or an earlier one."""
         return self._served
 
     def may_send(self, attempt: Attempt) -> bool:
-        """Return True if an attempt that was taken may still go, now that its turn at the limiter has come."""
+        """Return True if an attempt may still be sent, now that it has its permit."""
         return self._wanted(attempt.request) and (self._closed_since is None or attempt is self._probe)
 
     def take(self, now: float, fresh: Callable[[], Any], *, idle: bool) -> Attempt | None:
-        """Return the page to send now, one whose delay is over or a fresh one; None where nothing may be sent.
+        """Return the page to send now, one whose delay is over or a fresh one; None if nothing may be sent.
 
-        `idle` says that nothing is in flight: then waiting for tokens would be in vain.
+        `idle` is True if nothing is in flight, so that no success can earn a token.
         """
         for heap in (self._free, self._charged):
             while heap and not self._wanted(heap[0][2].request):
@@ -158,12 +158,12 @@ class RetryQueue:
         return min(heads, default=None)
 
     def put_back(self, attempt: Attempt, now: float) -> None:
-        """Keep a page that was taken and not sent; it goes as soon as it may."""
+        """Put back a page that was taken and not sent; it is sent as soon as possible."""
         self._end_probe(attempt)
         self._wait(attempt, now, paid=True)
 
     def succeeded(self, now: float) -> float | None:
-        """Note that a page came. Returns for how many seconds the service had been down, if that ends now."""
+        """Note a success. Return the seconds for which the service was down, if that ends now; else None."""
         self._served = True
         self._succeeded_at = now
         self._in_a_row = 0
@@ -177,13 +177,13 @@ class RetryQueue:
         return seconds
 
     def given_up(self, attempt: Attempt) -> None:
-        """Note that a page is not asked for again; if it was the probe, another may go."""
+        """Note that a page is not retried any more; if it was the probe, another may be sent."""
         self._end_probe(attempt)
 
     def throttled(self, attempt: Attempt, now: float, pause: float) -> float:
-        """Keep a page that was answered with 429, which is no failure: it comes back after the pause, at no cost.
+        """Requeue a page that got a 429: that is not a failure, so it is sent again after the pause and costs no token.
 
-        Returns for how many seconds nothing but 429 has been answered.
+        Return the seconds for which all answers have been 429.
         """
         attempt.since = now if attempt.since is None else attempt.since
         self._end_probe(attempt)
@@ -191,7 +191,7 @@ class RetryQueue:
         return now - max(attempt.since, attempt.since if self._succeeded_at is None else self._succeeded_at)
 
     def failed(self, attempt: Attempt, error: TransientError, now: float) -> Again | Down | Lost:
-        """Decide what becomes of a page that failed."""
+        """Decide what to do with a page that failed."""
         attempt.since = now if attempt.since is None else attempt.since
         if self._in_a_row == 0:
             self._row_began = now
@@ -209,14 +209,14 @@ class RetryQueue:
         return self._later(attempt, now, max(delay, least)) if delay is not None else self._park(attempt, now, least)
 
     def rejected(self, attempt: Attempt, error: SegmentFetchError, now: float) -> Again | Lost:
-        """Decide what becomes of a page whose credentials were refused although the service has served them before.
+        """Decide what to do with a page whose credentials were refused although they have been accepted before.
 
-        Nothing but one probe at a time is sent until any page comes again.
+        Only one probe at a time is sent until a page succeeds.
         """
         attempt.since = now if attempt.since is None else attempt.since
         if self._closed_since is None:
             self._close(now, now)
-        elif attempt is not self._probe:  # sent before the first refusal came: it tells nothing new
+        elif attempt is not self._probe:  # sent before the first refusal: it adds nothing
             return self._wait_for_probe(attempt, now)
         self._probe = None
         attempt.failures += 1
@@ -226,7 +226,7 @@ class RetryQueue:
             return Lost(alone=False)
         self._probe_at = now + max(delay, self._asked_pause(error))
         if self._policy.delay("server", attempt.failures, self._chance) is None:
-            return self._park(attempt, now, 0.0)  # the others come through in between
+            return self._park(attempt, now, 0.0)  # others are tried in between
         return self._wait_for_probe(attempt, now)
 
     def _wait_for_probe(self, attempt: Attempt, now: float) -> Again:
@@ -234,7 +234,7 @@ class RetryQueue:
         return Again(max(0.0, self._probe_at - now))
 
     def _asked_pause(self, error: SegmentFetchError) -> float:
-        """Return the seconds that the answer itself asked to wait, bounded by the patience."""
+        """Return the seconds that the answer asked to wait, at most the patience."""
         return min(error.retry_after or 0.0, self._policy.patience)
 
     def _later(self, attempt: Attempt, now: float, delay: float) -> Again:

@@ -1,4 +1,4 @@
-"""Counts and plans of what is there, without keeping it, as page sources of a pool."""
+"""Page sources for a pool that count segments or plan windows, and keep no data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from segment_fetch.wire.pages import PageAnswer, PageRequest
 
 
 class Counting:
-    """Asks how many segments each window holds, by one small request a window.
+    """Counts the segments of each window, with one small request per window.
 
-    `counts` are as the API reports them, `at_ms` is the server's clock at each.
+    `counts` are as the API reports them; `at_ms` is the server's clock at that time.
     """
 
     def __init__(self, windows: Iterable[Window]) -> None:
@@ -45,8 +45,8 @@ class Counting:
 
 
 class ExactCounting:
-    """Counts windows exactly: a segment on the instant that two windows share is in both counts if the server takes
-    `to` as inclusive, so that one instant is asked, too, and taken off; by a server that does not, it counts nothing.
+    """Counts windows exactly. If the server treats `to` as inclusive, a segment on the boundary of two windows is in
+    both counts, so the boundary itself is counted, too, and subtracted. With an exclusive `to` its count is zero.
 
     `total` is the number of segments that the windows own.
     """
@@ -85,7 +85,7 @@ class ExactCounting:
 
 
 class Survey:
-    """Finds the windows that an extraction would read: the first page of each, and where a big one would be divided."""
+    """Finds the windows that an extraction would read, from the first page of each and the cuts of large ones."""
 
     def __init__(self, windows: Sequence[Window], limit: int, bound: int) -> None:
         self._limit = limit
@@ -139,5 +139,5 @@ class Survey:
         return self._due == 0
 
     def planned(self) -> tuple[PlannedWindow, ...]:
-        """The windows found, oldest first."""
+        """Return the windows found, oldest first."""
         return tuple(sorted(self._found, key=lambda planned: planned.window))

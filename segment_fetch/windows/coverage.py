@@ -1,24 +1,24 @@
-"""The proof that pages cover a window, or the requests that are still needed for one. No I/O.
+"""The proof that pages cover a window, or the requests that are still needed to prove it. No I/O.
 
-Pages of a window are read side by side while rows may arrive or vanish, so the counts and offsets of two
-pages say nothing about each other. What a page does say holds whatever happened around it: it is one
-contiguous slice, as of one moment, of a result sorted by close time. Pages are taken newest first here; a page of a
-server that sorts oldest first is turned around by `newest_first` before.
+Pages of a window are read concurrently while rows may arrive or vanish, so the counts and offsets of two
+pages say nothing about each other. One property of a page always holds: it is a contiguous slice, as of one
+moment, of a result sorted by close time. All pages here are newest first; `newest_first` reverses those of a
+server that sorts oldest first.
 
 **What a page vouches for.** Take a row with close time `d` that was present throughout the reading. If `d` is
-older than the page's first row, the page does not begin behind it; if `d` is newer than the page's last row,
+older than the page's first row, the page does not begin after it; if `d` is newer than the page's last row,
 the page does not end before it. So the page holds *every* such row with `last < d < first`. Both bounds are
-strict, because the edge of a page may cut a group of equal close times, and in any order.
+strict, because the edge of a page may cut through a group of equal close times, which may be in any order.
 
-* At offset 0 nothing lies before the page, so its `first` is the `to` it was asked with: the result holds
+* At offset 0 no row precedes the page, so its `first` is the request's `to`: the result holds
   `d < to`, whether the server's `to` is inclusive or not. A row that closes exactly at the `to` of a request
   shows that it is inclusive; then the result holds `d <= to`.
-* Where `offset + rows >= count` nothing lies behind the page, so its `last` is below the start it was asked with.
+* If `offset + rows >= count`, no row follows the page, so its `last` is below the request's start.
 * All rows of one millisecond, read as a window of their own and proven, vouch for that millisecond.
 
 **Why a chain is right.** A chain is a series of pages, from the window's end to below its start, where the
 `first` of each is strictly newer than the `last` of the one before. Close times are whole milliseconds, so
-the ranges vouched for leave none out: every row that was present throughout is on a page of the chain. This
+the ranges vouched for leave no gap: every row that was present throughout is on a page of the chain. This
 uses no count of another page, no read order and no order of ties, and pages read long ago stay valid.
 
 Its limits: replicas that disagree, a close time that changes and, for a millisecond with more rows than a page
@@ -44,19 +44,19 @@ class PageView(msgspec.Struct, frozen=True, gc=False):
     window, cut from a page of a bigger query, whose own count is not the window's.
     """
 
-    to: int  # toMillis it was asked with: the window's end, or lower for a patch
+    to: int  # toMillis of its request: the window's end, or lower for a patch
     offset: int  # rows of the result that are newer than the page's first
     count: int | None  # pagination.count that came with the page
-    ids: Sequence[Any]  # of each row, its segmentId or what stands for it
+    ids: Sequence[Any]  # of each row, its segmentId or the key for it
     times: Sequence[int]  # endTimeL of each row
     falling: bool = False  # True if the times are known not to rise
-    start: int = 0  # fromMillis it was asked with, where that lies above the window's start
-    is_full: bool = False  # True if it shows nothing beyond its count: it has no room left, or no row
+    start: int = 0  # fromMillis of its request, if that is above the window's start
+    is_full: bool = False  # True if it cannot show rows beyond its count: it has no room left, or no rows
 
     @property
     def is_last(self) -> bool:
-        """True if its own count says that no older row lies behind it. A full page shows nothing beyond its count, so
-        that is believed of a page with room left alone: a count can lag behind.
+        """True if its own count says that no older row follows. A count can lag behind, so this is believed only of a
+        page with room left, which would show rows beyond the count.
         """
         return self.count is not None and self.offset + len(self.ids) >= self.count and not self.is_full
 
@@ -77,7 +77,7 @@ class Covered(msgspec.Struct, frozen=True, gc=False):
 class Gap(msgspec.Struct, frozen=True, gc=False):
     """No page vouches for the close times from `oldest` to `newest`, both included.
 
-    Ask for the page at offset 0 from `start` to `to`, and give it to `find_coverage` with all the pages of before.
+    Request the page at offset 0 from `start` to `to`, and pass it to `find_coverage` with all earlier pages.
     """
 
     to: int
@@ -87,25 +87,25 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
 
 
 class OversizedTie(msgspec.Struct, frozen=True, gc=False):
-    """At the close time `at` there are more rows than a page has room for: there is no way past it by time.
+    """At the close time `at` there are more rows than fit on a page, so no time range gets past it.
 
-    Read `fromMillis=at`, `toMillis=to` as a window of its own until `tie_proof` accepts it, and give
-    `ProvenTie(at, ids)` to `find_coverage` with all the pages of before. Failing that the window stays unproven.
+    Read `fromMillis=at`, `toMillis=to` as a separate window until `tie_proof` accepts it, and pass
+    `ProvenTie(at, ids)` to `find_coverage` with all earlier pages. Otherwise the window stays unproven.
     """
 
     at: int
-    to: int  # `at` itself where the server's `to` is known to be inclusive, else one millisecond more
+    to: int  # `at` if the server's `to` is known to be inclusive, else one millisecond more
 
 
 class Uncovered(msgspec.Struct, frozen=True, gc=False):
-    """Not proven yet. The missing requests are independent of each other and may be sent side by side."""
+    """Not proven yet. The missing requests are independent of each other and may be sent concurrently."""
 
     gaps: tuple[Gap, ...]
     ties: tuple[OversizedTie, ...]
 
 
 def order_of(times: Sequence[int]) -> Order | None:
-    """The order in which close times are sorted; None if they are not sorted, or all equal, which tells nothing."""
+    """Return the order in which close times are sorted; None if they are unsorted or all equal."""
     found = list(times)
     if not found or found[0] == found[-1]:
         return None
@@ -116,10 +116,10 @@ def order_of(times: Sequence[int]) -> Order | None:
 
 
 def check_page(page: PageView, *, start: int, limit: int) -> str | None:
-    """Return a sentence that says what is wrong with a page as it was sent, or None. A faulty page is read again.
+    """Return a description of what is wrong with a page as it was sent, or None. A faulty page is read again.
 
-    Its rows may still be in either order, `offset` is the one that was asked for. A short page is a fault and never an
-    end: its own count says how many rows it has to have.
+    Its rows may still be in either order; `offset` is the one requested. A short page is a fault and never the end of
+    the result: its own count says how many rows it must hold.
     """
     rows, count = len(page.ids), page.count
     if len(page.times) != rows:
@@ -137,20 +137,21 @@ def check_page(page: PageView, *, start: int, limit: int) -> str | None:
 def _check_times(page: PageView, start: int) -> str | None:
     times, name = page.times, f"the page at offset {page.offset}"
     if not page.falling and order_of(times) is None and min(times) != max(times):
-        return f"{name} has close times that rise and fall, so it is not sorted"
+        return f"{name} is not sorted by close time"
     newest, oldest = max(times[0], times[-1]), min(times[0], times[-1])
     if newest > page.to:
-        return f"{name} holds close time {newest}, but was asked for none after {page.to}"
+        return f"{name} holds close time {newest}, but the request ended at {page.to}"
     if oldest < start:
-        return f"{name} holds close time {oldest}, but was asked for none before {start}"
+        return f"{name} holds close time {oldest}, but the request began at {start}"
     return None
 
 
 def newest_first(page: PageView) -> PageView:
-    """Turn around a page of a server that sorts oldest first: its first row is the last of such a result, so the rows
-    in front of it are those that lie behind it. A prefix stands as it is: it is newest first already.
+    """Reverse a page of a server that sorts oldest first, and recompute its offset from the newest row. A prefix is
+    returned unchanged: it is newest first already.
 
-    At offset 0 it is the last page, full or not; a full one is not taken for the first, whatever its count says.
+    The page at the server's offset 0 becomes the last page, full or not; a full page never becomes the first, whatever
+    its count says.
     """
     if page.count is None:
         return page
@@ -166,14 +167,14 @@ def newest_first(page: PageView) -> PageView:
 def tie_proof(
     middle: Sequence[PageView], later: Sequence[PageView] = (), earlier: Sequence[PageView] = ()
 ) -> set[Any] | None:
-    """The ids of all rows of one millisecond, where they are known; else None.
+    """Return the ids of all rows of one millisecond if they are proven, else None.
 
-    `middle` is one whole pass, `later` are the passes after it; `earlier` may be any pages that hold rows of that
-    millisecond. Each group was asked for after the last page of the one before had come. They prove it if one page of
-    `middle` has room left, so that it shows how many rows there are, and it holds all of them; or if that page and
-    `later` hold as many ids, all of which had been seen before. Were a row missing that was present throughout, one of
-    these ids was not there when that page was made. It had been seen before and is seen later: it vanished and came
-    back, which is excluded. No count is believed that a page does not show.
+    `middle` is one complete pass, `later` are the passes after it; `earlier` may be any pages that hold rows of that
+    millisecond. Each group was requested after the last page of the previous one had arrived. They prove it if a page
+    of `middle` has room left, so that it shows how many rows there are, and holds all of them; or if that page and
+    `later` hold as many ids, all of which had been seen before. If a row that was present throughout were missing, one
+    of these ids was absent when that page was made. As it was seen both before and after, it vanished and came back,
+    which is excluded. A count is believed only if the page would show more rows.
     """
     for page in middle:
         rows = len(page.ids)
@@ -195,11 +196,11 @@ def find_coverage(
     k: int = LIVE_OVERLAP,
     order: Order = "descending",
 ) -> Covered | Uncovered:
-    """Chain the pages from the window's `end` down to its `start`, or say what is missing for that.
+    """Chain the pages from the window's `end` down to its `start`, or return the requests that are missing.
 
-    The pages have passed `check_page`. They may be of any moment, in any order and more than are needed: each
-    step takes the one that reaches furthest. A patch begins `k` rows inside the page that it goes on from: the one
-    above the gap, or the one below it where the server sorts oldest first (`order`).
+    The pages have passed `check_page`. They may be from any moment, in any order, and more than are needed: each step
+    takes the one that reaches furthest. A patch begins `k` rows inside the page that it continues: the one above the
+    gap, or the one below it if the server sorts oldest first (`order`).
     """
     inclusive = any(isinstance(page, PageView) and page.to in page.times[:1] for page in pages)
     links = (_link(index, page, start, end, inclusive) for index, page in enumerate(pages))
@@ -224,13 +225,13 @@ class _Break(NamedTuple):
     newest: int  # no page vouches for the close times from `oldest` to `newest`
     oldest: int
     above: int | None  # the page of the chain above it, if any
-    below: int | None  # the page that vouches for what lies below, if any
+    below: int | None  # the page that vouches for the close times below it, if any
 
 
 def follows(first: int, last: int) -> bool:
-    """True if a page that begins at `first` may follow one that ends at `last`.
+    """Return True if a page that begins at `first` may follow one that ends at `last`.
 
-    Strictly newer: at the millisecond `last`, rows may lie behind the page in hand and before the next one.
+    It must be strictly newer: at the millisecond `last` there may be rows between the two pages.
     """
     return first > last
 
@@ -248,7 +249,7 @@ def _link(index: int, page: PageView | ProvenTie, start: int, end: int, inclusiv
 
 
 def _sweep(links: list[_Link], start: int, end: int) -> tuple[list[int], list[_Break]]:
-    """The chain from the end down, and where it breaks; below a break the newest page there goes on."""
+    """Return the chain from the end down, and its breaks; after a break it continues with the newest page below."""
     links.sort(key=lambda link: -link.first)
     chain: list[int] = []
     breaks: list[_Break] = []
@@ -273,8 +274,8 @@ def _sweep(links: list[_Link], start: int, end: int) -> tuple[list[int], list[_B
 def _missing_below(
     pages: Sequence[PageView | ProvenTie], broken: _Break, bounds: tuple[int, int], *, inclusive: bool, k: int
 ) -> Gap | OversizedTie:
-    """The request that leads on from a break: a patch that begins above it, so that two pages show the joint;
-    if that did not reach past it, the lowest patch whose result still holds all rows of the millisecond `newest`.
+    """Return the request that closes a break: a patch that begins above it, so that two pages show the joint; if that
+    has not reached past it, the lowest patch whose result still holds all rows of the millisecond `newest`.
     """
     (start, end), newest = bounds, broken.newest
     read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
@@ -291,7 +292,7 @@ def _missing_below(
 def _missing_above(
     pages: Sequence[PageView | ProvenTie], broken: _Break, bounds: tuple[int, int], *, inclusive: bool, k: int
 ) -> Gap | OversizedTie:
-    """The same where offset 0 is the oldest row of a result: the patch begins inside the page below the break."""
+    """Return the same where offset 0 is the oldest row: the patch begins inside the page below the break."""
     (start, end), oldest = bounds, broken.oldest
     read = [page for page in pages if isinstance(page, PageView) and page.count is not None]
     if any(page.times[0] == page.times[-1] == oldest for page in read if page.times and page.offset > 0):

@@ -1,5 +1,5 @@
-"""A window that may change while it is read: its pages overlap. They are joined as they come; those that cannot be are
-proven by their coverage, with patches where a joint cannot be shown, and milliseconds of their own for large ties.
+"""The pass for a window that may change while it is read: its pages overlap, and are joined as they arrive. Pages that
+cannot be joined are proven by coverage, with patches for gaps, and large ties are read separately.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from segment_fetch.wire.models import Part, Segment
 from segment_fetch.wire.raw_rows import keys_of
 
 MAX_PATCH_ROUNDS = 50
-"""Rounds of patch requests for one window before it is given up: far more than any drift seen needs."""
+"""Maximum rounds of patch requests for one window: far more than any observed drift needs."""
 
 _PREFIX = -1
-"""The place of a prefix among the offsets: above offset 0, which may be asked for beside it."""
+"""The position of a prefix among the offsets: before offset 0, which may be requested as well."""
 
 
 class LivePass(Pass[Part]):
-    """Overlapping pages: joined from the oldest on while they come, as far as that can be; the others are held.
+    """Reads overlapping pages: joins them from the oldest on as they arrive, as far as possible, and keeps the others.
 
-    The rows that were joined are not at hand any more where an id turns out to be twice in the window, or its last page
-    not to be the last. It is then to be read anew, with `joins` off. `conflicts` are the ids that came with two
-    contents in the pass before, if that was why it failed.
+    Joined rows are no longer available if an id turns out to occur twice in the window, or if its last page was not the
+    last. The window is then read again, with `joins` off. `conflicts` are the ids that had different contents in the
+    previous pass, if that made it fail.
     """
 
     name = "live"
@@ -51,18 +51,18 @@ class LivePass(Pass[Part]):
         self._conflicts = conflicts
         self._joiner = OverlapJoiner(window, encode)
         self._queue: deque[int] = deque()  # offsets in the order in which their pages are to be joined
-        self._waiting: dict[int, Page] = {}  # those of them that came
-        self._pages: list[Page] = []  # all others; at the end the first is what was joined and not given, if any was
+        self._waiting: dict[int, Page] = {}  # those of them that have arrived
+        self._pages: list[Page] = []  # all others; at the end preceded by the joined rows not returned yet
         self._parts: list[Part] = []
         self._ties = Ties()
         self._overlap = 0
         self._is_planned = self._has_ended = self._was_confirmed = False
         self._rounds = 0
         self.unordered_at: int | None = None
-        """The millisecond of pages that tell no order, while no page has told one."""
+        """The millisecond of pages that show no order, while no page has shown one."""
 
     def overlap_for(self, tie: int) -> int:
-        """Return how many rows neighbouring pages share, where `tie` is the largest group of equal close times."""
+        """Return the number of rows that neighbouring pages share; `tie` is the largest group of equal close times."""
         return overlap.live_overlap(tie)
 
     def take(self, fetch: Fetch, page: Page) -> str | None:
@@ -105,9 +105,9 @@ class LivePass(Pass[Part]):
                 return step
 
     def _plan(self) -> list[Fetch]:
-        """The pages beside the first one, which tells how much they have to overlap; oldest first.
+        """Return the requests for the other pages, oldest first; the first page shows how much they must overlap.
 
-        A prefix has no count, so the page behind it must tell it first.
+        A prefix has no count, so the page after it is requested first.
         """
         view = self._pages[-1].view
         self._overlap = max(self._overlap, self.overlap_for(overlap.largest_tie(view.times)))
@@ -129,7 +129,7 @@ class LivePass(Pass[Part]):
         return [Fetch(self._window, at) for at in offsets if at != first]
 
     def _joined(self) -> Step[Part]:
-        """Every page was joined, so they are a chain from the window's start to its end."""
+        """Return the proof: every page was joined, so they form a chain from the window's start to its end."""
         parts = self._parts + self._joiner.finish()
         if not self._joiner.are_different():
             return Failed("an id came twice in pages that were joined", again=True)
@@ -138,7 +138,7 @@ class LivePass(Pass[Part]):
         )
 
     def accept(self, proven: Proven[Part], ids: int) -> Proven[Part] | Failed:
-        """Accept a chain of pages that holds so many different ids, the next window's included."""
+        """Accept a chain of pages with `ids` different ids, including those that belong to the next window."""
         return proven
 
     def _covered(self) -> Step[Part]:
@@ -178,16 +178,16 @@ class LivePass(Pass[Part]):
         return More(patches) if patches else Failed("its pages contradict each other")
 
     def _around(self, at: int, views: Sequence[coverage.PageView]) -> list[Fetch]:
-        """The requests that prove a window in any order of the server: a millisecond, and all above and below it."""
+        """Return requests that prove a window in either sort order: one millisecond, and all above and below it."""
         start, end = self._window.start, self._window.end
         spans = [(at + 1, end), (start, at), (start, at - 1)]
         fetches = [Fetch(Window(first, last)) for first, last in spans if first <= last]
         return [*fetches, self._ties.add(TieReader(at, at + 1, self._limit, seen=views))]
 
     def _doubtful_end(self, index: int) -> Fetch | None:
-        """The page that claims to be the last, to be read once more if another page, joined or not, has older ones.
+        """Return a request for the page that claims to be the last, if another page, joined or not, has older rows.
 
-        Either those have vanished since, or the page's count was stale and it is not the last at all.
+        Either those have vanished since, or the page's count was stale and it is not the last one.
         """
         if self._was_confirmed or index >= len(self._pages) or (self._joiner.joined and index == 0):
             return None
@@ -202,16 +202,16 @@ class LivePass(Pass[Part]):
         return Fetch(Window(self._window.start, last.to), last.offset)
 
     def _merged(self, chain: Sequence[int], ties: Sequence[TieReader]) -> Step[Part]:
-        """Encode the rows of a chain of pages, above those that were joined and given."""
+        """Encode the rows of a chain of pages, from where the joined rows that were returned end."""
         pages = [self._pages[index] for index in chain]
         latest = max((page.number for page in self._pages), default=0) + 1
         found = merged([*pages, *(Page(self._pages[0].view, list(tie.rows.values()), latest) for tie in ties)])
         rows = found.rows
         if found.conflicts:
             if self._conflicts and (stable := found.conflicts & self._conflicts):
-                return Failed(f"segmentId {min(stable)} is on two of its rows, with different contents")
+                return Failed(f"segmentId {min(stable)} is on two rows with different contents")
             if self._conflicts is None:
-                return Failed("an id came with two contents", again=True, conflicts=found.conflicts)
+                return Failed("an id came with different contents", again=True, conflicts=found.conflicts)
         whole = in_order(row for row in rows.values() if row.endTimeL >= self._joiner.at)
         if self._joiner.rows and not self._joiner.are_different(whole):
             return Failed("an id came twice in pages that were joined", again=True)

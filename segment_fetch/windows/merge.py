@@ -1,4 +1,4 @@
-"""The one order in which a window's segments are written: by close time, oldest first, then by segmentId."""
+"""The order in which a window's segments are written: by close time, oldest first, then by segmentId."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from segment_fetch.windows.pass_protocol import Page
 from segment_fetch.wire.models import Segment
 
 close_order = attrgetter("endTimeL", "segmentId")
-"""Sort key of the order."""
+"""The sort key of this order."""
 
 
 def since(times: Sequence[int], at: int) -> int:
-    """Return how many of these close times, newest first, are `at` or later."""
+    """Return the number of close times (sorted newest first) that are `at` or later."""
     return bisect_left(times, 1 - at, key=neg)
 
 
@@ -25,14 +25,14 @@ def in_order(rows: Iterable[Segment]) -> list[Segment]:
 
 
 class Merged(NamedTuple):
-    """The rows of several pages, each id once, and the ids that came with more than one content."""
+    """The rows of several pages, each id once, and the ids that occurred with different contents."""
 
     rows: dict[str, Segment]
     conflicts: frozenset[str]
 
 
 def merged(pages: Iterable[Page]) -> Merged:
-    """Merge pages by id. Of two rows with one id and different content, the one on the later page stays."""
+    """Merge pages by id. Of two rows with the same id and different content, the later page's is kept."""
     rows: dict[str, Segment] = {}
     conflicts = set()
     for page in sorted(pages, key=lambda page: page.number):

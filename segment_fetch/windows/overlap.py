@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import Iterable
 
 LIVE_OVERLAP = 20
-"""Rows that neighbouring pages of a live window share, at least."""
+"""Minimum number of rows that neighbouring pages of a live window share."""
 
 SETTLED_OVERLAP = 2
-"""The same for a settled one. Two is the least that lets a joint be strict; one shared row loses rows to swaps."""
+"""The same for a settled window. Two is the minimum for a strict joint; with one shared row, swaps could lose rows."""
 
 
 def largest_tie(times: Iterable[int]) -> int:
-    """The size of the largest group of equal close times; 0 if there are none."""
+    """Return the size of the largest group of equal close times; 0 if there are no times."""
     return max(Counter(times).values(), default=0)
 
 
 def live_overlap(tie: int) -> int:
-    """Return how many rows neighbouring pages of a live window share, where `tie` is the largest group seen."""
+    """Return the number of rows that neighbouring pages of a live window share; `tie` is the largest tie seen."""
     return max(LIVE_OVERLAP, 3 * tie)
 
 
@@ -28,10 +28,10 @@ def settled_overlap(tie: int) -> int:
 
 
 def offsets(count: int, limit: int, k: int) -> range:
-    """The offsets, from 0 on, that read a result of `count` rows with `k` rows shared between neighbours.
+    """Return the offsets, from 0 on, that read a result of `count` rows with `k` rows shared between neighbours.
 
-    They go on until a page has room left, so that the last one is never full and a count that lags is seen. At most
-    half a page is shared, or two rows of three: patches where they are needed cost less.
+    The last page is never full, so that a count that lags behind is noticed. At most half a page is shared, or two rows
+    of three: patching the gaps that result costs less.
     """
     shared = min(k, max(limit // 2, min(SETTLED_OVERLAP, limit - 1)))
     return range(0, max(1, count - shared + 1), limit - shared)

@@ -1,8 +1,8 @@
-"""Overlapping pages of a window, joined from the oldest on as they come, so that what is joined need not be held.
+"""Overlapping pages of a window, joined from the oldest on as they arrive, so that joined rows need not be kept.
 
-Two neighbours meet where the older one begins strictly above the end of the newer one, as `find_coverage` has it. The
-older one then vouches for every close time below that end: its rows from there down are done. Those above are most
-often the very first ones of the newer page; the rows that the newer one lacks of them are added to it.
+Two neighbours meet if the older one begins strictly above the end of the newer one, as in `find_coverage`. The older
+one then vouches for every close time below that end, so its rows below it are final. Its rows above are usually the
+oldest rows of the newer page, too; any that the newer page lacks are added to it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from segment_fetch.wire.raw_rows import Column, RawRows, distinct, keys_of, time
 
 
 class OverlapJoiner(Generic[Part]):
-    """Pages that were joined. Of their rows, those older than `at` have been given, `rows` in number.
+    """Joins pages. Of their rows, the `rows` older than `at` have been returned.
 
-    `foreign` counts those at the window's end, which the next window owns.
+    `foreign` counts those at the window's end, which belong to the next window.
     """
 
     def __init__(self, window: Window, encode: Callable[[Sequence[Segment]], Part]) -> None:
@@ -33,15 +33,15 @@ class OverlapJoiner(Generic[Part]):
         self._window = window
         self._encode = encode
         self.keys: list[Column] = []
-        """The keys of the rows that were given, page by page."""
+        """The keys of the rows that were returned, page by page."""
         self._foreign_keys: list[Column] = []
-        self._bottom: Page | None = None  # the first page, while it is all there is
+        self._bottom: Page | None = None  # the first page, while it is the only one
         self._oldest = window.start  # of the first page
-        self._top: Sequence[Segment] = ()  # the page joined last, with the rows it lacked; from `at` on not given
+        self._top: Sequence[Segment] = ()  # the page joined last, completed; from `at` on not returned
 
     def join(self, page: Page) -> list[Part] | None:
-        """Take the next newer page. The rows that are whole now, in order; None where the page cannot be shown to come
-        next, or has an id with other content.
+        """Join the next newer page. Return the rows that are now final, in order; None if the page cannot be shown to
+        be the next one, or has an id with other content.
         """
         view, rows = page.view, page.rows
         if not self._top:
@@ -65,7 +65,7 @@ class OverlapJoiner(Generic[Part]):
         return parts
 
     def _give(self, rows: Sequence[Segment]) -> list[Part]:
-        """Encode rows that are done, and remember their keys. Rows at the window's end are counted, not given."""
+        """Encode final rows, and keep their keys. Rows at the window's end are counted, not returned."""
         foreign = since(times_of(rows), self._window.end)
         if foreign:
             self.foreign += foreign
@@ -78,41 +78,40 @@ class OverlapJoiner(Generic[Part]):
         return [self._encode(own[::-1] if isinstance(own, RawRows) else in_order(own))]
 
     def finish(self) -> list[Part]:
-        """The rows of the page joined last, which reaches up to the window's end."""
+        """Return the rows of the page joined last, which reaches up to the window's end."""
         rows, self._top, self._bottom = self._top, (), None
         return self._give(rows[: since(times_of(rows), self.at)])
 
     @property
     def joined(self) -> bool:
-        """True if two pages were."""
+        """True if at least two pages were joined."""
         return len(self._top) > 0 and self._bottom is None
 
     def is_below(self, view: coverage.PageView) -> bool:
-        """True if a page holds older rows than the first one, which then may not be the last at all."""
+        """Return True if a page holds older rows than the first one, which then may not be the oldest page."""
         return len(view.times) > 0 and view.times[-1] < self._oldest
 
     def go_below(self, view: coverage.PageView) -> bool:
-        """True if older rows were joined than a page holds."""
+        """Return True if the joined rows go further back than a page does."""
         return self.joined and view.times[-1] > self._oldest
 
     def rest(self) -> Page | None:
-        """The rows that were joined and not given, as a last page; None where nothing was joined."""
+        """Return the joined rows that were not returned yet, as a last page; None if nothing was joined."""
         if not self.joined:
             return self._bottom
         rows = self._top[: since(times_of(self._top), self.at)]
-        offset = 1  # any but 0: it is not the first page; and its count says that it is the last
+        offset = 1  # anything but 0: it is not the first page; its count says that it is the last
         view = coverage.PageView(self._window.end, offset, offset + len(rows), keys_of(rows), times_of(rows))
         return Page(view, rows)
 
     def are_different(self, others: Sequence[Segment] = ()) -> bool:
-        """True if no id is twice among the rows that were given and these."""
+        """Return True if no id occurs twice among the rows already returned and these."""
         return distinct([*self.keys, *self._foreign_keys, keys_of(others)]) == self.rows + self.foreign + len(others)
 
 
 def _completed(rows: Sequence[Segment], same: Sequence[Segment], older: Sequence[Segment]) -> Sequence[Segment] | None:
-    """A page with the rows it lacks of those that the page below has of the same time; `same` are its own of that.
-
-    None where the two have an id with different contents.
+    """Return a page's rows with those that it lacks of `older`, the rows of the page below with the same close times as
+    its own rows `same`; None if an id has different contents in the two.
     """
     if isinstance(same, RawRows) and isinstance(older, RawRows) and same.text == older.text:
         return rows

@@ -1,7 +1,7 @@
-"""The checks of a page: each page is held against itself and against what was asked, before a proof sees it.
+"""The checks of a page: that it is consistent in itself and matches the request, before a proof sees it.
 
-A page that fails is a fault, asked for again and never used. A fault that comes again just the same is no accident; it
-carries its remedy: to give the window up, to divide it, or to ask for smaller pages.
+A page that fails is a fault; it is requested again and never used. A fault that recurs unchanged is not an accident; it
+names its remedy: to give the window up, to divide it, or to request smaller pages.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from segment_fetch.wire.pages import PageAnswer
 from segment_fetch.wire.raw_rows import RawRows, distinct, keys_of, times_of
 
 EQUAL_FAULTS = 3
-"""Equal faults of one page that are no accident."""
+"""Number of equal faults of one page after which its remedy applies."""
 
 MAX_DIVISIONS = 1_000
-"""Times that one window is divided because the server does not answer for all of it, before the rest is given up."""
+"""Maximum number of times that one window is divided because the server does not answer for all of it."""
 
 MAX_ISOLATING = 10
-"""Times that one window is divided to isolate a fault: some 60 requests."""
+"""Maximum number of times that one window is divided to isolate a fault: about 60 requests."""
 
 NOW_TOLERANCE_MS = 60_000
-"""Milliseconds by which a time frame that was cut at the server's present may end below its clock."""
+"""Milliseconds by which a time frame that the server cut at its current time may end before its clock."""
 
 
 class Divide(Struct, frozen=True):
-    """Read these windows instead, oldest first; together they are the window. The window that they are parts of is
-    divided at most `most` times for that.
+    """Read these windows instead, oldest first; together they cover the window, which is divided at most `most` times
+    for this reason.
     """
 
     windows: tuple[Window, ...]
@@ -47,18 +47,18 @@ class Divide(Struct, frozen=True):
 
 
 class Shrink(Struct, frozen=True):
-    """Ask for at most `limit` rows a page."""
+    """Request at most `limit` rows per page."""
 
     limit: int
 
 
 Remedy: TypeAlias = Failed | Divide | Shrink
-"""The answer to a fault that stays."""
+"""The reaction to a fault that recurs."""
 
 
 class PageFaultError(TransientError):
-    """A page that contradicts itself or does not fit what was asked. After some equal ones, `remedy` applies: unless
-    there is a better one, the window is divided, so that all but the place of the fault can be read.
+    """A page that contradicts itself or does not match the request. If the same fault recurs, `remedy` applies; by
+    default the window is divided, so that everything except the place of the fault can be read.
     """
 
     def __init__(self, message: str, remedy: Remedy | None = None) -> None:
@@ -66,8 +66,8 @@ class PageFaultError(TransientError):
         self.remedy = remedy
 
     def remedy_for(self, window: Window) -> Remedy:
-        """Return the remedy for a fault that stays in a window."""
-        reason = f"{self.message}, each time it was asked for"
+        """Return the remedy for a fault that recurs in a window."""
+        reason = f"{self.message}, each time it was requested"
         middle = (window.start + window.end) // 2
         if self.remedy is not None:
             return self.remedy
@@ -77,7 +77,7 @@ class PageFaultError(TransientError):
 
 
 class Checked(NamedTuple):
-    """A page that can be believed, rows as they were sent, and the order that its close times tell, if they do."""
+    """A page that passed all checks, its rows as sent, and the order of its close times if they show one."""
 
     view: coverage.PageView
     rows: Sequence[Segment]
@@ -96,15 +96,15 @@ def checked(
 ) -> Checked:
     """Check the page at an offset of a time frame, which is (part of) the window `whole`. Raises PageFaultError.
 
-    A prefix is the newest part of a window taken from a page of another query, whose count is not the window's.
-    `largest_page` is the most rows that the server has put on a page.
+    A prefix is the newest part of a window, taken from a page of another query whose count is not the window's.
+    `largest_page` is the largest number of rows that the server has put on a page.
     """
     whole = whole or fetched
     rows = answer.page.segments
     count = None if prefix else answer.page.pagination.count
     scanned = isinstance(rows, RawRows)
     times = times_of(rows)
-    full = len(rows) >= limit or (not rows and offset > 0)  # an empty page behind the count shows nothing, either
+    full = len(rows) >= limit or (not rows and offset > 0)  # nor does an empty page beyond the count show more
     view = coverage.PageView(fetched.end, offset, count, keys_of(rows), times, scanned, fetched.start, full)
     if fault := coverage.check_page(view, start=fetched.start, limit=limit):
         raise _explained(fault, answer.page, whole, offset=offset, limit=limit, largest_page=largest_page)
@@ -123,18 +123,18 @@ def checked(
 def _explained(
     fault: str, page: SegmentPage, whole: Window, *, offset: int, limit: int, largest_page: int
 ) -> PageFaultError:
-    """The remedy for a page whose rows do not fit its count, or are not sorted or not of the time frame."""
+    """Return the fault and its remedy for a page whose rows do not match its count, order or time frame."""
     rows, count = len(page.segments), page.pagination.count
     due = max(0, min(limit, count - offset))
     if rows > due and offset + rows > count and (rows == limit or goes_on(page)):
-        return PageFaultError(f"{fault}; rows go on behind the count", capped(whole, count))
+        return PageFaultError(f"{fault}; there are more rows than the count", capped(whole, count))
     if 0 < rows < due and offset == 0 and rows >= largest_page:
         return PageFaultError(fault, Shrink(rows))
     return PageFaultError(fault)
 
 
 def capped(whole: Window, count: int) -> Divide | Failed:
-    """The remedy for a count at which the server stops counting: windows with fewer segments."""
+    """Return the remedy for a count at which the server stops counting: windows with fewer segments."""
     middle = (whole.start + whole.end) // 2
     if middle == whole.start:
         return Failed(f"the server counts no further than {count}, and there are more segments in one millisecond")
@@ -143,8 +143,8 @@ def capped(whole: Window, count: int) -> Divide | Failed:
 
 
 def leads_on(answer: PageAnswer, offset: int) -> bool | None:
-    """True if the page that a link behind the last row leads to holds rows beyond the count; None if the count has
-    changed meanwhile, so that it tells nothing.
+    """Return True if the page to which a link on the last page leads holds rows beyond the count; None if the count has
+    changed since, which makes the result meaningless.
     """
     rows, due = len(answer.page.segments), max(0, answer.page.pagination.count - offset)
     if rows > due:
@@ -158,14 +158,14 @@ def _with_two_contents(rows: Sequence[Segment]) -> str | None:
 
 
 def _check_frame(answer: PageAnswer, fetched: Window, whole: Window) -> None:
-    """A page vouches for the part of its time frame that the server says it answers for. A wider one is no fault."""
+    """Check that the server answers for all of the requested time frame; answering for a wider one is no fault."""
     if answer.page.timeframe is None:
         return
     start, end = _frame(answer.page.timeframe)
     starts_late = start is not None and start > fetched.start and not _is_rounded(start, fetched.start)
     ends_early = end is not None and end < fetched.end and not _is_rounded(end, fetched.end)
     if ends_early and end is not None and end >= answer.at_ms - NOW_TOLERANCE_MS:
-        ends_early = False  # cut at the server's present: nothing is there beyond it
+        ends_early = False  # cut at the server's current time: there is nothing after it
     if not (starts_late or ends_early):
         return
     first = start if starts_late and start is not None else fetched.start
@@ -186,7 +186,7 @@ def _frame(timeframe: Timeframe) -> tuple[int | None, int | None]:
 
 
 def _moment(millis: int | str | None, text: str | None) -> int | None:
-    """A bound of a time frame, epoch milliseconds; None where it is not said in a form that is known."""
+    """Return a bound of a time frame, epoch milliseconds; None if it is missing or in an unknown form."""
     try:
         if millis is not None:
             return int(millis)
@@ -196,7 +196,7 @@ def _moment(millis: int | str | None, text: str | None) -> int | None:
 
 
 def _is_rounded(echoed: int, asked: int) -> bool:
-    """True if a bound was echoed to the second."""
+    """Return True if a bound was echoed rounded to the second."""
     return echoed % 1000 == 0 and abs(echoed - asked) < 1000
 
 

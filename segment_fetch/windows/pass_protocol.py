@@ -1,7 +1,7 @@
-"""The joint between a window's reader and the passes that read it. No I/O: pages in, requests out.
+"""The interface between a window's reader and the passes that read it. No I/O: pages in, requests out.
 
-A pass is driven by its fetches: its reader sends each, hands every page to `take`, and, when none is left, calls
-`advance`, which gives a `Step`: more fetches, the proof, or the reason why there is none.
+The reader sends each fetch of a pass and hands every page to `take`. When no fetch is left it calls `advance`, which
+returns a `Step`: more fetches, the proof, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Fetch(Struct, frozen=True, eq=False):
-    """A page to ask for. `tie` is the reading of one millisecond that it belongs to, None for the window's own.
+    """A page to request. `tie` is the reader of one millisecond that it belongs to; None for a page of the window.
 
-    A `probe` asks for what a `next` link behind the last page leads to.
+    A `probe` requests the page to which a `next` link on the last page leads.
     """
 
     window: Window
@@ -34,7 +34,7 @@ class Fetch(Struct, frozen=True, eq=False):
 
 
 class Page(NamedTuple):
-    """The parts of a page that a proof needs, and its rows, newest first. `number` counts the pages as they came."""
+    """The parts of a page that a proof needs, and its rows, newest first. `number` is its place in order of arrival."""
 
     view: coverage.PageView
     rows: Sequence[Segment]
@@ -42,15 +42,16 @@ class Page(NamedTuple):
 
 
 class More(Struct, frozen=True):
-    """Further pages to ask for, in this order."""
+    """Further pages to request, in this order."""
 
     fetches: Sequence[Fetch]
 
 
 class Proven(Struct, Generic[Part], frozen=True):
-    """The segments that a window owns, encoded, in order; without the parts that `ready` gave.
+    """The segments that a window owns, encoded, in order; without the parts that `ready` has returned.
 
-    `duplicates` are rows left out because a later page has the same id with other content, `keys` those of all ids.
+    `duplicates` is the number of rows left out because a later page has the same id with other content; `keys` are
+    those of all ids.
     """
 
     parts: list[Part]
@@ -60,8 +61,8 @@ class Proven(Struct, Generic[Part], frozen=True):
 
 
 class Failed(Struct, frozen=True):
-    """This pass cannot prove the window; `again` if another may. `conflicts` are ids that came with two contents,
-    `code` is that of the error behind it, if there is one (`segment_fetch.errors`).
+    """This pass cannot prove the window; `again` if another may. `conflicts` are ids that came with different contents;
+    `code` is the code of the error that caused it, if any (`segment_fetch.errors`).
     """
 
     reason: str
@@ -78,12 +79,12 @@ class Pass(ABC, Generic[Part]):
 
     @abstractmethod
     def take(self, fetch: Fetch, page: Page) -> str | None:
-        """Hold a checked page. Return why the pass has become futile, if it has."""
+        """Store a checked page. Return the reason if the pass can no longer succeed, else None."""
 
     def ready(self) -> list[Part]:
-        """Parts, in order, that will not change any more if the pass proves the window. Each is given once."""
+        """Return the parts, in order, that are final if the pass proves the window. Each is returned once."""
         return []
 
     @abstractmethod
     def advance(self) -> Step[Part]:
-        """The next step, now that every page asked for has come."""
+        """Return the next step, once every requested page has arrived."""

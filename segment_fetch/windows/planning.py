@@ -1,6 +1,6 @@
-"""A range becomes windows, a window becomes pages. Plain arithmetic; nothing is sent from here.
+"""Divides a range into windows and a window into pages. Plain arithmetic; sends nothing.
 
-The API serves at most one week a request, and the oldest data is the first to expire, so windows run oldest first.
+The API serves at most one week per request, and the oldest data expires first, so windows are ordered oldest first.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from segment_fetch.windows import overlap
 
 LEAST_WINDOW_MS = 1_000
 MOST_WINDOWS = 100_000
-"""Windows of one range that are kept, at most: each takes about a kilobyte in the manifest, a plan or a report."""
+"""Maximum number of stored windows in a range: each takes about a kilobyte in the manifest, a plan or a report."""
 
 
 class PlannedWindow(Struct, frozen=True):
-    """A window as it will be read: `count` segments in `pages` requests."""
+    """A window to read: `count` segments in `pages` requests."""
 
     window: Window
     count: int
@@ -35,8 +35,8 @@ class PlannedWindow(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """The work of an extraction. `seconds` estimates its length at `rate` requests a second.
 
-    The rate is known from what was set, from what the API refused in this run or an earlier one, or from what it served
-    an earlier one; else it is a guess, and `rate_known` False. Where no rate is to be kept both figures are None.
+    The rate is known if it was set, if the API refused requests in this run or an earlier one, or if an earlier run
+    measured it; otherwise it is a guess, and `rate_known` is False. Without a rate limit both figures are None.
     """
 
     windows: tuple[PlannedWindow, ...]
@@ -46,32 +46,32 @@ class Plan(Struct, frozen=True):
 
     @property
     def segments(self) -> int:
-        """Sum of the counts that the API reported; a segment on a shared boundary is in both its windows' counts."""
+        """Sum of the counts that the API reported; a segment on a shared boundary is counted in both windows."""
         return sum(planned.count for planned in self.windows)
 
     @property
     def pages(self) -> int:
-        """Requests that reading everything takes."""
+        """Number of requests that reading all windows takes."""
         return sum(planned.pages for planned in self.windows)
 
 
 def check_width(width_ms: int) -> int:
-    """Return the width of windows. InputError where it is too small or too large."""
+    """Return the width of windows. Raises InputError if it is too small or too large."""
     if width_ms > MAX_WINDOW_MS:
-        raise InputError("window: must be at most one week, the most that the API serves at once")
+        raise InputError("window: must be at most one week, the longest range that the API serves in one request")
     if width_ms < LEAST_WINDOW_MS:
         raise InputError(
-            "window: must be at least one second: each window takes a request and an entry in the manifest, so that a "
-            "month of shorter ones would be millions of both"
+            "window: must be at least one second: each window takes a request and an entry in the manifest, and a "
+            "month of shorter ones would need millions of both"
         )
     return width_ms
 
 
 class Windows(Sequence[Window]):
-    """A range in windows, oldest first, without gap or overlap, each of which is made when it is asked for.
+    """A range in adjacent windows, oldest first, each created on access.
 
-    A new window begins at each of `cuts` (epoch milliseconds, rising; the first and the last are the ends of the
-    range), and `width_ms` after the beginning of the one before it.
+    A window begins at each of `cuts` (epoch milliseconds, ascending; the first and the last are the ends of the range),
+    and `width_ms` after the beginning of the previous one.
     """
 
     def __init__(self, cuts: Sequence[int], width_ms: int) -> None:
@@ -90,14 +90,14 @@ class Windows(Sequence[Window]):
     def __getitem__(self, index: int | slice) -> Window | list[Window]:
         if isinstance(index, slice):
             return [self[each] for each in range(*index.indices(len(self)))]
-        at = range(len(self))[index]  # raises IndexError, and counts from the end where it is negative
+        at = range(len(self))[index]  # raises IndexError; a negative index counts from the end
         part = bisect_right(self._before, at) - 1
         start = self.cuts[part] + (at - self._before[part]) * self.width_ms
         return Window(start, min(start + self.width_ms, self.cuts[part + 1]))
 
 
 class Remaining:
-    """The windows of a sequence that were not taken yet, from the first one or from the last one on."""
+    """The windows of a sequence that have not been taken yet, from either end."""
 
     def __init__(self, windows: Sequence[Window]) -> None:
         self._windows = windows
@@ -107,34 +107,34 @@ class Remaining:
         return len(self._left)
 
     def first(self) -> Window:
-        """Take the first one. IndexError where none is left."""
+        """Take the first one. Raises IndexError if none is left."""
         at, self._left = self._left[0], self._left[1:]
         return self._windows[at]
 
     def last(self) -> Window:
-        """Take the last one. IndexError where none is left."""
+        """Take the last one. Raises IndexError if none is left."""
         at, self._left = self._left[-1], self._left[:-1]
         return self._windows[at]
 
 
 def windows(start: int, end: int, width_ms: int = MAX_WINDOW_MS) -> Windows:
-    """Return start..end in windows of at most `width_ms`."""
+    """Divide start..end into windows of at most `width_ms`."""
     return Windows([start, end], width_ms)
 
 
 def days(start: int, end: int, zone: tzinfo, width_ms: int = MAX_WINDOW_MS) -> Windows:
-    """Return start..end in windows that begin at each midnight of a time zone, of at most `width_ms`."""
+    """Divide start..end into windows of at most `width_ms` that begin at each midnight of a time zone."""
     cuts = [start]
     while cuts[-1] < end:
         cuts.append(min(midnight(cuts[-1], zone, 1), end))
     return Windows(cuts, width_ms)
 
 
-def hurry_oldest(planned: Windows, oldest: int) -> Windows:
-    """Cut the windows near the end of the API's month, so that each is read before the month has moved past it.
+def shorten_oldest(planned: Windows, oldest: int) -> Windows:
+    """Divide the oldest windows, so that each is read before it falls out of the month that the API serves.
 
-    The first ends an hour after `oldest` (epoch milliseconds), the next ones two, four and eight hours later: each has
-    about as much time as those before it are wide.
+    The first ends an hour after `oldest` (epoch milliseconds), the next ones two, four and eight hours later: the time
+    left to read each is about the width of those before it.
     """
     near = (oldest + hours * 3_600_000 for hours in (1, 3, 7, 15))
     cuts = {*planned.cuts, *(at for at in near if planned.cuts[0] < at < planned.cuts[-1])}
@@ -152,7 +152,7 @@ def check_few(windows: Sequence[Window], place: str) -> None:
 
 
 def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
-    """The parts of start..end that no window of `done` covers, oldest first; they may be longer than a week."""
+    """Return the parts of start..end that no window of `done` covers, oldest first; they may exceed a week."""
     gaps, at = [], start
     for window in sorted(done):
         if window.end <= at or window.start >= end:
@@ -166,5 +166,5 @@ def missing(start: int, end: int, done: Iterable[Window]) -> list[Window]:
 
 
 def pages(count: int, limit: int) -> int:
-    """Return how many requests a settled window of `count` segments takes; an empty one takes one, too."""
+    """Return the number of requests that a settled window of `count` segments takes; an empty one takes one."""
     return len(overlap.offsets(count, limit, overlap.SETTLED_OVERLAP))

@@ -1,4 +1,4 @@
-"""One window, from its first request to its proof. No I/O: says which page to ask for, and takes the answers."""
+"""The reader of one window, from its first request to its proof. No I/O: page requests out, answers in."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
 Part_contra = TypeVar("Part_contra", contravariant=True)
 
 MAX_PASSES = 6
-"""Passes over one window before it is given up: a settled one, a live one, and some that hold all of their pages."""
+"""Maximum number of passes over one window: a settled one, a live one, and some that keep all of their pages."""
 
 MAX_MOVED_FAULTS = 40
-"""Faults of one page, all different, before its window is given up."""
+"""Number of different faults of one page after which its window is given up."""
 
 
 class Outlet(Protocol[Part_contra]):
-    """Takes parts of a window as they become ready, in order, before the window is proven."""
+    """Receives the parts of a window as they become ready, in order, before the window is proven."""
 
     def put(self, window: Window, parts: Sequence[Part_contra]) -> None:
-        """Take the next parts. They count once the window is proven; its `WindowRead` then brings the rest."""
+        """Take the next parts. They count once the window is proven; its `WindowRead` then holds the remaining ones."""
 
     def withdraw(self, window: Window) -> None:
-        """Drop the parts of the window: it is read anew, or given up."""
+        """Drop the parts of the window: it is read again, or given up."""
 
 
 class WindowRead(Struct, Generic[Part]):
-    """A window at the end of its reading. `parts` are its segments as encoded, in order; none if unproven, and
-    without those that an `Outlet` took before.
+    """The result of reading a window. `parts` are its encoded segments, in order; none if it is unproven, and without
+    those that an `Outlet` has taken.
 
-    `count` is what the API reported, segments on a shared boundary included; `segments` are those that the window
-    owns, `duplicates` rows that were left out because the same id came later with other content. `pages` are those that
-    the proof was given, `keys` stand for the ids. `read_at` is the earlier of the server's clock and the local one,
-    epoch milliseconds. `code` is that of the error behind `reason`, where there is one.
+    `count` is the number that the API reported, segments on a shared boundary included; `segments` is the number that
+    the window owns, `duplicates` that of rows left out because the same id came later with other content. `pages` is
+    the number of pages in the proof; `keys` stand for the ids. `read_at` is the earlier of the server's clock and the
+    local one, epoch milliseconds. `code` is the code of the error that caused `reason`, if any.
     """
 
     window: Window
@@ -66,7 +66,7 @@ class WindowRead(Struct, Generic[Part]):
 
 
 class WindowRequest(PageRequest, Generic[Part], frozen=True):
-    """A page that a window's reader asks for."""
+    """A page request of a window's reader."""
 
     reader: WindowReader[Part]
     fetch: Fetch
@@ -75,9 +75,9 @@ class WindowRequest(PageRequest, Generic[Part], frozen=True):
 class WindowReader(Generic[Part]):
     """Reads one window until its pages prove it, or cannot.
 
-    A settled window is read as one that does not change; if it does, or if it is not settled yet, as a live one;
-    and once more, in the rare case that pages which were joined turn out not to be what they seemed.
-    `newest` is a page already read, of a bigger query, that holds the newest segments of the window.
+    A settled window is read with a settled pass. If it changes, or is not settled yet, it is read with a live pass; and
+    once more, in the rare case that pages which were joined prove inconsistent. `newest` is a page already read, of a
+    larger query, that holds the newest segments of the window.
     """
 
     def __init__(
@@ -129,22 +129,22 @@ class WindowReader(Generic[Part]):
 
     @property
     def has_next(self) -> bool:
-        """True if there is a page to ask for."""
+        """True if there is a page to request."""
         return bool(self._todo)
 
     def next(self) -> WindowRequest[Part]:
-        """The next page to ask for."""
+        """Return the next page to request."""
         fetch = self._todo.popleft()
         self.requests += 1
         return WindowRequest(fetch.window, fetch.offset, self.limit, self, fetch)
 
     def wants(self, request: WindowRequest[Part]) -> bool:
-        """True if a page is still of use and has not come yet."""
+        """Return True if a page is still needed and has not arrived yet."""
         return request.fetch in self._wanted
 
     def answered(self, request: WindowRequest[Part], answer: PageAnswer) -> bool:
-        """Take a page. Return True if it was accepted. Raises TransientError where it contradicts itself and is to be
-        asked for again.
+        """Take a page. Return True if it was accepted. Raises TransientError if it contradicts itself and must be
+        requested again.
         """
         fetch, begins = request.fetch, self._pass is None
         try:
@@ -171,13 +171,13 @@ class WindowReader(Generic[Part]):
         return True
 
     def _look_behind(self, fetch: Fetch, answer: PageAnswer) -> None:
-        """A last page, by its count, that links to a next one: more rows than the count may be there."""
+        """Note a link to a next page on a page that is the last by its count: there may be more rows than counted."""
         count, rows = answer.page.pagination.count, len(answer.page.segments)
         if fetch.tie is None and rows and fetch.offset + rows >= count and goes_on(answer.page):
             self._doubtful_link = Fetch(fetch.window, count - 1, probe=True)
 
     def _note(self, fetch: Fetch, fault: PageFaultError) -> None:
-        """A fault that comes again and again is no accident: asking once more changes nothing."""
+        """Raise a fault, so that the page is retried; after several, stop retrying and apply the fault's remedy."""
         self._faults[key := (fetch.window, fetch.offset, fault.message)] += 1
         total = sum(times for (window, offset, _), times in self._faults.items() if (window, offset) == key[:2])
         if self._faults[key] < page_checks.EQUAL_FAULTS and total < MAX_MOVED_FAULTS:
@@ -195,7 +195,7 @@ class WindowReader(Generic[Part]):
         page = Page(found.view, found.rows, self._pages)
         is_part = found.view.is_full or len(found.rows) < (found.view.count or 0)
         if self.traits.order is None and is_part and found.view.count is not None:
-            # all of its rows close in one millisecond, which does not tell on which side of them the others lie
+            # all of its rows close in one millisecond, which does not show whether the others are older or newer
             self._pass.unordered_at = found.view.times[0] if found.rows else self._pass.unordered_at
             page = page._replace(view=structs.replace(found.view, offset=max(1, found.view.offset), is_full=True))
         if self._order == "ascending" and found.view.count is not None:
@@ -208,10 +208,10 @@ class WindowReader(Generic[Part]):
         return futile
 
     def _ordered(self, order: coverage.Order) -> str | None:
-        """Note the order of a page. The first page of a window that tells one decides; all others have to agree."""
+        """Note the order of a page. The first page of a window that shows one decides; all others must agree."""
         if order != self._order:
             if self._knows_order:
-                raise PageFaultError(f"its pages are sorted newest first and oldest first by turns: here {order}")
+                raise PageFaultError(f"its pages are sorted in both directions: this one is {order}")
             self._order, self._knows_order, self.traits.order = order, True, order
             return None if self._pass is None else f"it is sorted in {order} order"
         self._knows_order = True
@@ -219,8 +219,8 @@ class WindowReader(Generic[Part]):
         return None
 
     def refused(self, request: WindowRequest[Part], error: SegmentFetchError) -> bool:
-        """Take it that a page cannot be had. Return True if the reading goes on without it: a link beyond the count
-        that the server refuses to follow tells of rows there.
+        """Handle a refused page. Return True if reading continues without it: if the server refuses the page of a link
+        beyond the count, there are rows beyond it.
         """
         if not request.fetch.probe or not isinstance(error, RequestRefusedError):
             return False
@@ -243,7 +243,7 @@ class WindowReader(Generic[Part]):
 
     @property
     def waits(self) -> bool:
-        """True if all pages are there and another window's probe decides how it goes on."""
+        """True if all pages have arrived and the outcome depends on another window's probe."""
         return self._pass is not None and not self._wanted and not self._probing
 
     def _withdraw(self) -> None:
@@ -264,7 +264,7 @@ class WindowReader(Generic[Part]):
         )
 
     def _start_over(self, reason: str) -> None:
-        """Read the window again, in another way. What is still in flight is no longer of use."""
+        """Read the window again, in another way. Requests still in flight are ignored."""
         self._tell(WindowReread(self.window, self._passes, reason))
         self._withdraw()
         self._todo.clear()
@@ -274,8 +274,8 @@ class WindowReader(Generic[Part]):
         self._ask([Fetch(self.window)])
 
     def advance(self) -> WindowRead[Part] | Divide | None:
-        """The next step after the pages that came: the window at its end, the windows to read in its place, or None
-        while there is more to ask.
+        """Return the result of the window, the windows to read in its place, or None while pages are still to be
+        requested.
         """
         match self._verdict:
             case Failed():
@@ -302,8 +302,8 @@ class WindowReader(Generic[Part]):
         return None
 
     def _must_probe(self) -> bool:
-        """True while a `next` link behind the last page keeps the window from being proven: one window of a run at a
-        time follows such a link, the others wait for what comes of it.
+        """Return True while a `next` link on the last page keeps the window from being proven. One window of a run at a
+        time follows such a link; the others wait for the result.
         """
         if self._doubtful_link is None or self.traits.links_mean_nothing:
             return False
@@ -313,7 +313,7 @@ class WindowReader(Generic[Part]):
         return True
 
     def unproven(self, failed: Failed) -> WindowRead[Part]:
-        """Give the window up; nothing more is asked."""
+        """Give the window up; nothing more is requested."""
         self._end_probe()
         self._withdraw()
         self._todo.clear()

@@ -1,4 +1,4 @@
-"""The habits of a server that a run learns once and all of its windows share."""
+"""The properties of a server that a run learns once and all of its windows share."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from segment_fetch.wire.models import SegmentPage
 
 
 class ServerTraits:
-    """The answers of this server to what the specification leaves open. No proof needs them to be right: they
-    save requests, or say where to divide a window.
+    """This server's behaviour where the specification leaves it open. No proof depends on it: it saves requests, or
+    says where to divide a window.
     """
 
     def __init__(self) -> None:
         self.order: coverage.Order | None = None
-        """The order of the last page whose close times told one, for pages that tell none."""
+        """The sort order of the last page whose close times show one, for pages that show none."""
         self.links_mean_nothing = False
-        """True if a `next` link behind a last page was followed, and led nowhere."""
+        """True if a `next` link on a last page was followed, and led to no rows."""
         self.is_probing = False
-        """True while one window follows such a link, so that the others wait for what comes of it."""
+        """True while one window follows such a link and the others wait for the result."""
         self.count_cap: int | None = None
-        """The number at which the server stops counting."""
+        """The number at which the server stops counting, if it does."""
         self.page_limit: int | None = None
-        """The most rows that the server puts on a page, where that is less than was asked for."""
+        """The maximum number of rows that the server puts on a page, if that is less than the limit requested."""
         self.largest_page = 0
-        """The most rows that were on an accepted page."""
+        """The largest number of rows on an accepted page so far."""
 
 
 def goes_on(page: SegmentPage) -> bool:
-    """True if a page links to a next one."""
+    """Return True if a page links to a next one."""
     return any(link.rel == "next" for link in page.pagination.references or ())

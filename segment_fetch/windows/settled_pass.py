@@ -1,4 +1,4 @@
-"""A window in which nothing should change any more: read as a live one, with as few shared rows as a proof needs."""
+"""The pass for a settled window: as for a live one, with the fewest shared rows that a proof allows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from segment_fetch.wire.models import Part
 
 
 class SettledPass(LivePass[Part]):
-    """A chain of pages as for a live window, which is not to be trusted unless nothing has changed: all pages of the
-    window report one count, and there are as many ids.
+    """Reads a chain of pages as for a live window, but accepts it only if nothing has changed: all pages of the window
+    report the same count, and there are exactly as many ids.
     """
 
     name = "settled"
@@ -29,7 +29,7 @@ class SettledPass(LivePass[Part]):
         return super().take(fetch, page)
 
     def _moved(self, count: int) -> str:
-        """One odd count can be a stale answer, which is a fault; if two pages agree on it, the window changes."""
+        """Handle another count: a fault (a stale answer) the first time; the second time the window has changed."""
         change = f"its count went from {self._count} to {count} while it was read"
         if count not in self._doubted:
             self._doubted |= {count}

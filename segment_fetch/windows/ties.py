@@ -1,4 +1,4 @@
-"""All segments of one millisecond, more than a page holds: read by themselves until they are proven."""
+"""Ties larger than a page: all segments of one millisecond, read separately until they are proven."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from segment_fetch.wire.models import Segment
 from segment_fetch.wire.raw_rows import ids_of
 
 MAX_TIE_PASSES = 40
-"""Passes over one millisecond before it is given up. In random order, 600 rows take about 10 and 2,000 about 18."""
+"""Maximum number of passes over one millisecond. In random order, 600 rows take about 10 and 2,000 about 18."""
 
 MAX_CHANGING_PASSES = 12
-"""The same where its count changes all the time."""
+"""The same if its count keeps changing."""
 
 
 def exact(page: Page) -> coverage.PageView:
-    """The view of a page with the ids themselves, for a proof by which rows of the same id are dropped: keys of 64 bits
-    can be made to collide.
+    """Return the view of a page with the ids themselves, for proofs that drop rows with the same id: 64-bit keys can be
+    made to collide.
     """
     return page.view if isinstance(page.view.ids, list) else structs.replace(page.view, ids=ids_of(page.rows))
 
 
 class TieReader:
-    """The segments of one close time, read pass by pass. `seen` are pages that came before.
+    """Reads the segments of one close time, pass by pass. `seen` are pages that were read before.
 
-    Where the server orders them anew for each answer, one pass repeats some and misses others; several passes together
-    hold all of them. So each pass is tried as the one between earlier and later ones that `tie_proof` asks for.
+    If the server orders them differently in each answer, one pass repeats some and misses others, but several passes
+    together hold all of them. So each pass is tried as the middle one that `tie_proof` needs.
     """
 
     def __init__(self, at: int, to: int, limit: int, *, seen: Iterable[coverage.PageView] = ()) -> None:
         self.at = at
         self.rows: dict[str, Segment] = {}
-        """The rows by id; once `is_proven`, no others."""
+        """The rows by id; once `is_proven`, exactly those of the millisecond."""
         self.is_proven = False
         self._window = Window(at, to)
         self._limit = limit
@@ -44,17 +44,17 @@ class TieReader:
         self._passes: list[list[coverage.PageView]] = [[]]
 
     def start(self) -> Fetch:
-        """The first page of a pass."""
+        """Return the request for the first page of a pass."""
         return Fetch(self._window, 0, self)
 
     def take(self, page: Page) -> None:
-        """Hold a page."""
-        full = len(page.rows) >= self._limit  # a page turned around is not marked so, as it is the last one
+        """Store a page."""
+        full = len(page.rows) >= self._limit  # `newest_first` does not mark the last page as full
         self._passes[-1].append(structs.replace(exact(page), is_full=full))
         self.rows.update((row.segmentId, row) for row in page.rows if row.endTimeL == self.at)
 
     def advance(self) -> list[Fetch]:
-        """Further pages to ask for; none if it is proven, or given up."""
+        """Return further pages to request; none if the tie is proven or given up."""
         first, *others = self._passes[-1]
         offsets = overlap.offsets(first.count or 0, self._limit, overlap.SETTLED_OVERLAP)
         if not others and len(offsets) > 1:
@@ -69,7 +69,7 @@ class TieReader:
         return [self.start()]
 
     def _is_hopeless(self) -> bool:
-        """True if another pass is of no use: it has had all of them, or its rows come faster than they can be read."""
+        """Return True if another pass is useless: all are used up, or rows arrive faster than they can be read."""
         counts = {view.count or 0 for views in self._passes[-MAX_CHANGING_PASSES:] for view in views}
         if len(self._passes) >= MAX_CHANGING_PASSES and len(counts) > 1:
             return True
@@ -86,18 +86,18 @@ class TieReader:
 
 
 class Ties:
-    """The milliseconds of one pass that are being read, side by side."""
+    """The ties that one pass reads, concurrently."""
 
     def __init__(self) -> None:
         self.all: dict[int, TieReader] = {}
 
     def add(self, tie: TieReader) -> Fetch:
-        """Start to read one."""
+        """Start to read a tie; return its first request."""
         self.all[tie.at] = tie
         return tie.start()
 
     def advance(self) -> More | Failed | None:
-        """Further pages to ask for; None if all are proven."""
+        """Return further pages to request; None if all ties are proven."""
         fetches: list[Fetch] = []
         for tie in self.all.values():
             if tie.is_proven:

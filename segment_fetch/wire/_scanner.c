@@ -1,13 +1,13 @@
-/* The fast path for a page of segments: its rows as the very bytes in which they came.
+/* The fast path for a page of segments: its rows kept as the bytes received.
  *
- * `scan` takes only rows of the plainest form: compact, the known fields in the order of the wire, no field twice, texts
- * without escapes, whole numbers of at most 18 digits as JSON writes them. Such a row is its own JSON Line: decoding and
- * encoding it again would give the same bytes. For anything else it gives the place of the first row that it does not
- * take, and the page is decoded as any JSON.
- * What is around the rows is not looked at here.
+ * `scan` accepts only rows of the plainest form: compact, the known fields in the order of the wire, no field twice,
+ * strings without escapes, integers of at most 18 digits in JSON's form. Such a row is its own JSON Line: decoding and
+ * encoding it again would give the same bytes. For anything else it returns the position of the first row that it does
+ * not accept, and the page is decoded as JSON.
+ * The bytes around the rows are not examined here.
  *
- * No byte is read beyond the buffer, and none is written but into memory of this file's own; tests hold it against the
- * decoder of the fallback, with random damage.
+ * No byte beyond the buffer is read, and only memory allocated here is written; tests compare the results with those
+ * of the fallback's decoder, on randomly damaged pages.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
@@ -63,7 +63,7 @@ static uint64_t word_at(Place at)
     return word;
 }
 
-/* The place of the lowest mark among eight bytes, 8 if there is none; 0 where the order of bytes does not tell. */
+/* The index of the lowest mark among eight bytes, 8 if there is none; 0 if the byte order is not known. */
 static int lowest(uint64_t marks)
 {
     if (marks == 0)
@@ -84,13 +84,13 @@ static int is_utf8(Place begin, Place end)
     return text != NULL;
 }
 
-/* Marks the top bit of each byte that is zero; one above a zero may be marked falsely, the lowest mark is true. */
+/* Set the top bit of each byte that is zero. A byte above a zero may be marked wrongly; the lowest mark is right. */
 static uint64_t zeros(uint64_t word)
 {
     return (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
 }
 
-/* How many of the eight characters at `at` come before one that ends a text or asks for a closer look: a quote, a
+/* The number of the eight characters at `at` before one that ends a string or needs a closer look: a quote, a
  * backslash, a control character, or one that is not ASCII.
  */
 static int plain_ahead(Place at)
@@ -101,7 +101,7 @@ static int plain_ahead(Place at)
     return lowest(marks | (word & 0x8080808080808080u));
 }
 
-/* At the closing quote of the text whose first character is at `at`, or NULL. */
+/* The closing quote of the string whose first character is at `at`, or NULL. */
 static Place text_end(Place at, Place end)
 {
     Place begin = at;
@@ -121,14 +121,14 @@ static Place text_end(Place at, Place end)
     return ascii || is_utf8(begin, at) ? at : NULL;
 }
 
-/* How many of the eight characters at `at` are digits, before the first that is none. */
+/* The number of digits among the eight characters at `at`, before the first other character. */
 static int digits_ahead(Place at)
 {
     uint64_t word = word_at(at);
     return lowest(((word - 0x3030303030303030u) | (word + 0x4646464646464646u)) & 0x8080808080808080u);
 }
 
-/* Behind the whole number at `at`, or NULL. */
+/* The position after the integer at `at`, or NULL. */
 static Place number_end(Place at, Place end)
 {
     int negative = at < end && *at == '-';
@@ -141,7 +141,7 @@ static Place number_end(Place at, Place end)
     return digits == 0 || (*first == '0' && (digits > 1 || negative)) ? NULL : at;
 }
 
-/* The value of a number that `number_end` has found. */
+/* The value of an integer that `number_end` has accepted. */
 static int64_t number_in(Place at, Place end)
 {
     int negative = *at == '-';
@@ -172,7 +172,7 @@ static Place value_end(Place at, Place end, int which, Row *row)
     return at;
 }
 
-/* Behind the row that begins at `at`, or NULL. */
+/* The position after the row that begins at `at`, or NULL. */
 static Place row_end(Place at, Place end, Row *row)
 {
     int which = 0;
@@ -199,8 +199,8 @@ static Place row_end(Place at, Place end, Row *row)
     return at;
 }
 
-/* The rows from `at` on, as sent; their number, and in `*tail` where the array's closing bracket is. Or 0, and in `*tail`
- * where the first row begins that is not taken.
+/* Find the rows from `at` on, as sent; return their number, with `*tail` at the array's closing bracket; or 0, with
+ * `*tail` at the first row that is not accepted.
  */
 static int read_rows(Place at, Place end, Row *rows, Place *tail)
 {
@@ -231,7 +231,7 @@ static int is_before(const Row *one, const Row *other)
     return order ? order < 0 : one->id_length < other->id_length;
 }
 
-/* Rows, newest first, into the written order: oldest first, equal close times by id, the same id last sent first. */
+/* Sort rows, newest first, into the written order: oldest first, ties by id, equal ids in reverse order of sending. */
 static void put_in_order(const Row *rows, const Row **order, int count)
 {
     for (int i = 0; i < count; i++) {
@@ -316,8 +316,8 @@ static PyObject *scan(PyObject *module, PyObject *args)
 }
 
 typedef struct {
-    uint64_t *places; /* 0 where there is no key yet */
-    uint64_t mask;    /* their number less one; they are more than twice as many as keys */
+    uint64_t *places; /* 0 in an empty place */
+    uint64_t mask;    /* the number of places less one; there are more than twice as many places as keys */
     int has_zero;
     Py_ssize_t count;
 } KeySet;
@@ -336,7 +336,7 @@ static void add_key(KeySet *set, uint64_t key)
     set->places[at] = key;
 }
 
-/* Adds the keys of each column, or, without a set, counts them; -1 and an error where one is no column. */
+/* Add the keys of each column to the set, or count them if there is none; -1 with an error set if one is no column. */
 static Py_ssize_t each_key(PyObject *columns, KeySet *set)
 {
     Py_ssize_t total = 0;

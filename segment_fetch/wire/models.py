@@ -1,8 +1,8 @@
-"""The wire's records, under the wire's own names.
+"""The records of the API, under the API's own names.
 
-Source: LivePerson, Agent Activity API, "agent segments" method. Only `segmentId` and `endTimeL` are relied on to
-be there; any other field may be absent (`UNSET`) or null (`None`), and the two are kept apart so that a segment is
-written as it was read.
+Source: LivePerson, Agent Activity API, "agent segments" method. Only `segmentId` and `endTimeL` are required; any
+other field may be absent (`UNSET`) or null (`None`), and the two are kept apart so that a segment is written exactly
+as it was read.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from typing import Annotated, Any, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 Part = TypeVar("Part")
-"""Segments in the form in which a destination holds them until their window is proven."""
+"""Encoded segments, in the form in which a destination keeps them until their window is proven."""
 
 MAX_COUNT = 1_000_000_000
-"""Segments in one result, at most: a larger number is an error, and planning its pages would take all memory."""
+"""Maximum count of a result: a larger one is an error, and planning its pages would exhaust memory."""
 
 
 class Segment(Struct, kw_only=True, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ class Timeframe(Struct, frozen=True, gc=False):
 
 
 class Reference(Struct, frozen=True, gc=False):
-    """A link to a page of the result. Never followed: it may spell parameters that the method does not know."""
+    """A link to a page of the result. Never followed: it may use parameters that the method does not know."""
 
     rel: str | int | None = None
     href: str | None = None
@@ -68,13 +68,13 @@ class Pagination(Struct, frozen=True):
 
 
 class WirePagination(Struct, frozen=True):
-    """A `Pagination` as it may be sent: the count as a number or as text."""
+    """A `Pagination` as sent: the count is a number or text."""
 
     count: Annotated[int, Meta(ge=0, le=MAX_COUNT)] | Annotated[str, Meta(pattern=r"^[0-9]{1,9}$")]
     references: list[Reference] | None = None
 
     def plain(self) -> Pagination:
-        """The same with the count as a number."""
+        """Return the same with the count as a number."""
         return Pagination(int(self.count), self.references)
 
 

@@ -1,4 +1,4 @@
-"""Pages: the request for one, its answer decoded, and the interface of whoever asks for pages. No I/O."""
+"""Pages: the request, the decoded answer, and the interface of a source of page requests. No I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from segment_fetch.wire.raw_rows import scan_page
 
 
 class PageRequest(Struct, frozen=True, eq=False):
-    """A page that a source wants. Sources derive from it, to know a request again when its answer comes."""
+    """A request for a page. Sources derive from it, to recognise a request when its answer arrives."""
 
     window: Window
     offset: int
@@ -33,10 +33,10 @@ Request = TypeVar("Request", bound=PageRequest)
 
 
 class PageAnswer(Struct, frozen=True):
-    """A page, and when it was made: the earlier of the server's clock and the local one, epoch milliseconds.
+    """A page, and the time it was made: the earlier of the server's clock and the local one, epoch milliseconds.
 
-    `server_ms` is the server's clock alone, None where it did not say. `size` is that of its body, in bytes. `fallback`
-    is the reason for which it was decoded by the fallback, None if it took the fast path.
+    `server_ms` is the server's clock, None if it sent no date. `size` is the size of the body in bytes. `fallback` is
+    the reason why it took the fallback, None if it took the fast path.
     """
 
     page: SegmentPage
@@ -47,31 +47,31 @@ class PageAnswer(Struct, frozen=True):
 
 
 class PageSource(Protocol[Request]):
-    """Says what to ask next and takes the answers. Called from one event loop only; never waits."""
+    """Supplies the next request and takes the answers. Called from one event loop only; never waits."""
 
     def next(self) -> Request | None:
-        """The next request; None where nothing can be asked before an answer comes or the pool is woken."""
+        """Return the next request; None if there is none until an answer arrives or the pool is woken."""
 
     def newest(self) -> Request | None:
-        """The first request for the newest window that is not begun; None where there is none."""
+        """Return the first request for the newest window that has not been started; None if there is none."""
 
     def wants(self, request: Request) -> bool:
-        """True if a request that waits to be repeated is still of use."""
+        """Return True if a request that waits for a retry is still needed."""
 
     def answered(self, request: Request, answer: PageAnswer) -> None:
-        """Take an answer. Raises TransientError where the page is faulty and should be asked for again."""
+        """Take an answer. Raises TransientError if the page is faulty and should be requested again."""
 
     def failed(self, request: Request, error: SegmentFetchError) -> None:
-        """Take it that this page cannot be had."""
+        """Note that a page could not be fetched."""
 
     def finished(self) -> bool:
-        """True if nothing more will be asked, whatever comes."""
+        """Return True if there will be no more requests."""
 
 
 _strict = msgspec.json.Decoder(SegmentPage)
 _KNOWN = frozenset(SEGMENT_FIELDS)
 LARGEST_UNUSUAL = 4 * 1024 * 1024
-"""Bytes of a page with unknown fields, at most: their values become objects, which may take thirty times the memory."""
+"""Maximum bytes of a page with unknown fields: decoding them to objects may take thirty times the memory."""
 
 
 class _LoosePage(msgspec.Struct):
@@ -86,14 +86,14 @@ _loose = msgspec.json.Decoder(_LoosePage)
 
 
 def read_page(body: bytes | memoryview) -> SegmentPage:
-    """Return the page in a 200 answer, by the fast path where it can be taken. Raises as `decode_page`."""
+    """Return the page in a 200 answer, by the fast path if possible. Raises the same errors as `decode_page`."""
     return scan_page(body) or decode_page(body)
 
 
 def decode_page(body: bytes | memoryview) -> SegmentPage:
-    """The page in a 200 answer.
+    """Return the page in a 200 answer.
 
-    Raises TransientError for a body that is no page at all (truncated, HTML, an error object), and SchemaError with
+    Raises TransientError for a body that is not a page at all (truncated, HTML, an error object), and SchemaError with
     the JSON path for a page whose segments are not as documented.
     """
     try:
@@ -112,7 +112,7 @@ def _decode(body: bytes | memoryview) -> SegmentPage:
 
 
 def _decode_unusual(body: bytes | memoryview) -> SegmentPage:
-    """The fallback: a page with new fields, or a wrong one; only a page that fails strictly takes it."""
+    """Decode a page that strict decoding rejects: one with new fields, or a wrong one."""
     if len(body) > LARGEST_UNUSUAL:
         raise TooLargeError(f"the answer has unknown fields and is larger than {LARGEST_UNUSUAL >> 20} MiB", status=200)
     try:
@@ -137,7 +137,7 @@ def _segment(row: dict[str, Any], index: int) -> Segment:
 
 
 def _refuse_foreign(body: bytes | memoryview, error: msgspec.ValidationError) -> None:
-    """A 200 answer without a list of segments is a fault of the service or of something before it, not a new schema."""
+    """Raise TransientError for a 200 answer without a list of segments: a fault of the service, not a new schema."""
     answer = msgspec.json.decode(body)
     if not isinstance(answer, dict) or "segments" not in answer or "pagination" not in answer:
         raise TransientError(f"the answer is JSON but not a page: {error}", status=200) from None
@@ -150,7 +150,7 @@ def _schema_error(error: msgspec.ValidationError, prefix: str = "$") -> SchemaEr
 
 
 def new_fields(page: SegmentPage) -> set[str]:
-    """Names of fields in a page's segments that `Segment` does not know."""
+    """Return the names of fields in a page's segments that `Segment` does not know."""
     if not isinstance(page, ExtendedPage):
         return set()
     return {name for row in page.segments if isinstance(row, ExtendedSegment) for name in row.extras}

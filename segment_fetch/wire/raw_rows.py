@@ -1,10 +1,10 @@
 """The fast path: rows of a page that are JSON Lines already, kept as the bytes they came in. No I/O.
 
-Most pages need no decoding. Where every row is compact JSON, has none but the fields of `Segment`, in the order of the
-wire and with the right types, decoding it and encoding it again gives the same bytes. A compiled scanner, `_scanner.c`,
-shows that for a whole page, and finds what a proof needs: close times, and ids as hashes. What it cannot show, a new
-field say, takes the fallback through msgspec, which gives the same segments and the same lines. So does every page
-where the scanner is not there, as no compiler was when the package was installed.
+Most pages need no decoding. If every row is compact JSON and has only the fields of `Segment`, in the order of the
+wire and with the right types, decoding and encoding it again gives the same bytes. A compiled scanner, `_scanner.c`,
+checks that for a whole page, and extracts what a proof needs: close times, and hashes of the ids. A page that fails the
+check, for example because of a new field, takes the fallback through msgspec, which gives the same segments and the
+same lines. So does every page if the package was installed without a compiler.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from segment_fetch.wire.models import Segment, SegmentPage, Timeframe, WirePagin
 from segment_fetch.wire.plain_form import LONGEST_SHOWN, why_not_plain
 
 Column: TypeAlias = "memoryview[int] | array[int]"
-"""Whole numbers of 64 bits, one a row."""
+"""64-bit integers, one per row."""
 
 
 class _Scanner(Protocol):
     """The compiled scanner's functions."""
 
     def scan(self, body: bytes | memoryview, head: int, /) -> tuple[int, bytes, bytes, bytes, bytes, bool] | int:
-        """Of the rows from `head` on: where their array ends, their lines in the written order and where each begins
-        (32 bits), and, newest first, their close times and keys (64 bits); whether no two times are equal. Or the place
-        of the first row that is not of the plain form.
+        """Scan the rows from `head` on. Return the end of their array, their lines in the written order, the start of
+        each line (32 bits), their close times and keys (64 bits, newest first), and True if no two times are equal; or
+        the position of the first row that is not accepted.
         """
 
     def distinct(self, columns: list[Column], /) -> int:
         """Return the number of different keys in all of the columns."""
 
     def key(self, segment_id: bytes, /) -> int:
-        """64 bits for an id."""
+        """Return a 64-bit key for an id."""
 
 
 class Uncompiled:
-    """The stand-in where the scanner is not compiled."""
+    """The substitute if the scanner is not compiled."""
 
     def scan(self, body: bytes | memoryview, head: int, /) -> int:
         return head
@@ -83,12 +83,12 @@ _around = msgspec.json.Decoder(_Envelope)
 
 
 def key_of(segment_id: str) -> int:
-    """64 bits that stand for a segmentId, the same wherever it came from. Two ids may share them."""
+    """Return the 64-bit key of a segmentId, the same on both paths. Two ids may have the same key."""
     return _scanner.key(segment_id.encode("utf-8", "surrogatepass"))
 
 
 def scan_page(body: bytes | memoryview) -> SegmentPage | None:
-    """The page in a 200 answer, its segments as `RawRows`; None where the fallback has to be taken."""
+    """Return the page in a 200 answer, its segments as `RawRows`; None if it must take the fallback."""
     head = _head(body)
     found = 0 if head is None else _scanner.scan(body, head)
     if head is None or isinstance(found, int):
@@ -119,10 +119,10 @@ def why_fallback(body: bytes | memoryview) -> str:
 
 
 def _page_around(rest: bytes) -> _Envelope | None:
-    """The page without the rows that were found; None where they may not have been its own.
+    """Return the page without the rows that were found; None if they may not be the page's own.
 
-    The key of the rows is the only one of its name, and so the page's, as a page without it is refused. It begins where
-    the decoder takes it to begin, as a row cannot lie within a text: it holds quotes, and no escapes.
+    The key of the rows is the only one with its name, and therefore the page's, as a page without it is refused. It
+    begins where the decoder sees it begin, as a row cannot be inside a string: it has quotes, and no escapes.
     """
     if rest.count(b'"segments"') != 1 or b"\\" in rest:
         return None
@@ -133,27 +133,27 @@ def _page_around(rest: bytes) -> _Envelope | None:
 
 
 def decode_lines(lines: bytes | memoryview) -> list[Segment]:
-    """The segments of JSON Lines."""
+    """Return the segments of JSON Lines."""
     return _segments.decode_lines(lines)
 
 
 def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
-    """The rows as a sequence that costs nothing to look at again."""
+    """Return the rows as a sequence that is not decoded anew at each access."""
     return list(rows) if isinstance(rows, RawRows) else rows
 
 
 def keys_of(rows: Sequence[Segment]) -> Column:
-    """The key of each row's id."""
+    """Return the key of each row's id."""
     return rows.keys if isinstance(rows, RawRows) else array("q", [key_of(row.segmentId) for row in rows])
 
 
 def ids_of(rows: Sequence[Segment]) -> list[str]:
-    """The segmentId of each row."""
+    """Return the segmentId of each row."""
     return rows.ids if isinstance(rows, RawRows) else [row.segmentId for row in rows]
 
 
 def times_of(rows: Sequence[Segment]) -> Sequence[int]:
-    """The close time of each row, epoch milliseconds."""
+    """Return the close time of each row, epoch milliseconds."""
     return rows.times if isinstance(rows, RawRows) else [row.endTimeL for row in rows]
 
 
@@ -163,7 +163,7 @@ def distinct(columns: list[Column]) -> int:
 
 
 class _Columns(NamedTuple):
-    """The scanner's result for a page: its lines as written, the start of each, and, newest first, times and keys."""
+    """The scanner's result for a page: its lines as written, the start of each; its times and keys, newest first."""
 
     text: bytes
     starts: memoryview[int]
@@ -172,7 +172,7 @@ class _Columns(NamedTuple):
 
 
 class RawRows(Sequence[Segment]):
-    """Segments as JSON Lines, decoded when asked for: newest first as a page has them, or, reversed, as written."""
+    """Segments as JSON Lines, decoded on access: newest first, as on a page, or reversed, as written."""
 
     __slots__ = ("_columns", "_first", "_last", "falling", "newest_first")
 
@@ -188,7 +188,7 @@ class RawRows(Sequence[Segment]):
 
     @property
     def text(self) -> bytes:
-        """The lines, in the written order; of a whole page without copying them."""
+        """The lines, in the written order; those of a whole page without a copy."""
         text, starts, times, _ = self._columns
         whole = len(times)
         return text[starts[whole - self._last] : starts[whole - self._first]]
@@ -200,7 +200,7 @@ class RawRows(Sequence[Segment]):
 
     @property
     def keys(self) -> memoryview[int]:
-        """The ids, as `key_of` has them."""
+        """The keys of the ids, as by `key_of`."""
         return self._column(self._columns.keys)
 
     @property
@@ -231,7 +231,7 @@ class RawRows(Sequence[Segment]):
 
     def _part(self, rows: range) -> RawRows:
         if abs(rows.step) != 1:
-            raise ValueError("lines can be sliced in steps of 1 and -1 alone")
+            raise ValueError("lines can only be sliced in steps of 1 or -1")
         newest_first = rows.step > 0
         first, last = (min(rows[0], rows[-1]), max(rows[0], rows[-1]) + 1) if rows else (0, 0)
         return RawRows(self._columns, self.falling, first, last, newest_first=newest_first)

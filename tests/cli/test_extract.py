@@ -242,11 +242,11 @@ def test_a_pause_is_summed_up(run: Run, api: Simulator, tmp_path: Path) -> None:
 def test_clamping_is_warned_of(run: Run, api: Simulator, tmp_path: Path) -> None:
     refused = _extract(run, api, tmp_path, "--from", "now-60d")
     assert refused.code == 2
-    assert "the API serves one month back" in refused.err
+    assert "the API serves only the last month" in refused.err
     clamped = _extract(run, api, tmp_path, "--from", "now-60d", "--clamp")
     assert clamped.code == 0
     assert "warning: " in clamped.err
-    assert "can no longer be had" in clamped.err
+    assert "is no longer available" in clamped.err
 
 
 def test_large_windows_are_split(run: Run, api: Simulator, tmp_path: Path) -> None:

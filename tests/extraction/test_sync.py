@@ -154,7 +154,7 @@ async def test_a_pause_longer_than_a_month_is_named_with_what_is_lost(tmp_path: 
         assert report.lost == (lost,)
         assert not report.complete
         assert [event.message for event in world.events if isinstance(event, Warned)] == [
-            f"{lost} can no longer be had: the API serves one month back"
+            f"{lost} is no longer available: the API serves only the last month"
         ]
         world.now_ms += HOUR
         again = await world.sync()

@@ -319,7 +319,7 @@ async def test_a_429_that_comes_after_its_pause_is_counted_and_no_pause() -> Non
 @without_waiting
 async def test_nothing_but_429_for_long_ends_the_run() -> None:
     async with simulator(limit=AtOnce(requests=0)) as server, pool(server.base_url, Pages([0])) as (run, told):
-        with pytest.raises(ServiceError, match=r"nothing but 429 for 15 min$") as caught:
+        with pytest.raises(ServiceError, match=r"returned only 429 for 15 min$") as caught:
             await run.run()
     assert caught.value.status == 429
     assert told.now == pytest.approx(STEADY.patience, abs=10)

@@ -128,7 +128,7 @@ def test_windows_are_made_from_the_cuts_alone(start: int, lengths: list[int], wi
 
 def test_millions_of_windows_take_no_memory_before_they_are_read() -> None:
     tracemalloc.start()
-    left = Remaining(planning.hurry_oldest(windows(0, 28 * DAY_MS, 1_000), 0))
+    left = Remaining(planning.shorten_oldest(windows(0, 28 * DAY_MS, 1_000), 0))
     assert len(left) == 28 * 86_400
     assert [left.first(), left.last(), left.first()] == [
         Window(0, 1_000),
@@ -149,8 +149,8 @@ def test_more_windows_than_a_manifest_holds_are_refused_with_the_width_that_does
 def test_the_oldest_hours_are_cut_and_nothing_else_is() -> None:
     hour = 3_600_000
     plan = planning.windows(10, 10 + 21 * 24 * hour)
-    cut = planning.hurry_oldest(plan, 10)
+    cut = planning.shorten_oldest(plan, 10)
     assert [(window.end - window.start) // hour for window in cut] == [1, 2, 4, 8, 168, 168, 153]
     assert all(left.end == right.start for left, right in pairwise(cut))
-    assert list(planning.hurry_oldest(cut, 10)) == list(cut)
-    assert list(planning.hurry_oldest(plan, 10 - 15 * hour)) == list(plan)
+    assert list(planning.shorten_oldest(cut, 10)) == list(cut)
+    assert list(planning.shorten_oldest(plan, 10 - 15 * hour)) == list(plan)

@@ -136,7 +136,7 @@ def test_lines_are_sliced_and_turned_like_a_list(rows: list[dict[str, Any]], dat
 
 @needs_the_scanner
 def test_lines_refuse_wider_steps() -> None:
-    with pytest.raises(ValueError, match="steps of 1 and -1"):
+    with pytest.raises(ValueError, match="steps of 1 or -1"):
         lines_of(compact(FULL, FULL))[::2]
 
 

@@ -87,7 +87,7 @@ def _check_start(job: Job, now_ms: int) -> None:
     oldest = oldest_start(now_ms) + CLAMP_MARGIN_MS
     if job.state.bookmark is None and start < oldest and not job.settings.clamp:
         raise InputError(
-            f"start_date {format_time(start)}: the API serves one month back; the oldest possible start is "
+            f"start_date {format_time(start)}: the API serves only the last month; the oldest possible start is "
             f"{format_time(oldest)}; set that, or `clamp` to true to begin there"
         )
 
@@ -103,7 +103,7 @@ def new_fields(names: tuple[str, ...], selection: Selection) -> str:
 
 def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: Console) -> int:
     if step is not None and step.lost is not None:
-        console.say("error", "lost", f"{step.lost} was not read in time: the API serves one month back")
+        console.say("error", "lost", f"{step.lost} was not read in time: the API serves only the last month")
     if step is not None and unproven:
         again = f"the bookmark stays at {format_time(step.bookmark)}; run it again"
         console.say("error", "incomplete", f"{plural(len(unproven), 'window')} could not be proven complete: {again}")

@@ -248,7 +248,7 @@ def test_a_start_older_than_the_api_serves_is_refused_or_clamped(world: World) -
     clamped = world.tap(start_date="2026-01-01", clamp=True)
     assert clamped.code == 0
     assert len(clamped.records) == 50
-    assert "can no longer be had" in clamped.err
+    assert "is no longer available" in clamped.err
 
 
 def test_a_state_is_of_one_account_and_its_filters(world: World) -> None:

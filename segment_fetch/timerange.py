@@ -155,8 +155,8 @@ def check_range(
 def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[str], None] | None) -> int:
     if not clamp:
         raise InputError(
-            f"the range starts at {format_time(first)}, but the API serves only the last month; the oldest possible start "
-            f"is {format_time(oldest + CLAMP_MARGIN_MS)}; ask for that, or let the range be cut to it (`clamp`)"
+            f"the range starts at {format_time(first)}, but the API serves only the last month; the oldest "
+            f"possible start is {format_time(oldest + CLAMP_MARGIN_MS)}; use that, or cut the range to it with `clamp`"
         )
     cut = oldest + CLAMP_MARGIN_MS
     if last <= cut:

@@ -232,7 +232,9 @@ def test_a_range_is_clamped_only_where_it_is_asked_for_and_needed() -> None:
     told: list[str] = []
     clamped = check_range("2026-10-01", "now", now_ms=NOW, clamp=True, warn=told.append)
     assert clamped == (OLDEST + CLAMP_MARGIN_MS, NOW)
-    assert told == ["2026-10-01T00:00:00Z to 2026-10-15T12:01:00Z is no longer available: the API serves only the last month"]
+    assert told == [
+        "2026-10-01T00:00:00Z to 2026-10-15T12:01:00Z is no longer available: the API serves only the last month"
+    ]
     told.clear()
     first = OLDEST + CLAMP_MARGIN_MS
     assert check_range(first, "now", now_ms=NOW, clamp=True, warn=told.append) == (first, NOW)

@@ -66,7 +66,7 @@ def test_the_settle_margin_is_an_option(run: Run, recent: Simulator, tmp_path: P
         (("--out", "days", "--settle-after", "32d"), "--settle-after: must be from 0 to 31 days"),
         (("--out", "-", "--from", "now-1d"), "name a folder"),
         (("--out", "days"), "the time to start from"),
-        (("--out", "days", "--from", "now-60d"), "one month back"),
+        (("--out", "days", "--from", "now-60d"), "only the last month"),
         (("--out", "days", "--from", "now-1d", "--timezone", "Nowhere"), "IANA"),
         (("--from", "now-1d"), "--out is missing"),
     ],

@@ -200,7 +200,7 @@ class WindowQueue(Generic[Part]):
                 assert_never(request)
         self._advance_all()
 
-    def _told(self, window: Window, request: PageRequest, answer: PageAnswer) -> None:
+    def _report_page(self, window: Window, request: PageRequest, answer: PageAnswer) -> None:
         rows = len(answer.page.segments)
         self._tell(PageRead(window, request.offset, rows, answer.fallback if rows else None))
         names = new_fields(answer.page) - self._named

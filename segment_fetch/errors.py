@@ -100,6 +100,12 @@ class RequestRefusedError(InputError):
         super().__init__(message, **where)
         self.causes = tuple(causes)
 
+    def page_limit(self, asked: int) -> int | None:
+        """Return the most rows of a page that the causes name, where it is less than was asked for; else None."""
+        found = [re.search(r"^limit\b\D*(\d{1,9})\D*$", cause) for cause in self.causes]
+        named = min((int(each[1]) for each in found if each), default=0)
+        return named if 0 < named < asked else None
+
 
 class CredentialsError(SegmentFetchError):
     """The API or the login service refused the credentials: mend them, or the key's permission."""
@@ -145,6 +151,14 @@ class SchemaError(SegmentFetchError):
     def __init__(self, message: str, path: str, **where: Any) -> None:
         super().__init__(message, **where)
         self.path = path
+
+
+class InconsistentError(SegmentFetchError):
+    """The API's answers contradict each other, or what was asked, each time. Report it; nothing was dropped."""
+
+    code = "SF-INCONSISTENT"
+    summary = "The API's answers contradict each other, or do not fit what was asked, each time."
+    advice = "Report it to LivePerson's support with the message; the same request is likely to be answered so again."
 
 
 class IncompleteError(SegmentFetchError):
@@ -234,6 +248,14 @@ class TransientError(SegmentFetchError):
     def __init__(self, message: str, kind: Literal["network", "server"] = "network", **where: Any) -> None:
         super().__init__(message, **where)
         self.kind: Literal["network", "server"] = kind
+
+
+class MalformedPageError(TransientError):
+    """A page of segments that is not valid JSON. One that comes so each time ends as a SchemaError with this `path`."""
+
+    def __init__(self, message: str, path: str, **where: Any) -> None:
+        super().__init__(message, status=200, **where)
+        self.path = path
 
 
 class ThrottledError(TransientError):

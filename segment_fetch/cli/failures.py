@@ -7,7 +7,7 @@ docs/troubleshooting.md has a heading for each.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from segment_fetch.cli.formatting import NAME, program
@@ -103,6 +103,18 @@ def kind_of(code: str | None) -> type[SegmentFetchError] | None:
             return kind
         kinds += kind.__subclasses__()
     return None
+
+
+def can_pass(codes: Iterable[str | None]) -> bool:
+    """Return True if asking again may mend one of these errors. One without a code may pass."""
+    kinds = [kind_of(code) for code in codes]
+    return any(kind is None or kind.may_pass for kind in kinds)
+
+
+def lasting_advice(codes: Iterable[str | None]) -> str:
+    """Return what to do about those of the errors that asking again does not mend, each sentence once."""
+    kinds = [kind_of(code) for code in codes]
+    return " ".join(dict.fromkeys(kind.advice for kind in kinds if kind is not None and not kind.may_pass))
 
 
 def known(error: Exception) -> SegmentFetchError:

@@ -55,8 +55,8 @@ def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
 def error_of(report: Report) -> dict[str, str]:
     """Return the error of a run that is not complete, for programs; its advice says if running it again can help."""
     error = failures.as_json(_failure(report))
-    if report.unproven and not _can_pass(report):
-        error["advice"] = " ".join(_lasting_advice(report))
+    if report.unproven and not failures.can_pass(_codes(report)):
+        error["advice"] = failures.lasting_advice(_codes(report))
     return error
 
 
@@ -146,8 +146,8 @@ def _next(report: Report, run: Run) -> list[str]:
             else []
         )
     if report.unproven:
-        again, advice = _can_pass(report), " ".join(_lasting_advice(report))
-        if not again:
+        advice = failures.lasting_advice(_codes(report))
+        if not failures.can_pass(_codes(report)):
             return [f"Next: {advice}"]
         lines = ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
         return [*lines, f"Some of it stays as it is: {advice}"] if advice else lines
@@ -160,16 +160,8 @@ def _next(report: Report, run: Run) -> list[str]:
     )
 
 
-def _lasting_advice(report: Report) -> list[str]:
-    """Return what to do about windows that asking again does not mend, each sentence once."""
-    kinds = [failures.kind_of(entry.code) for entry in report.unproven]
-    return list(dict.fromkeys(kind.advice for kind in kinds if kind is not None and not kind.may_pass))
-
-
-def _can_pass(report: Report) -> bool:
-    """Return True if the same command may prove some unproven window. A window without a code may."""
-    kinds = [failures.kind_of(entry.code) for entry in report.unproven]
-    return any(kind is None or kind.may_pass for kind in kinds)
+def _codes(report: Report) -> list[str | None]:
+    return [entry.code for entry in report.unproven]
 
 
 def _settle(report: Report, settle_after: timedelta) -> str:

@@ -22,7 +22,7 @@ from segment_fetch.extraction.row_budget import RowBudget
 from segment_fetch.extraction.worker_pool import RequestCounts, WorkerPool
 from segment_fetch.query import Window
 from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start
-from segment_fetch.windows.page_checks import MAX_DIVISIONS, Divide
+from segment_fetch.windows.page_checks import Divide, halves
 from segment_fetch.windows.pass_protocol import Failed
 from segment_fetch.windows.planning import Remaining
 from segment_fetch.windows.reader import Outlet, WindowRead, WindowReader, WindowRequest
@@ -37,9 +37,6 @@ WINDOWS_AHEAD = 3
 
 Request: TypeAlias = WindowRequest[Any] | SplitRequest
 """A page request of a window queue."""
-
-MAX_FAULTY_WINDOWS = 3
-"""Number of windows with a fault that dividing does not cure, after which no more are divided for a fault."""
 
 
 class WindowQueue(Generic[Part]):
@@ -72,7 +69,6 @@ class WindowQueue(Generic[Part]):
         self._server_ms: int | None = None
         self._traits = ServerTraits()
         self._divisions: Counter[tuple[Window, int]] = Counter()
-        self._faulty: set[Window] = set()
         self._roots: dict[Window, Window] = {}  # part of a divided window -> the window
 
     def next(self) -> Request | None:
@@ -145,21 +141,30 @@ class WindowQueue(Generic[Part]):
             return
         match request:
             case WindowRequest(reader=reader):
-                if reader.refused(request, error):
-                    pass
-                elif (served := self._still_served(reader.window, error)) is not None:
+                if not request.fetch.probe and (served := self._still_served(reader.window, error)) is not None:
                     self._cut(reader, served)
+                elif reader.refused(request, error):
+                    self._advance(reader)
                 else:
                     self._finish(reader, reader.unproven(Failed(str(error), code=error.code)))
             case SplitRequest(splitter=splitter):
-                rest = self._reader(splitter.rest)
-                self._replace(splitter, [rest])
-                if splitter.parts:
-                    self._tell(WindowSplit(splitter.window, (*splitter.parts, splitter.rest)))
-                self._finish(rest, rest.unproven(Failed(str(error), code=error.code)))
+                self._end_split(splitter, error)
             case _:
                 assert_never(request)
         self._advance_all()
+
+    def _end_split(self, splitter: Splitter, error: SegmentFetchError) -> None:
+        """Go on without a page that was to show where to divide a window: in halves, if the server served others."""
+        rest = self._reader(splitter.rest)
+        self._replace(splitter, [rest])
+        if splitter.parts:
+            self._tell(WindowSplit(splitter.window, (*splitter.parts, splitter.rest)))
+        failed = Failed(str(error), code=error.code)
+        match halves(rest.window, failed) if error.status in (200, 400) else failed:
+            case Divide() as division:
+                self._divide(rest, division)
+            case Failed():
+                self._finish(rest, rest.unproven(failed))
 
     def _still_served(self, window: Window, error: SegmentFetchError) -> Window | None:
         """Return the part of a refused window that the API still serves; None if its age does not explain the refusal.
@@ -236,26 +241,24 @@ class WindowQueue(Generic[Part]):
                 self._finish(reader, read)
 
     def _divide(self, reader: WindowReader[Part], division: Divide) -> None:
-        """Read a window in parts, as it cannot be read in one; up to a limited number of times.
-
-        Once that has failed for a few windows the fault is everywhere, and others are given up immediately.
-        """
+        """Read a window in parts, as it cannot be read in one; up to a limited number of times."""
         root = self._roots.pop(reader.window, reader.window)
         self._divisions[root, division.most] += 1
-        isolates = division.most < MAX_DIVISIONS
-        if self._divisions[root, division.most] > division.most or (
-            isolates and len(self._faulty - {root}) >= MAX_FAULTY_WINDOWS
-        ):
-            self._faulty.add(root)
-            self._finish(reader, reader.unproven(Failed(division.reason)))
+        failed = Failed(division.reason, code=division.code)
+        if self._divisions[root, division.most] > division.most:
+            self._finish(reader, reader.unproven(failed))
             return
         self._roots |= dict.fromkeys(division.windows, root)
         self.release(reader.window)
         self._tell(WindowSplit(reader.window, division.windows))
-        self._replace(reader, [self._reader(window) for window in division.windows])
+        parts = [self._reader(window) for window in division.windows]
+        self._replace(reader, parts)
+        for part in parts:
+            if part.window == division.broken:
+                self._finish(part, part.unproven(failed))
 
     def _too_large(self, owner: WindowReader[Part]) -> bool:
-        divisible = not owner.divided and owner.window.end - owner.window.start > 1
+        divisible = not owner.divided and not owner.is_decided and owner.window.end - owner.window.start > 1
         return divisible and (owner.count or 0) > self._options.split_above
 
     def _reader(self, window: Window, newest: PageAnswer | None = None, *, divided: bool = False) -> WindowReader[Part]:
@@ -269,6 +272,7 @@ class WindowQueue(Generic[Part]):
             divided=divided,
             outlet=self._outlet,
             settle_after_ms=self._options.settle_after_ms,
+            part_of=self._roots.get(window),
         )
 
     def _finish(self, owner: WindowReader[Part], read: WindowRead[Part]) -> None:

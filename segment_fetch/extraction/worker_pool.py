@@ -14,6 +14,7 @@ from msgspec import Struct
 from segment_fetch.api.endpoints import NotSentError, SegmentApi
 from segment_fetch.errors import (
     CredentialsError,
+    MalformedPageError,
     ProxyError,
     RequestRefusedError,
     SchemaError,
@@ -146,6 +147,8 @@ class WorkerPool:
             self._queue.put_back(attempt, self._clock())
         except ThrottledError as error:
             self._throttled(attempt, error)
+        except MalformedPageError as error:
+            self._broken(attempt, SchemaError(error.message, error.path, status=error.status))
         except TransientError as error:
             self._failed(attempt, error)
         except SegmentFetchError as error:
@@ -159,23 +162,41 @@ class WorkerPool:
             case ProxyError():
                 raise error.at(attempt.request.window, attempt.request.offset)
             case SchemaError():
-                self._give_up(attempt, error)
+                self._broken(attempt, error)
             case TooLargeError():
                 passing = TransientError(error.message, status=error.status)
                 self._decide(attempt, error, self._queue.failed(attempt, passing, self._clock()))
+            case RequestRefusedError() if error.page_limit(attempt.request.limit) is not None:
+                self._give_up(attempt, error)
             case _ if not self._queue.has_served:
                 self._refused_unserved(attempt, error)
+            case _:
+                self._refused_midway(attempt, error)
+
+    def _refused_midway(self, attempt: Attempt, error: SegmentFetchError) -> None:
+        """Decide on a refusal by a service that has served other pages: gateways refuse now and then."""
+        match error:
             case CredentialsError():
                 self._decide(attempt, error, self._queue.rejected(attempt, error, self._clock()))
             case RequestRefusedError() if error.status == 400 and error.causes:
                 self._give_up(attempt, error)  # the API says what is wrong: the window is now too old, for example
-            case RequestRefusedError() | ServiceError():
-                # A gateway in maintenance, or a proxy's certificate: other requests were served, so this error may
-                # pass and says nothing about the run.
-                passing = TransientError(error.message, "server", status=error.status, retry_after=error.retry_after)
-                self._failed(attempt, passing)
+            case RequestRefusedError(status=400):
+                self._decide(attempt, error, self._queue.refused(attempt, _passing(error), self._clock()))
+            case RequestRefusedError():
+                self._decide(attempt, error, self._queue.failed(attempt, _passing(error), self._clock(), refused=True))
+            case ServiceError():  # a proxy's certificate, for example: other requests were served, so it may pass
+                self._failed(attempt, _passing(error))
             case _:
                 raise error.at(attempt.request.window, attempt.request.offset)
+
+    def _broken(self, attempt: Attempt, error: SchemaError) -> None:
+        """Request a page that cannot be read again, until it has arrived broken in the same way several times."""
+        if (times := attempt.met(error.message)) >= attempt.request.most_faults:
+            error.message += ", each time it was requested" if times > 1 else ""
+            self._give_up(attempt, error)
+        else:
+            passing = TransientError(error.message, status=error.status)
+            self._decide(attempt, error, self._queue.refused(attempt, passing, self._clock()))
 
     def _refused_unserved(self, attempt: Attempt, error: SegmentFetchError) -> None:
         """Let the newest window decide if the first one was refused before anything was served.
@@ -232,10 +253,25 @@ class WorkerPool:
             case Lost(alone, down):
                 often = f", {attempt.tries} times" if attempt.tries > 1 else ""
                 waited = "" if down is None else f"; no request has succeeded for {lasting(down)}"
-                kinds = (CredentialsError, TooLargeError)
-                kind = next((kind for kind in kinds if isinstance(error, kind)), ServiceError)
-                final = kind(f"{error.message}{waited or often}", status=error.status)
+                final = _final(error, f"{error.message}{waited or often}")
                 final.at(request.window, request.offset)
                 if not alone:
                     raise final
                 self._source.failed(request, final)
+
+
+def _passing(error: SegmentFetchError) -> TransientError:
+    """The same as a fault that may pass."""
+    return TransientError(error.message, "server", status=error.status, retry_after=error.retry_after)
+
+
+def _final(error: SegmentFetchError, message: str) -> SegmentFetchError:
+    """The error of a page that cannot be had."""
+    match error:
+        case SchemaError():
+            return SchemaError(message, error.path, status=error.status)
+        case RequestRefusedError(status=400):
+            return RequestRefusedError(message, error.causes, status=error.status)
+        case CredentialsError() | TooLargeError():
+            return type(error)(message, status=error.status)
+    return ServiceError(message, status=error.status)

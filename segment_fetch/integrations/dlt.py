@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from segment_fetch.blocking import in_thread
+from segment_fetch.cli.failures import can_pass, lasting_advice
 from segment_fetch.client import SegmentClient
 from segment_fetch.errors import IncompleteError, InputError, MissingExtraError
 from segment_fetch.integrations.bookmark import Kept, Step, check_kept, kept, steps
@@ -92,9 +93,9 @@ def _bookmark(state: Mapping[str, Any], account: str, filters: Filters) -> int |
 def _check(step: Step[Any]) -> None:
     read = step.read
     if read.status == "unproven":
+        advice = "run it again" if can_pass([read.code]) else lasting_advice([read.code])
         raise IncompleteError(
-            f"{read.window} could not be proven complete: {read.reason}; nothing was loaded, run it again",
-            [read.window],
+            f"{read.window} could not be proven complete: {read.reason}; nothing was loaded: {advice}", [read.window]
         )
     if step.lost is not None:
         logger.warning(f"{step.lost} was not read in time: the API serves only the last month")

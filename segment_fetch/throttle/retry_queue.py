@@ -38,6 +38,14 @@ class Attempt(Struct, eq=False):
     failures: int = 0
     rounds: int = 0
     since: float | None = None
+    fault: str = ""
+    equal: int = 0
+
+    def met(self, fault: str) -> int:
+        """Note what was wrong with an answer. Returns how many answers in a row that was so."""
+        self.equal = self.equal + 1 if fault == self.fault else 1
+        self.fault = fault
+        return self.equal
 
 
 class Again(Struct, frozen=True):
@@ -85,6 +93,7 @@ class RetryQueue:
         self._tokens = TOKENS
         self._in_a_row = 0
         self._row_began = 0.0
+        self._failing: set[int] = set()  # the pages that failed since one came, by identity
         self._served = served
         self._succeeded_at: float | None = None
         self._closed_since: float | None = None
@@ -167,6 +176,7 @@ class RetryQueue:
         self._served = True
         self._succeeded_at = now
         self._in_a_row = 0
+        self._failing.clear()
         self._tokens = min(TOKENS, self._tokens + EARNED)
         if self._closed_since is None:
             return None
@@ -190,12 +200,18 @@ class RetryQueue:
         self._wait(attempt, now + pause, paid=True)
         return now - max(attempt.since, attempt.since if self._succeeded_at is None else self._succeeded_at)
 
-    def failed(self, attempt: Attempt, error: TransientError, now: float) -> Again | Down | Lost:
-        """Decide what to do with a page that failed."""
+    def failed(
+        self, attempt: Attempt, error: TransientError, now: float, *, refused: bool = False
+    ) -> Again | Down | Lost:
+        """Decide what to do with a page that failed.
+
+        One that was `refused` is not parked: unless other pages fail as well, the refusal concerns that page alone.
+        """
         attempt.since = now if attempt.since is None else attempt.since
         if self._in_a_row == 0:
             self._row_began = now
         self._in_a_row += 1
+        self._failing.add(id(attempt.request))
         least = self._asked_pause(error)
         if self._closed_since is not None:
             return self._still_down(attempt, now, self._closed_since, least)
@@ -203,10 +219,26 @@ class RetryQueue:
         delay = self._policy.delay(error.kind, attempt.failures, self._chance)
         if self._succeeded_at is None:
             return self._later(attempt, now, max(delay, least)) if delay is not None else Lost(alone=False)
+        if refused and delay is None and (self._succeeded_at >= attempt.since or len(self._failing) == 1):
+            return Lost(alone=True)
         if self._in_a_row >= DOWN_AFTER or (delay is None and self._succeeded_at < attempt.since):
             self._close(self._row_began, now)
             return self._still_down(attempt, now, self._row_began, least)
         return self._later(attempt, now, max(delay, least)) if delay is not None else self._park(attempt, now, least)
+
+    def refused(self, attempt: Attempt, error: TransientError, now: float) -> Again | Lost:
+        """Decide what becomes of a page that the service itself answered with a refusal, or with a broken page: it is
+        there, so that is no outage, but one odd answer is asked for again before it counts.
+        """
+        self._end_probe(attempt)
+        attempt.failures += 1
+        delay = self._policy.delay(error.kind, attempt.failures, self._chance)
+        if delay is None:
+            return Lost(alone=True)
+        delay = max(delay, self._asked_pause(error))
+        if self._closed_since is not None:
+            self._probe_at = now + delay
+        return self._later(attempt, now, delay)
 
     def rejected(self, attempt: Attempt, error: SegmentFetchError, now: float) -> Again | Lost:
         """Decide what to do with a page whose credentials were refused although they have been accepted before.

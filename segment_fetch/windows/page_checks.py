@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from segment_fetch.errors import TransientError
+from segment_fetch.errors import InconsistentError, TransientError
 from segment_fetch.query import Window
 from segment_fetch.timerange import format_time, to_ms
 from segment_fetch.windows import coverage
@@ -23,14 +23,14 @@ from segment_fetch.wire.models import Segment, SegmentPage, Timeframe
 from segment_fetch.wire.pages import PageAnswer
 from segment_fetch.wire.raw_rows import RawRows, distinct, keys_of, times_of
 
-EQUAL_FAULTS = 3
-"""Number of equal faults of one page after which its remedy applies."""
-
 MAX_DIVISIONS = 1_000
 """Maximum number of times that one window is divided because the server does not answer for all of it."""
 
 MAX_ISOLATING = 10
-"""Maximum number of times that one window is divided to isolate a fault: about 60 requests."""
+"""Maximum number of times that one window is divided to isolate faults."""
+
+MAX_HALVING = 1
+"""The same if every row that was looked at is broken."""
 
 NOW_TOLERANCE_MS = 60_000
 """Milliseconds by which a time frame that the server cut at its current time may end before its clock."""
@@ -38,12 +38,14 @@ NOW_TOLERANCE_MS = 60_000
 
 class Divide(Struct, frozen=True):
     """Read these windows instead, oldest first; together they cover the window, which is divided at most `most` times
-    for this reason.
+    for this reason. `broken` is one of them that is known to be unreadable. `code` is as in `Failed`.
     """
 
     windows: tuple[Window, ...]
     reason: str
     most: int = MAX_DIVISIONS
+    broken: Window | None = None
+    code: str | None = None
 
 
 class Shrink(Struct, frozen=True):
@@ -57,23 +59,38 @@ Remedy: TypeAlias = Failed | Divide | Shrink
 
 
 class PageFaultError(TransientError):
-    """A page that contradicts itself or does not match the request. If the same fault recurs, `remedy` applies; by
-    default the window is divided, so that everything except the place of the fault can be read.
+    """A page that contradicts itself or does not match the request. If the same fault recurs, `remedy` applies; without
+    one the fault is isolated, so that everything except the place of the fault can be read.
     """
 
-    def __init__(self, message: str, remedy: Remedy | None = None) -> None:
+    def __init__(
+        self, message: str, remedy: Remedy | None = None, *, short: int | None = None, cap: int | None = None
+    ) -> None:
         super().__init__(message, status=200)
         self.remedy = remedy
+        self.cap = cap
+        """The count of a page that goes on behind it."""
+        self.short = short
+        """The rows of a first page that has fewer than it should."""
 
-    def remedy_for(self, window: Window) -> Remedy:
-        """Return the remedy for a fault that recurs in a window."""
-        reason = f"{self.message}, each time it was requested"
-        middle = (window.start + window.end) // 2
-        if self.remedy is not None:
-            return self.remedy
-        if middle == window.start:
-            return Failed(reason)
-        return Divide((Window(window.start, middle), Window(middle, window.end)), reason, MAX_ISOLATING)
+    @property
+    def failed(self) -> Failed:
+        """The failure of a window that cannot be read because the fault recurs."""
+        return inconsistent(f"{self.message}, each time it was requested")
+
+
+def inconsistent(reason: str) -> Failed:
+    """Return the failure of a window for which the server's answers contradict each other, or the request."""
+    return Failed(reason, code=InconsistentError.code)
+
+
+def halves(window: Window, failed: Failed, most: int = MAX_DIVISIONS) -> Divide | Failed:
+    """Return the two halves of a window, to be read instead; `failed` if it is one millisecond long."""
+    middle = (window.start + window.end) // 2
+    if middle == window.start:
+        return failed
+    windows = (Window(window.start, middle), Window(middle, window.end))
+    return Divide(windows, failed.reason, most, code=failed.code)
 
 
 class Checked(NamedTuple):
@@ -91,13 +108,11 @@ def checked(
     limit: int,
     *,
     whole: Window | None = None,
-    largest_page: int = 0,
     prefix: bool = False,
 ) -> Checked:
     """Check the page at an offset of a time frame, which is (part of) the window `whole`. Raises PageFaultError.
 
     A prefix is the newest part of a window, taken from a page of another query whose count is not the window's.
-    `largest_page` is the largest number of rows that the server has put on a page.
     """
     whole = whole or fetched
     rows = answer.page.segments
@@ -107,10 +122,10 @@ def checked(
     full = len(rows) >= limit or (not rows and offset > 0)  # nor does an empty page beyond the count show more
     view = coverage.PageView(fetched.end, offset, count, keys_of(rows), times, scanned, fetched.start, full)
     if fault := coverage.check_page(view, start=fetched.start, limit=limit):
-        raise _explained(fault, answer.page, whole, offset=offset, limit=limit, largest_page=largest_page)
+        raise _explained(fault, answer.page, whole, offset=offset, limit=limit)
     if distinct([keys_of(rows)]) < len(rows) and (twice := _with_two_contents(rows)) is not None:
         message = f"the page at offset {offset} has two different rows of segmentId {twice!r}"
-        raise PageFaultError(message, Failed(message))  # divided, each row would be complete beside the other
+        raise PageFaultError(message, inconsistent(message))  # divided, each row would be complete beside the other
     if not prefix:
         _check_frame(answer, fetched, whole)
     if scanned:
@@ -120,26 +135,18 @@ def checked(
     return Checked(view, rows, order)
 
 
-def _explained(
-    fault: str, page: SegmentPage, whole: Window, *, offset: int, limit: int, largest_page: int
-) -> PageFaultError:
+def _explained(fault: str, page: SegmentPage, whole: Window, *, offset: int, limit: int) -> PageFaultError:
     """Return the fault and its remedy for a page whose rows do not match its count, order or time frame."""
     rows, count = len(page.segments), page.pagination.count
     due = max(0, min(limit, count - offset))
     if rows > due and offset + rows > count and (rows == limit or goes_on(page)):
-        return PageFaultError(f"{fault}; there are more rows than the count", capped(whole, count))
-    if 0 < rows < due and offset == 0 and rows >= largest_page:
-        return PageFaultError(fault, Shrink(rows))
-    return PageFaultError(fault)
+        return PageFaultError(f"{fault}; there are more rows than the count", capped(whole, count), cap=count)
+    return PageFaultError(fault, short=rows if 0 < rows < due and offset == 0 else None)
 
 
 def capped(whole: Window, count: int) -> Divide | Failed:
     """Return the remedy for a count at which the server stops counting: windows with fewer segments."""
-    middle = (whole.start + whole.end) // 2
-    if middle == whole.start:
-        return Failed(f"the server counts no further than {count}, and there are more segments in one millisecond")
-    windows = (Window(whole.start, middle), Window(middle, whole.end))
-    return Divide(windows, f"the server counts no further than {count}, and there are more segments")
+    return halves(whole, inconsistent(f"the server counts no further than {count}, and there are more segments"))
 
 
 def leads_on(answer: PageAnswer, offset: int) -> bool | None:
@@ -173,9 +180,10 @@ def _check_frame(answer: PageAnswer, fetched: Window, whole: Window) -> None:
     message = f"the server answers for {_shown(first)} to {_shown(last)}, but was asked for {fetched}"
     cuts = sorted({cut for cut in (first, last) if whole.start < cut < whole.end})
     if not cuts or first >= last:
-        raise PageFaultError(message, Failed(message))
+        raise PageFaultError(message, inconsistent(message))
     edges = [whole.start, *cuts, whole.end]
-    raise PageFaultError(message, Divide(tuple(Window(*pair) for pair in pairwise(edges)), message))
+    parts = tuple(Window(*pair) for pair in pairwise(edges))
+    raise PageFaultError(message, Divide(parts, message, code=InconsistentError.code))
 
 
 def _frame(timeframe: Timeframe) -> tuple[int | None, int | None]:

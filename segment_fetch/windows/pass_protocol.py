@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 class Fetch(Struct, frozen=True, eq=False):
     """A page to request. `tie` is the reader of one millisecond that it belongs to; None for a page of the window.
 
-    A `probe` requests the page to which a `next` link on the last page leads.
+    A `probe` requests the page to which a `next` link on the last page leads. `limit` is that of a smaller page than
+    usual, requested to find a row at fault.
     """
 
     window: Window
     offset: int = 0
     tie: TieReader | None = None
     probe: bool = False
+    limit: int | None = None
 
 
 class Page(NamedTuple):

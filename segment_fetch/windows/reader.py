@@ -8,18 +8,20 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct, structs
 
-from segment_fetch.errors import RequestRefusedError, SegmentFetchError
+from segment_fetch.errors import RequestRefusedError, SchemaError, SegmentFetchError
 from segment_fetch.events import Event, Status, WindowReread
 from segment_fetch.query import Window
 from segment_fetch.timerange import SETTLE_AFTER_MS, settled_before
 from segment_fetch.windows import coverage, page_checks
+from segment_fetch.windows.isolation import Isolation
 from segment_fetch.windows.live_pass import LivePass
 from segment_fetch.windows.page_checks import Checked, Divide, PageFaultError, Remedy, Shrink
 from segment_fetch.windows.pass_protocol import Failed, Fetch, More, Page, Proven
-from segment_fetch.windows.server_traits import ServerTraits, goes_on
+from segment_fetch.windows.server_traits import MAX_FAULTY_WINDOWS, ServerTraits, goes_on
 from segment_fetch.windows.settled_pass import SettledPass
 from segment_fetch.wire.models import Part, Segment
-from segment_fetch.wire.pages import PageAnswer, PageRequest, new_fields
+from segment_fetch.wire.pages import EQUAL_FAULTS, PageAnswer, PageRequest, new_fields
+from segment_fetch.wire.raw_rows import times_of
 
 Part_contra = TypeVar("Part_contra", contravariant=True)
 
@@ -71,13 +73,18 @@ class WindowRequest(PageRequest, Generic[Part], frozen=True):
     reader: WindowReader[Part]
     fetch: Fetch
 
+    @property
+    def most_faults(self) -> int:
+        return EQUAL_FAULTS if self.fetch.limit is None else 1  # that its row is at fault is known
+
 
 class WindowReader(Generic[Part]):
     """Reads one window until its pages prove it, or cannot.
 
     A settled window is read with a settled pass. If it changes, or is not settled yet, it is read with a live pass; and
     once more, in the rare case that pages which were joined prove inconsistent. `newest` is a page already read, of a
-    larger query, that holds the newest segments of the window.
+    larger query, that holds the newest segments of the window. `part_of` is the planned window that it is part of, if
+    that was divided.
     """
 
     def __init__(
@@ -92,8 +99,10 @@ class WindowReader(Generic[Part]):
         divided: bool = False,
         outlet: Outlet[Part] | None = None,
         settle_after_ms: int = SETTLE_AFTER_MS,
+        part_of: Window | None = None,
     ) -> None:
         self.window = window
+        self._part_of = part_of or window
         self._settle_after_ms = settle_after_ms
         self.traits = traits or ServerTraits()
         self.limit = min(limit, self.traits.page_limit or limit)
@@ -114,6 +123,7 @@ class WindowReader(Generic[Part]):
         self._wanted: set[Fetch] = set()
         self._faults: Counter[tuple[Window, int, str]] = Counter()
         self._verdict: Remedy | None = None
+        self._isolation: Isolation | None = None
         self._doubtful_link: Fetch | None = None
         self._probing = False
         if newest is None:
@@ -132,11 +142,16 @@ class WindowReader(Generic[Part]):
         """True if there is a page to request."""
         return bool(self._todo)
 
+    @property
+    def is_decided(self) -> bool:
+        """True if it is known that the window cannot be read as it is."""
+        return self._verdict is not None
+
     def next(self) -> WindowRequest[Part]:
         """Return the next page to request."""
         fetch = self._todo.popleft()
         self.requests += 1
-        return WindowRequest(fetch.window, fetch.offset, self.limit, self, fetch)
+        return WindowRequest(fetch.window, fetch.offset, fetch.limit or self.limit, self, fetch)
 
     def wants(self, request: WindowRequest[Part]) -> bool:
         """Return True if a page is still needed and has not arrived yet."""
@@ -147,14 +162,14 @@ class WindowReader(Generic[Part]):
         requested again.
         """
         fetch, begins = request.fetch, self._pass is None
+        if self._isolation is not None:
+            self._look_at(self._isolation, fetch, answer)
+            return False
         try:
             if fetch.probe:
                 self._probed(page_checks.leads_on(answer, fetch.offset))
                 return True
-            largest, whole = self.traits.largest_page, self.window
-            page = page_checks.checked(
-                answer, fetch.window, fetch.offset, self.limit, whole=whole, largest_page=largest
-            )
+            page = page_checks.checked(answer, fetch.window, fetch.offset, self.limit, whole=self.window)
             futile = self._hold(fetch, answer, page)
         except PageFaultError as fault:
             self._note(fetch, fault)
@@ -164,6 +179,8 @@ class WindowReader(Generic[Part]):
             self.count = answer.page.pagination.count
             if self.traits.count_cap is not None and self.count >= self.traits.count_cap:
                 self._verdict = page_checks.capped(self.window, self.count)
+            elif self.traits.reach is not None and self.count > self.traits.reach:
+                self._verdict = self._out_of_reach(self.traits.reach)
         self.traits.largest_page = max(self.traits.largest_page, len(page.rows))
         self._look_behind(fetch, answer)
         if futile is not None:
@@ -180,11 +197,50 @@ class WindowReader(Generic[Part]):
         """Raise a fault, so that the page is retried; after several, stop retrying and apply the fault's remedy."""
         self._faults[key := (fetch.window, fetch.offset, fault.message)] += 1
         total = sum(times for (window, offset, _), times in self._faults.items() if (window, offset) == key[:2])
-        if self._faults[key] < page_checks.EQUAL_FAULTS and total < MAX_MOVED_FAULTS:
+        if self._faults[key] < EQUAL_FAULTS and total < MAX_MOVED_FAULTS:
             raise fault
+        remedy = fault.remedy
+        self.traits.count_cap = fault.cap or self.traits.count_cap
+        if fault.short is not None and self.traits.is_page_limit(fault.short, self.window):
+            remedy = Shrink(fault.short)
+        if remedy is None:
+            self._isolate(fetch, fault.message, fault.failed)
+        else:
+            self._todo.clear()
+            self._wanted.clear()
+            self._verdict = remedy
+
+    def _isolate(self, fetch: Fetch, fault: str, failed: Failed) -> None:
+        """Find the place of a fault that stays, so that all others can be read."""
         self._todo.clear()
         self._wanted.clear()
-        self._verdict = fault.remedy_for(self.window)
+        if not self.traits.may_isolate(fault, self._part_of):
+            self._verdict = structs.replace(failed, reason=f"{failed.reason}; as in {MAX_FAULTY_WINDOWS} others")
+        elif fetch.window == self.window and fetch.tie is None:
+            self._isolation = Isolation(fetch, self.limit, failed, ascending=self._order == "ascending")
+            self._ask([self._isolation.next])
+        else:
+            self._verdict = page_checks.halves(self.window, failed, page_checks.MAX_ISOLATING)
+
+    def _look_at(self, isolation: Isolation, fetch: Fetch, answer: PageAnswer) -> None:
+        """Take a smaller page, which shows on which side of it the fault lies."""
+        try:
+            page_checks.checked(answer, fetch.window, fetch.offset, fetch.limit or self.limit, whole=self.window)
+        except PageFaultError as fault:
+            isolation.bad(fault.failed)
+        else:
+            isolation.good(times_of(answer.page.segments))
+        self._go_on(isolation)
+
+    def _go_on(self, isolation: Isolation) -> None:
+        self._wanted.clear()
+        self._verdict = isolation.result
+        if self._verdict is None:
+            self._ask([isolation.next])
+
+    def _out_of_reach(self, reach: int) -> Divide | Failed:
+        reason = f"the server refuses pages beyond {reach} rows, and there are more segments"
+        return page_checks.halves(self.window, Failed(reason, code=RequestRefusedError.code))
 
     def _hold(self, fetch: Fetch, answer: PageAnswer, found: Checked) -> str | None:
         if found.order is not None and (futile := self._ordered(found.order)) is not None:
@@ -219,12 +275,26 @@ class WindowReader(Generic[Part]):
         return None
 
     def refused(self, request: WindowRequest[Part], error: SegmentFetchError) -> bool:
-        """Handle a refused page. Return True if reading continues without it: if the server refuses the page of a link
-        beyond the count, there are rows beyond it.
-        """
-        if not request.fetch.probe or not isinstance(error, RequestRefusedError):
-            return False
-        self._probed(leads_on=True)
+        """Handle a page that cannot be had. Return True if reading continues without it."""
+        fetch = request.fetch
+        failed = Failed(str(error), code=error.code)
+        match error:
+            case SchemaError() if self._isolation is not None:
+                self._isolation.bad(failed)
+                self._go_on(self._isolation)
+            case SchemaError():
+                self._isolate(fetch, error.path, failed)
+            case RequestRefusedError() if fetch.probe:
+                self._probed(leads_on=True)  # the server refuses the page of a link beyond the count: rows are there
+            case RequestRefusedError() if (limit := error.page_limit(request.limit)) is not None:
+                self._verdict = Shrink(limit)
+            case RequestRefusedError(status=400) if fetch.offset > 0 and self._isolation is None:
+                reach = self.traits.reach = min(self.traits.reach or fetch.offset, fetch.offset)
+                self._todo.clear()
+                self._wanted.clear()
+                self._verdict = self._out_of_reach(reach)
+            case _:
+                return False
         return True
 
     def _probed(self, leads_on: bool | None) -> None:

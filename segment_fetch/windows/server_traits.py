@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+
+from segment_fetch.query import Window
 from segment_fetch.windows import coverage
 from segment_fetch.wire.models import SegmentPage
+
+MAX_FAULTY_WINDOWS = 3
+"""Windows in which a fault of one kind is isolated, before others with it are given up at once."""
 
 
 class ServerTraits:
@@ -24,6 +31,29 @@ class ServerTraits:
         """The maximum number of rows that the server puts on a page, if that is less than the limit requested."""
         self.largest_page = 0
         """The largest number of rows on an accepted page so far."""
+        self.reach: int | None = None
+        """The offset from which on the server refuses pages, if it does."""
+        self._short: defaultdict[int, set[Window]] = defaultdict(set)
+        self._faulty: defaultdict[str, set[Window]] = defaultdict(set)
+
+    def is_page_limit(self, rows: int, window: Window) -> bool:
+        """Return True if a first page with fewer rows than it should have shows the server's own page limit.
+
+        If larger pages have been accepted before, a second window has to show the same.
+        """
+        windows = self._short[rows]
+        windows.add(window)
+        return rows >= self.largest_page or len(windows) > 1
+
+    def may_isolate(self, fault: str, window: Window) -> bool:
+        """Return True if a fault in a planned window may be isolated: not if three others had one of the same kind, as
+        it is everywhere then.
+        """
+        windows = self._faulty[re.sub(r"\d+", "#", fault)]
+        if window not in windows and len(windows) == MAX_FAULTY_WINDOWS:
+            return False
+        windows.add(window)
+        return True
 
 
 def goes_on(page: SegmentPage) -> bool:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from segment_fetch.errors import SchemaError, SegmentFetchError, TooLargeError, TransientError
+from segment_fetch.errors import (
+    MalformedPageError,
+    SchemaError,
+    SegmentFetchError,
+    TooLargeError,
+    TransientError,
+    printable,
+)
 from segment_fetch.query import Window
 from segment_fetch.wire.models import (
     SEGMENT_FIELDS,
@@ -20,6 +28,9 @@ from segment_fetch.wire.models import (
 )
 from segment_fetch.wire.raw_rows import scan_page
 
+EQUAL_FAULTS = 3
+"""Number of equal faults of one page after which it is not requested again."""
+
 
 class PageRequest(Struct, frozen=True, eq=False):
     """A request for a page. Sources derive from it, to recognise a request when its answer arrives."""
@@ -27,6 +38,11 @@ class PageRequest(Struct, frozen=True, eq=False):
     window: Window
     offset: int
     limit: int
+
+    @property
+    def most_faults(self) -> int:
+        """Number of answers broken in the same way after which it is not requested again."""
+        return EQUAL_FAULTS
 
 
 Request = TypeVar("Request", bound=PageRequest)
@@ -74,6 +90,11 @@ LARGEST_UNUSUAL = 4 * 1024 * 1024
 """Maximum bytes of a page with unknown fields: decoding them to objects may take thirty times the memory."""
 
 
+_BYTE = re.compile(r"\(byte (\d+)\)")
+_ID = re.compile(rb'"segmentId"\s*:\s*"([^"]*)"')
+_NAME = re.compile(rb'"([^"]*)"\s*:')
+
+
 class _LoosePage(msgspec.Struct):
     """A page whose segments keep the fields that `Segment` does not know."""
 
@@ -93,15 +114,45 @@ def read_page(body: bytes | memoryview) -> SegmentPage:
 def decode_page(body: bytes | memoryview) -> SegmentPage:
     """Return the page in a 200 answer.
 
-    Raises TransientError for a body that is not a page at all (truncated, HTML, an error object), and SchemaError with
-    the JSON path for a page whose segments are not as documented.
+    Raises TransientError for a body that is not a page at all (HTML, an error object), MalformedPageError for a page
+    that is not JSON (truncated, not UTF-8), and SchemaError with the JSON path for a page whose segments are not as
+    documented. The last two name the segment if they can.
     """
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise TransientError(f"the answer is not JSON: {error}", status=200) from None
+        raise _not_json(bytes(body), error) from None
     except RecursionError:
         raise TransientError("the answer is not a page: it is nested too deeply", status=200) from None
+
+
+def _not_json(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> TransientError:
+    message = f"the answer is not JSON: {error}"
+    if b'"segments"' not in body:
+        return TransientError(message, status=200)
+    at = _broken_at(body, error)
+    begin, end = body.rfind(b"{", 0, at), body.find(b"}", at)
+    segment_id = _ID.search(body, max(0, begin), len(body) if end < 0 else end)
+    name = next((found[1] for found in reversed(list(_NAME.finditer(body, max(0, begin), at)))), None)
+    if segment_id is None or name is None:
+        return MalformedPageError(message, "$")
+    field = printable(name.decode(errors="replace"))
+    return MalformedPageError(f"{message}, in field {field} of {_named(segment_id[1])}", f"$.segments[...].{field}")
+
+
+def _broken_at(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> int:
+    """The byte at which a body stops being JSON in UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as undecodable:
+        return undecodable.start
+    place = _BYTE.search(str(error))
+    return int(place[1]) if place else len(body)
+
+
+def _named(segment_id: object) -> str:
+    text = segment_id.decode(errors="replace") if isinstance(segment_id, bytes) else segment_id
+    return f"segmentId {printable(text, 80)!r}"
 
 
 def _decode(body: bytes | memoryview) -> SegmentPage:
@@ -133,7 +184,7 @@ def _segment(row: dict[str, Any], index: int) -> Segment:
         extras = {name: value for name, value in row.items() if name not in _KNOWN}
         return msgspec.convert({**known, "extras": extras}, ExtendedSegment)
     except msgspec.ValidationError as error:
-        raise _schema_error(error, prefix=f"$.segments[{index}]") from None
+        raise _schema_error(error, prefix=f"$.segments[{index}]", row=row) from None
 
 
 def _refuse_foreign(body: bytes | memoryview, error: msgspec.ValidationError) -> None:
@@ -143,10 +194,11 @@ def _refuse_foreign(body: bytes | memoryview, error: msgspec.ValidationError) ->
         raise TransientError(f"the answer is JSON but not a page: {error}", status=200) from None
 
 
-def _schema_error(error: msgspec.ValidationError, prefix: str = "$") -> SchemaError:
+def _schema_error(error: msgspec.ValidationError, prefix: str = "$", row: dict[str, Any] | None = None) -> SchemaError:
     what, _, path = str(error).partition(" - at `")
     path = prefix + path.rstrip("`").removeprefix("$")
-    return SchemaError(f"{what} at {path}: the API's format has changed; please report it", path, status=200)
+    whose = f"{_named(row['segmentId'])}: " if row and isinstance(row.get("segmentId"), str) else ""
+    return SchemaError(f"{whose}{what} at {path}: the API's format has changed; please report it", path, status=200)
 
 
 def new_fields(page: SegmentPage) -> set[str]:

@@ -17,7 +17,10 @@ from tests.cli.conftest import KEY, Run
 from tests.cli.support import AT_ONCE, NO_DELAYS, lines_in, settled, spanning
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
-SHARED = {errors.UnauthorizedError}  # a caller need not tell it from the error that it is a kind of
+SHARED = {
+    errors.UnauthorizedError,
+    errors.MalformedPageError,
+}  # a caller need not tell it from the error that it is a kind of
 
 
 def _classes(kind: type[SegmentFetchError] = SegmentFetchError) -> Iterator[type[SegmentFetchError]]:

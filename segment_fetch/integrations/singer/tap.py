@@ -11,7 +11,7 @@ from msgspec import Struct
 from segment_fetch.blocking import in_thread
 from segment_fetch.cli import exit_codes
 from segment_fetch.cli.console import Console
-from segment_fetch.cli.failures import OutputError
+from segment_fetch.cli.failures import OutputError, can_pass, lasting_advice
 from segment_fetch.cli.formatting import plural
 from segment_fetch.client import SegmentClient
 from segment_fetch.errors import InputError
@@ -105,8 +105,11 @@ def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: 
     if step is not None and step.lost is not None:
         console.say("error", "lost", f"{step.lost} was not read in time: the API serves only the last month")
     if step is not None and unproven:
-        again = f"the bookmark stays at {format_time(step.bookmark)}; run it again"
-        console.say("error", "incomplete", f"{plural(len(unproven), 'window')} could not be proven complete: {again}")
+        codes = [read.code for read in unproven]
+        advice = lasting_advice(codes)
+        again = "; run it again" if can_pass(codes) else ""
+        stays = f"the bookmark stays at {format_time(step.bookmark)}{again}" + (f". {advice}" if advice else "")
+        console.say("error", "incomplete", f"{plural(len(unproven), 'window')} could not be proven complete: {stays}")
     if not unproven:
         return exit_codes.INCOMPLETE if step is not None and step.lost is not None else exit_codes.OK
     return exit_codes.INCOMPLETE if console.progress.pages else exit_codes.SERVICE

@@ -142,7 +142,9 @@ def files_relation(paths: Sequence[Path], settings: dict[str, Any]) -> str:
             f"strict_mode = true, max_line_size = 4194304, compression = '{compression}'"
         )
         return f"(SELECT {chosen} FROM read_csv({listed}, {options}))"  # noqa: S608
-    raise DestinationError(f"files of format {form!r} cannot be read back")
+    raise DestinationError(
+        f"handle time is read from JSON Lines, CSV and Parquet, not from {form}: extract into one of those"
+    )
 
 
 def _csv_column(name: str, wire: str, kind: str, *, safe: bool) -> str:

@@ -16,6 +16,7 @@ from segment_fetch.client import Rate, SegmentClient
 from segment_fetch.errors import InputError
 from segment_fetch.events import Event
 from segment_fetch.query import Filters
+from segment_fetch.sinks import FORMATS
 from segment_fetch.throttle.defaults import CONNECTIONS
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.timerange import SETTLE_AFTER_MS, check_settle_after, parse_time
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
 COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")  # whose spreadsheets CSV is written for
-FORMATS = ("jsonl", "csv", "parquet")  # those of the registry, which a test compares; importing it here takes longer
 PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 
 SETTLE_AFTER = f"{SETTLE_AFTER_MS / 3_600_000:g}h"

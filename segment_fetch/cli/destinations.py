@@ -9,6 +9,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from segment_fetch.errors import InputError
+from segment_fetch.sinks import FORMATS
 
 if TYPE_CHECKING:
     from segment_fetch.cli.console import Console
@@ -56,7 +57,7 @@ def sink(args: Namespace, console: Console) -> Sink[Any]:
 
 
 def _check_file_options(args: Namespace) -> None:
-    from segment_fetch.sinks.registry import kind_of  # noqa: PLC0415 - not every command writes
+    from segment_fetch.sinks.registry import kind_of, takes  # noqa: PLC0415 - not every command writes
 
     given = {
         "--format": args.format,
@@ -68,11 +69,10 @@ def _check_file_options(args: Namespace) -> None:
     names = [name for name, value in given.items() if value] + ["--partition"] * (args.partition != "none")
     if names and kind_of(args.out) == "table":
         raise InputError(f"{' and '.join(names)}: for files only; leave out for a table, which has columns")
-    for name in ("--csv-safe", "--excel"):
-        if given[name] and args.format != "csv":
-            raise InputError(f"{name} applies to --format csv only: add that, or leave {name} out")
-    if args.local_times and args.format not in ("csv", "parquet"):
-        raise InputError("--local-times applies to --format csv and parquet only: add one, or leave --local-times out")
+    for option in ("csv_safe", "excel", "local_times"):
+        if given[name := "--" + option.replace("_", "-")] and not takes(args.format, option):
+            formats = " and ".join(form for form in FORMATS if takes(form, option))
+            raise InputError(f"{name} applies to --format {formats} only: add that, or leave {name} out")
 
 
 def _stream(args: Namespace, console: Console) -> Sink[Any]:

@@ -27,7 +27,7 @@ from segment_fetch.fleet.credentials import CredentialSource, FromCommand, FromE
 from segment_fetch.fleet.toml_lines import line_numbers, line_of
 from segment_fetch.local.regular_files import read_named
 from segment_fetch.query import Query
-from segment_fetch.sinks.registry import kind_of, open_sink
+from segment_fetch.sinks.registry import kind_of, open_sink, takes
 from segment_fetch.timerange import check_range, zone_of
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class _Reader:
         if other == job.account or job.account_id:
             return
         mend = "put {account} into out"
-        if kind_of(job.out) == "table" or job.options["format"] == "parquet":
+        if kind_of(job.out) == "table" or takes(job.options["format"], "account_id"):
             mend += ", or leave out account_id = false"
         else:
             mend += ', or write format = "parquet", whose rows can carry their account'
@@ -283,7 +283,7 @@ class _Reader:
     def _account_id(self, given: Mapping[str, Any], options: Namespace) -> bool:
         """Return True if the rows carry their account: by default where accounts can share the destination."""
         try:
-            can = options.format == "parquet" or kind_of(options.out) == "table"
+            can = takes(options.format, "account_id") or kind_of(options.out) == "table"
         except InputError:
             return False  # named by the check of the destination
         chosen = given.get("account_id")

@@ -45,6 +45,9 @@ __all__ = [
     "open_sink",
 ]
 
+FORMATS = ("jsonl", "csv", "parquet")
+"""The names of the file formats, for the command line: importing those of the registry takes longer."""
+
 _MODULES = {
     "Csv": "files.formats",
     "CsvSink": "files.folder",

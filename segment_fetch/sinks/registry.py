@@ -1,4 +1,4 @@
-"""Destinations by URL, and file formats by name: the one place to register a new sink or a new format."""
+"""Destinations by URL, and file formats by name: where a new sink or a new format is registered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from segment_fetch.errors import InputError, check_type
@@ -33,18 +33,28 @@ def _parquet(settings: Mapping[str, str]) -> FileFormat[Any]:
     return form
 
 
-FORMATS: Mapping[str, Callable[[Mapping[str, str]], FileFormat[Any]]] = MappingProxyType(
+def _csv(settings: Mapping[str, str]) -> FileFormat[Any]:
+    safe = settings.get("csv_safe") == "true"
+    return Csv(safe=safe, excel=settings.get("excel"), local_times=settings.get("local_times"))
+
+
+class RegisteredFormat(NamedTuple):
+    """A file format: `make` returns it from the settings that a manifest keeps; `options` are those it takes of
+    `open_sink`'s csv_safe, excel, local_times and account_id.
+    """
+
+    make: Callable[[Mapping[str, str]], FileFormat[Any]]
+    options: frozenset[str] = frozenset()
+
+
+FORMATS: Mapping[str, RegisteredFormat] = MappingProxyType(
     {
-        "jsonl": lambda settings: JsonLines(),
-        "csv": lambda settings: Csv(
-            safe=settings.get("csv_safe") == "true",
-            excel=settings.get("excel"),
-            local_times=settings.get("local_times"),
-        ),
-        "parquet": _parquet,
+        "jsonl": RegisteredFormat(lambda settings: JsonLines()),
+        "csv": RegisteredFormat(_csv, frozenset({"csv_safe", "excel", "local_times"})),
+        "parquet": RegisteredFormat(_parquet, frozenset({"local_times", "account_id"})),
     }
 )
-"""Name -> format, made from the settings that a manifest keeps of it."""
+"""The file formats by name."""
 
 
 def _duckdb(url: str, account_id: str | None) -> TableSink:
@@ -174,18 +184,27 @@ def file_format(
     """Return a new file's format by its name. InputError where there is none of that name."""
     if name not in FORMATS:
         raise InputError(f"format {name!r} is unknown: choose one of {', '.join(FORMATS)}")
-    if csv_safe and name != "csv":
-        raise InputError(f"csv_safe goes with the format csv; {name} needs no such care")
-    if excel is not None and name != "csv":
-        raise InputError(f"excel goes with the format csv; {name} is not opened by spreadsheets")
-    if local_times is not None and name == "jsonl":
-        raise InputError("local_times goes with the formats csv and parquet; jsonl keeps what the API sent")
-    account = {} if account_id is None else {"account_id": account_id}
-    if account and name != "parquet":
-        raise InputError(f"account_id goes with tables and Parquet files; {name} has no such column")
-    added = {"excel": excel, "local_times": local_times}
-    given = {name: value for name, value in added.items() if value is not None}
-    return FORMATS[name]({"csv_safe": str(csv_safe).lower(), **account, **given})
+    options = {
+        "csv_safe": "true" if csv_safe else None,
+        "excel": excel,
+        "local_times": local_times,
+        "account_id": account_id,
+    }
+    given = {option: value for option, value in options.items() if value is not None}
+    for option in given.keys() - FORMATS[name].options:
+        raise InputError(f"{option} goes with {_takers(option)}; files of format {name} do not take it")
+    return FORMATS[name].make(given)
+
+
+def takes(name: str | None, option: str) -> bool:
+    """Return True if files of a format (None for the default) take an option of `open_sink`."""
+    return option in FORMATS[name or "jsonl"].options
+
+
+def _takers(option: str) -> str:
+    names = [name for name, each in FORMATS.items() if option in each.options]
+    formats = f"the format{'s' * (len(names) > 1)} {' and '.join(names)}"
+    return f"tables and {formats}" if option == "account_id" else formats
 
 
 def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> FileSink[Any]:
@@ -199,7 +218,7 @@ def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> F
     name, texts = str(settings.get("format")), {key: str(value) for key, value in settings.items()}
     if name not in FORMATS:
         raise InputError(f"the manifest names the format {name!r}, which this release does not know")
-    return _file_sink(place, FORMATS[name](texts), texts.get("compress", "None"), texts.get("partition", "none"))
+    return _file_sink(place, FORMATS[name].make(texts), texts.get("compress", "None"), texts.get("partition", "none"))
 
 
 def table_sink(url: str | Path) -> TableSink | None:

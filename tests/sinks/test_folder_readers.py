@@ -66,7 +66,7 @@ def test_folder_of_several_accounts_is_read_as_one(tmp_path: Path, read: Callabl
 
 
 def test_column_of_accounts_is_for_parquet_and_tables(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="account_id goes with tables and Parquet files; csv has no such column"):
+    with pytest.raises(InputError, match="account_id goes with tables and the format parquet; "):
         open_sink(tmp_path, format="csv", account_id="111111")
 
 

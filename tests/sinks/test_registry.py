@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from segment_fetch import InputError
+from segment_fetch import InputError, sinks
 from segment_fetch.cli import arguments
 from segment_fetch.sinks import FolderSink, ObjectSink, ParquetSink, open_sink
 from segment_fetch.sinks.registry import FORMATS, URL_FORMS, file_sink, kind_of, table_sink
@@ -109,7 +109,7 @@ def test_table_sink(tmp_path: Path) -> None:
 
 
 def test_command_offers_every_format_and_names_every_kind_of_url() -> None:
-    assert tuple(FORMATS) == arguments.FORMATS
+    assert tuple(FORMATS) == sinks.FORMATS
     for url in URL_FORMS:
         scheme, _, _ = url.partition("://")
         assert scheme in arguments.PLACES

@@ -23,6 +23,7 @@ from segment_fetch.cli.credentials import ACCOUNT, OAUTH1, Credentials
 from segment_fetch.cli.formatting import program, width
 from segment_fetch.cli.log import say
 from segment_fetch.errors import ServiceError
+from segment_fetch.sinks import FORMATS
 
 if TYPE_CHECKING:
     from segment_fetch.extraction.report import Report
@@ -68,7 +69,7 @@ def add_options(parser: ArgumentParser) -> None:
         default="demo-out",
         help="a folder or duckdb:///FILE (default: demo-out)",
     )
-    parser.add_argument("--format", choices=arguments.FORMATS, help="file format (default: jsonl)")
+    parser.add_argument("--format", choices=FORMATS, help="file format (default: jsonl)")
     parser.add_argument(
         "--segments", type=arguments.whole, default=60_000, metavar="N", help="number of segments (default: 60000)"
     )
@@ -144,7 +145,7 @@ def _look(args: Namespace, console: Console) -> str:
     if (table := destinations.table(args.out, console)) is not None:
         return _query_command(table)
     out = shlex.quote(args.out)
-    if "://" in args.out or args.format == "parquet":
+    if "://" in args.out or args.format not in (None, "jsonl", "csv"):
         return f"{program()} verify --out {out}"
     return f"head -qn {2 if args.format == 'csv' else 1} {out}/*.{args.format or 'jsonl'}"
 

@@ -23,7 +23,7 @@ TOKEN_BYTES = 6
 TOKEN = rf"[0-9a-f]{{{2 * TOKEN_BYTES}}}"
 """The token of those bytes, as a regular expression."""
 _TOKEN = re.compile(f"-{TOKEN}", re.ASCII)
-_OWN = rf"\.(?:{'|'.join(map(re.escape, MANIFESTS))}|{PATTERN}(?:-{TOKEN})?\.[a-z.]+?)"
+_OWN = rf"\.(?:{'|'.join(map(re.escape, MANIFESTS))}|{PATTERN}(?:-{TOKEN})?\.[a-z0-9.-]+?)"
 _OWN_PARTIAL = re.compile(rf"{_OWN}(?:\.{TOKEN})?{re.escape(PARTIAL)}", re.ASCII)
 _EPOCH = date(1970, 1, 1).toordinal()
 _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)

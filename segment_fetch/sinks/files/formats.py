@@ -75,7 +75,7 @@ class FileFormat(ABC, Generic[Part]):
         return check_compression(compress)
 
     def suffix(self, compress: Compression) -> str:
-        """Return the end of its files' names, without the dot."""
+        """Return the end of its files' names, without the first dot: lower-case letters, digits, dots and hyphens."""
         return f"{self.name}{SUFFIXES[compress]}"
 
     @abstractmethod
@@ -84,7 +84,10 @@ class FileFormat(ABC, Generic[Part]):
 
     @abstractmethod
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
-        """Yield close time and id of each segment in a file as it is stored. ValueError where it is damaged."""
+        """Yield close time and id of each segment in a file as it is stored. ValueError where it is damaged.
+
+        The file may hold any bytes: check them before they reach a library that trusts its input.
+        """
 
     def settings(self) -> dict[str, str]:
         """Return the settings that shape the bytes."""

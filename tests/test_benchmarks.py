@@ -75,7 +75,11 @@ def test_a_dead_worker_costs_time_but_no_account() -> None:
 
 
 def test_commits_are_measured_in_each_destination() -> None:
-    assert _rows(_run("commits", "--smoke")) == ["folder", "object store", "DuckDB"] * 2
+    assert _rows(_run("commits", "--smoke")) == ["folder", "object store", "DuckDB", "PostgreSQL"] * 2
+
+
+def test_a_verification_is_measured() -> None:
+    assert _rows(_run("verify", "--smoke")) == ["1,000"]
 
 
 def test_every_peer_that_is_installed_extracts_all_segments() -> None:

@@ -20,6 +20,7 @@ from segment_fetch.simulator import ClientCredentials, Fault, Simulator
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.chaos import cancellations
+from tests.support_postgres import Postgres
 from tests.support_runs import END, START, client, contents, names, now, served, settled, until, without_count
 from tests.support_sinks import LoggedDisk
 
@@ -286,7 +287,15 @@ async def test_one_run_is_cancelled_and_another_of_the_same_client_goes_on(scene
 async def test_nothing_is_left_wherever_a_run_is_cancelled(way: str) -> None:
     """Every fourth await; `python -m tests.chaos.cancellations` takes each."""
     with cancellations.served().in_thread() as simulator:
-        points = await cancellations.run_way(way, simulator, step=lambda point: point + 4)
+        points = await cancellations.run_way(cancellations.WAYS[way], simulator, step=lambda point: point + 4)
+    assert points >= 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+async def test_nothing_is_left_wherever_a_run_into_a_database_server_is_cancelled(postgres_server: Postgres) -> None:
+    way = cancellations.into_postgres(postgres_server.url())
+    with cancellations.served().in_thread() as simulator:
+        points = await cancellations.run_way(way, simulator, ports=[postgres_server.port], step=lambda point: point + 4)
     assert points >= 1
 
 
@@ -300,7 +309,7 @@ async def test_what_is_left_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Opened, "close", leaving_a_task)
     with cancellations.served().in_thread() as simulator, pytest.raises(AssertionError):
-        await cancellations.run_way("stream", simulator, step=lambda point: point + 1)
+        await cancellations.run_way(cancellations.WAYS["stream"], simulator, step=lambda point: point + 1)
     await asyncio.gather(*left)
 
 

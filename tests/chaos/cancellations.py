@@ -22,8 +22,8 @@ import threading
 import time
 import types
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterator
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,8 @@ from segment_fetch import PaceStore, SegmentClient
 from segment_fetch.simulator import Simulator
 from segment_fetch.sinks import CsvSink, JsonLines, JsonlSink, ObjectSink, ParquetSink, Sink, StreamSink
 from segment_fetch.sinks.tables.duckdb import DuckDbSink
+from segment_fetch.sinks.tables.postgres import PostgresSink
+from tests.support_postgres import postgres
 from tests.support_runs import END, START, client, now, settled
 
 T = TypeVar("T")
@@ -43,7 +45,7 @@ Run = Callable[[SegmentClient, Path], Awaitable[int]]
 
 SEGMENTS = 90
 OPTIONS: dict[str, Any] = {"window": timedelta(days=3), "limit": 20, "connections": 3}
-GONE_S = 5.0
+_POSTGRES = "postgres"
 
 
 def _into(make: Callable[[Path], Sink[Any]]) -> Run:
@@ -120,6 +122,11 @@ WAYS: dict[str, Run] = {
 }
 
 
+def into_postgres(url: str) -> Run:
+    """The way into a database of PostgreSQL, which needs a server; each folder has a table of its own."""
+    return _into(lambda folder: PostgresSink(url, f"{folder.name}_segments"))
+
+
 @types.coroutine
 def cancelled_at(coroutine: Coroutine[Any, Any, T], point: int) -> Generator[Any, Any, T]:
     """Await a coroutine, and cancel its task where it waits for the `point`-th time."""
@@ -171,14 +178,14 @@ def _was_cancelled(task: asyncio.Task[int]) -> bool:
     return task.cancelled()
 
 
-def _open_files(folder: Path, port: int) -> list[str]:
-    """The files in the folder, and the sockets to the port, that this process has open."""
-    found = []
+def _open_files(folder: Path, ports: Collection[int]) -> set[str]:
+    """The files in the folder, and the sockets to the ports, that this process has open."""
+    found = set()
     for handle in Path("/proc/self/fd").iterdir():
         with suppress(OSError):  # the listing's own handle is gone
             place = str(handle.readlink())
-            if place.startswith(str(folder)) or (place.startswith("socket:") and _peer(int(handle.name)) == port):
-                found.append(place)
+            if place.startswith(str(folder)) or (place.startswith("socket:") and _peer(int(handle.name)) in ports):
+                found.add(place)
     return found
 
 
@@ -190,9 +197,9 @@ def _peer(handle: int) -> int | None:
 
 
 @contextmanager
-def nothing_left(folder: Path, port: int) -> Iterator[None]:
+def nothing_left(folder: Path, ports: Collection[int]) -> Iterator[None]:
     """Raise AssertionError for every task, thread, socket, file or warning that the block leaves behind."""
-    tasks, threads = asyncio.all_tasks(), set(threading.enumerate())
+    tasks, threads, files = asyncio.all_tasks(), set(threading.enumerate()), _open_files(folder, ports)
     unraisable: list[str] = []
     hook, sys.unraisablehook = sys.unraisablehook, lambda args: unraisable.append(f"{args.object}: {args.exc_value}")
     try:
@@ -201,7 +208,7 @@ def nothing_left(folder: Path, port: int) -> Iterator[None]:
             yield
             assert asyncio.all_tasks() <= tasks, asyncio.all_tasks() - tasks
             gc.collect()
-        assert not _open_files(folder, port)
+        assert _open_files(folder, ports) <= files
         others = {thread for thread in threading.enumerate() if not thread.name.startswith(("segment-sim", "asyncio"))}
         assert others <= threads, others - threads
         assert not [path for path in folder.rglob("*") if path.name.endswith(".partial")]
@@ -210,9 +217,14 @@ def nothing_left(folder: Path, port: int) -> Iterator[None]:
         sys.unraisablehook = hook
 
 
-async def run_way(name: str, simulator: Simulator, *, turns: bool = False, step: Callable[[int], int]) -> int:
-    """Cancel one way at one await or turn after the other; return at how many. `step` says which is next."""
-    way, points, point, cancel = WAYS[name], 0, 1, _at_turn if turns else _at_await
+async def run_way(
+    way: Run, simulator: Simulator, *, ports: Collection[int] = (), turns: bool = False, step: Callable[[int], int]
+) -> int:
+    """Cancel one way at one await or turn after the other; return at how many. `step` says which is next.
+
+    `ports` are those of servers besides the simulator, to which no socket may be left either.
+    """
+    points, point, cancel = 0, 1, _at_turn if turns else _at_await
 
     async def used(folder: Path) -> int:
         async with client(simulator, **OPTIONS, pace=PaceStore(folder / "pace")) as opened:
@@ -221,10 +233,10 @@ async def run_way(name: str, simulator: Simulator, *, turns: bool = False, step:
     while True:
         with tempfile.TemporaryDirectory() as named:
             folder = Path(named)
-            with nothing_left(folder, simulator.port):
+            with nothing_left(folder, (simulator.port, *ports)):
                 if not await cancel(used(folder), point):
                     return points
-            assert await used(folder) == SEGMENTS, f"{name}, after it was cancelled at {point}"
+            assert await used(folder) == SEGMENTS, f"not the whole after it was cancelled at {point}"
             _stores.clear()
         points += 1
         point = step(point)
@@ -235,31 +247,27 @@ def served() -> Simulator:
     return Simulator(settled(SEGMENTS, ties=0.2), clock=now)
 
 
-def _next(point: int) -> int:
-    return point + 1
-
-
-def _farther(point: int) -> int:
-    return point + 1 + point // 16
-
-
 def main() -> int:
     """All ways, or those that are named."""
+    names = [*WAYS, _POSTGRES]
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.cancellations", description=__doc__.splitlines()[0])
-    parser.add_argument("ways", nargs="*", metavar="WAY", help=", ".join(WAYS))
+    parser.add_argument("ways", nargs="*", metavar="WAY", help=", ".join(names))
     parser.add_argument("--turns", action="store_true", help="after a turn of the event loop, ever farther apart")
     options = parser.parse_args()
-    with served().in_thread() as simulator:
-        for name in options.ways or WAYS:
+
+    def step(point: int) -> int:
+        return point + 1 + (point // 16 if options.turns else 0)
+
+    with served().in_thread() as simulator, ExitStack() as stack:
+        for name in options.ways or names:
+            if name == _POSTGRES:
+                place = stack.enter_context(tempfile.TemporaryDirectory())
+                server = stack.enter_context(postgres(Path(place) / "data"))
+                way, ports = into_postgres(server.url()), [server.port]
+            else:
+                way, ports = WAYS[name], []
             began = time.perf_counter()
-            points = asyncio.run(
-                run_way(
-                    name,
-                    simulator,
-                    turns=options.turns,
-                    step=lambda point: point + 1 + (point // 16 if options.turns else 0),
-                )
-            )
+            points = asyncio.run(run_way(way, simulator, ports=ports, turns=options.turns, step=step))
             print(f"{name}: cancelled at {points} points, {time.perf_counter() - began:.0f} s", flush=True)
     return 0
 

@@ -106,6 +106,10 @@ def timelines(
             parts.append(f'<line stroke="#c33" x1="{mark:.1f}" x2="{mark:.1f}" y1="{base + 4}" y2="{base + 14}"/>')
         parts.append(_text(_SIDE - 8, base - height + 26, f"{high:.0f}", "small", "end"))
         parts.append(_text(_SIDE - 8, base + 14, "429", "small", "end"))
+    bottom = 40 + len(panels) * (height + 50) - 8
+    for minute in range(int(seconds) // 60 + 1):
+        at = _SIDE + (_WIDTH - 2 * _SIDE) * minute * 60 / seconds
+        parts.append(_text(at, bottom, f"{minute} min", "small", "middle"))
     return _svg(title, 40 + len(panels) * (height + 50), parts)
 
 

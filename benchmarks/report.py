@@ -37,7 +37,7 @@ def middle(values: Sequence[float], digits: int) -> str:
 
 def circumstances(command: str) -> str:
     """Return the date, the machine and the versions of the figures."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = os.cpu_count()  # not those of this process, which may have been pinned to one
     versions = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "msgspec"))
     return (
         f"`{command}` on {time.strftime('%Y-%m-%d')}: {cores} cores ({_processor()}), {platform.system()}, "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+import tracemalloc
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from segment_fetch.simulator import ClientCredentials, Fault, Simulator
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.testing.pytest_plugin import SimulatorFactory
 from tests.chaos import cancellations
+from tests.support import without_waiting
 from tests.support_postgres import Postgres
 from tests.support_runs import END, START, client, contents, names, now, served, settled, until, without_count
 from tests.support_sinks import LoggedDisk
@@ -329,3 +331,36 @@ async def test_a_slow_consumer_of_a_stream_holds_back_the_requests(scene: Scene)
         rest = sum([len(batch) async for batch in batches])
     assert asked < scene.simulator.stats.requests / 2
     assert rest > 100
+
+
+@pytest.mark.parametrize("way", ["stream", "stream_arrow", "windows"])
+@without_waiting
+async def test_a_consumer_that_takes_a_second_a_batch_holds_memory_flat(way: str) -> None:
+    """Some 1,500 segments are read ahead; all would take 8 MB. The simulator's own memory does not count."""
+    held = list[int]()
+    async with (
+        served(settled(8_000)) as simulator,
+        client(simulator, window=(END - START) // 80 * timedelta(milliseconds=1), split_above=500) as opened,
+    ):
+        ranges: dict[str, Callable[[], AsyncGenerator[Any, None]]] = {
+            "stream": lambda: opened.stream(START, END),
+            "stream_arrow": lambda: opened.stream_arrow(START, END),
+            "windows": lambda: opened.windows(START, END, list),
+        }
+        tracemalloc.start()
+        async with aclosing(ranges[way]()) as batches:
+            taken = 0
+            async for _ in batches:
+                await asyncio.sleep(1)
+                taken += 1
+                if taken % 16 == 0:
+                    held.append(memory_aside_from("*/simulator/*"))
+        tracemalloc.stop()
+    assert len(held) >= 4
+    assert max(held) < 4_000_000
+
+
+def memory_aside_from(files: str) -> int:
+    """Return the bytes that Python holds by now, without those that these files allocated."""
+    snapshot = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(inclusive=False, filename_pattern=files)])
+    return sum(trace.size for trace in snapshot.traces)

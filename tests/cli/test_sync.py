@@ -115,7 +115,7 @@ def test_verify_against_the_api(run: Run, recent: Simulator, tmp_path: Path) -> 
 def test_verify_without_a_folder_or_a_manifest(tmp_path: Path, run: Run) -> None:
     nowhere = run("verify", "--out", str(tmp_path / "nowhere"))
     assert nowhere.code == 2
-    assert "is not a folder" in nowhere.words
+    assert "there is no folder" in nowhere.words
     empty = run("verify", "--out", str(tmp_path))
     assert empty.code == 3
     assert "NO MANIFEST" in empty.words

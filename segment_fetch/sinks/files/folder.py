@@ -93,7 +93,7 @@ class FolderSink(FileSink[Part]):
     def look(self) -> bytes | None:
         with self._translated():
             if not self.folder.is_dir():
-                raise DestinationError(f"{self.folder} is not a folder")
+                raise DestinationError(f"there is no folder {self.folder}: name the destination of an extraction")
             return self._manifest.read()
 
     def appended(self) -> Sequence[bytes]:

@@ -138,9 +138,9 @@ def test_a_quiet_verify_speaks_only_of_damage(run: Run, recent: Simulator, tmp_p
 
 def test_another_time_zone_is_noticed(run: Run, recent: Simulator, tmp_path: Path) -> None:
     where = ("--out", str(tmp_path / "days"), "--base-url", recent.base_url, *AT_ONCE)
-    assert "another zone" not in run("sync", "--from", "now-5d", "--timezone", "Asia/Tokyo", *where).words
-    assert "another zone" not in run("sync", "--timezone", "Asia/Tokyo", *where).words
-    assert "if it was another zone before, name that one" in run("sync", *where).words
+    assert "another time zone" not in run("sync", "--from", "now-5d", "--timezone", "Asia/Tokyo", *where).words
+    assert "another time zone" not in run("sync", "--timezone", "Asia/Tokyo", *where).words
+    assert "if earlier runs used another time zone, use that one" in run("sync", *where).words
 
 
 def test_a_folder_in_which_nothing_is_committed_yet(run: Run, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from segment_fetch.api.endpoints import SegmentApi
 from segment_fetch.api.timeouts import Timeouts
 from segment_fetch.api.transport import Transport
 from segment_fetch.query import Query, Window
+from segment_fetch.simulator.background import all_accepted
 from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.wire.models import Pagination, Segment, SegmentPage
@@ -223,7 +224,9 @@ async def raw_server(respond: Respond) -> AsyncIterator[RawServer]:
     try:
         yield raw
     finally:
+        await all_accepted()
         server.close()
+        await asyncio.sleep(0)  # a connection that was accepted last gets its task
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks)

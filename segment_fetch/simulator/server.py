@@ -12,7 +12,7 @@ from aiohttp import web
 
 from segment_fetch.simulator.answers import Answer
 from segment_fetch.simulator.auth import Bearer, ClientCredentials, TokenIssuer
-from segment_fetch.simulator.background import running_loop
+from segment_fetch.simulator.background import all_accepted, running_loop
 from segment_fetch.simulator.checks import check_not_negative
 from segment_fetch.simulator.dataset import Dataset
 from segment_fetch.simulator.drift import Drift
@@ -187,6 +187,7 @@ class Simulator:
     async def stop(self) -> None:
         """Stop listening and close every connection, also those stalled by a fault."""
         if self._runner is not None:
+            await all_accepted()
             await self._runner.cleanup()
             self._runner = None
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from segment_fetch import DestinationError
 from segment_fetch.errors import TransientError
@@ -19,6 +20,7 @@ from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.wire.models import SegmentPage
 from segment_fetch.wire.raw_rows import COMPILED
 from tests.chaos import drift, faults, fuzz, kills, power
+from tests.chaos.odd_worlds import rules_as_before
 
 pytestmark = pytest.mark.no_cover  # other tests cover the same code; measuring it here takes minutes
 
@@ -30,6 +32,22 @@ async def test_nothing_is_missed_or_doubled_while_rows_move(kind: drift.Kind) ->
     assert seen.runs == 10
     if not kind.burst:  # of so small a window, two thousand on one millisecond are a third
         assert seen.ratio <= kind.bound
+
+
+@pytest.mark.parametrize("kind", drift.ODD_KINDS, ids=lambda kind: kind.name)
+async def test_nothing_is_missed_where_answers_do_not_agree(kind: drift.Kind) -> None:
+    assert drift.holds(structs.replace(kind, wrong=max(kind.wrong, 0.5 * (kind.wrong > 0))), seen := await odd(kind))
+    assert seen.runs == 4
+
+
+async def odd(kind: drift.Kind, runs: int = 4) -> drift.Outcome:
+    return await drift.run_kind(kind, runs, segments=3_000)
+
+
+async def test_the_rules_as_they_were_before_are_found_out() -> None:
+    with rules_as_before():
+        seen = {kind.name: await odd(kind) for kind in drift.ODD_KINDS if kind.odd and (kind.odd.cap or kind.odd.late)}
+    assert [outcome.wrong for outcome in seen.values()] == [4, 4], seen
 
 
 @pytest.mark.parametrize(("name", "given"), faults.mixes().items())

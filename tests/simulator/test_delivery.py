@@ -1,8 +1,11 @@
 """Each fault as a client sees it on the wire, byte by byte."""
 
 import asyncio
+import gc
+import socket
 import struct
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -209,3 +212,17 @@ async def test_other_requests_have_faults_of_their_own(asker: Asker, clock: Cloc
         assert (await asker.get(url)).status == 503
         assert (await asker.get(token_url, method="POST")).status == 500
         assert (await asker.page(simulator)).status == 200
+
+
+@pytest.mark.parametrize("connections", [1, 8, 30])
+def test_connections_that_arrive_while_it_stops_are_closed(connections: int) -> None:
+    for _ in range(5):
+        with Simulator(Dataset(segments=1, start=0, end=1)).in_thread() as simulator:
+            arrived = [socket.create_connection((simulator.host, simulator.port)) for _ in range(connections)]
+        for one in arrived:
+            one.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert one.recv(1) == b""
+            one.close()
+        del simulator
+    gc.collect()  # a socket that is still open would be warned of here

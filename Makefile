@@ -15,7 +15,7 @@ SOURCES := pyproject.toml setup.py segment_fetch/wire/_scanner.c
 PIP = $(shell test -x $(BIN)/pip && echo $(BIN)/python -m pip || echo $(PYTHON) -m pip --python $(BIN)/python)
 INSTALL = $(PIP) install --quiet --disable-pip-version-check
 
-.PHONY: install man docs browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations test-ray release-check fuzz-scanner
+.PHONY: install man docs pictures browser demo test check bench bench-peers bench-all lint types contracts workflows format clean test-lowest test-integrations test-ray release-check fuzz-scanner
 
 install: $(VENV)/.installed $(TARGETS)/.installed
 
@@ -152,6 +152,10 @@ format: install
 man: install
 	mkdir -p build
 	$(BIN)/argparse-manpage --module segment_fetch.cli.parser --function whole --prog segment-fetch --project-name segment-fetch --format single-commands-section --output build/segment-fetch.1
+
+# The pictures of docs/handle-time.md, from made-up segments.
+pictures: install
+	$(BIN)/python docs/_handle_time_pictures.py
 
 # The site, in build/site: open build/site/index.html. A warning, such as one of a broken link, ends it.
 docs: install

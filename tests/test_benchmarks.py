@@ -170,6 +170,26 @@ def test_the_slope_is_the_exponent_of_the_growth(power: float) -> None:
     assert ratios[-1] / ratios[0] == pytest.approx(100 ** (power - 1))
 
 
+def test_the_sums_of_handle_time_are_measured() -> None:
+    assert _rows(_run("handle_time", "--smoke")) == [
+        "task",
+        "by skill and quarter, Parquet",
+        "by skill and quarter, JSON Lines",
+        "the report's page, Parquet",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((_FOLDER / "docs/figures").glob("*.svg")), ids=lambda path: path.name)
+def test_every_figure_stands_alone_with_text_in_light_and_dark(path: Path) -> None:
+    drawn = path.read_text()
+    root = ET.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert next(title.text for title in root.iter("{http://www.w3.org/2000/svg}title"))
+    assert [text.text for text in root.iter("{http://www.w3.org/2000/svg}text") if text.text]
+    assert "prefers-color-scheme: dark" in drawn
+    assert "href" not in drawn
+
+
 def test_plots_are_svg_that_says_each_figure() -> None:
     drawn = bars("Time", {"no limit": [("this", 1.0), ("other & more", 3.25), ("third", math.inf)]})
     texts = [element.text for element in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]

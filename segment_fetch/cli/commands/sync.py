@@ -10,7 +10,7 @@ from segment_fetch.cli import arguments, destinations, signals, summary
 from segment_fetch.cli.commands import extract
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
-from segment_fetch.errors import InputError, NoStartError
+from segment_fetch.errors import NoStartError
 
 if TYPE_CHECKING:
     from segment_fetch.extraction.report import Report
@@ -44,7 +44,7 @@ def run(args: Namespace, console: Console) -> int:
         raise InputError("--out -: standard output keeps no record of the last run; name a folder, or use extract")
     sink = destinations.sink(args, console)
     if args.start is None and _is_empty(args.out):  # asked before a folder is made
-        raise InputError(_START_MISSING.format(out=shown(args.out)))
+        raise NoStartError(_START_MISSING.format(out=shown(args.out)))
     client = arguments.client(args, console.credentials(), console)
     console.destination = shown(args.out)
 
@@ -53,7 +53,7 @@ def run(args: Namespace, console: Console) -> int:
             try:
                 return await client.sync(sink, args.start, timezone=args.timezone, clamp=args.clamp)
             except NoStartError:
-                raise InputError(_START_MISSING.format(out="the destination")) from None
+                raise NoStartError(_START_MISSING.format(out="the destination")) from None
 
     with console.show_progress():
         report = signals.run(work(), console.on_signal)

@@ -110,6 +110,7 @@ def each(found: Sequence[Block]) -> pytest.MarkDecorator:
 SHELLS = blocks("sh", "shell", "cron", "dockerfile", "")
 RUN = [block for block in blocks("sh") if any(commands(block))]
 [SET_UP] = [block for block in blocks("sh") if "crontab" in block.text]
+FILL = ("extract", "--from", "now-7d", "--out", "segments")
 INSIDE = {"pacing.md"}
 PYTHON = [block for block in blocks("python") if block.page.name not in INSIDE]
 EXCERPTS = [block for block in blocks("python") if block not in PYTHON]
@@ -172,6 +173,8 @@ def is_plain(line: str) -> bool:
 def test_shell_blocks_run(
     block: Block, served: Simulator, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    if "--out segments" in block.text and "--from" not in block.text:  # goes on from a block above it
+        assert app.main([*FILL, *asked(served, "extract")]) == exit_codes.OK
     if not all(map(is_plain, lines(block))):
         in_a_shell(block.text, served, folder)
         return

@@ -10,7 +10,7 @@ from segment_fetch.cli import arguments, destinations, signals, summary
 from segment_fetch.cli.commands import extract
 from segment_fetch.cli.console import Console
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
-from segment_fetch.errors import NoStartError
+from segment_fetch.errors import InputError, NoStartError
 
 if TYPE_CHECKING:
     from segment_fetch.extraction.report import Report

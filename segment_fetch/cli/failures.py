@@ -29,7 +29,7 @@ class UsageError(InputError):
         self.prog = prog
 
     def __str__(self) -> str:
-        return f"{self.prog}: error: {self.message} [{self.code}]\nSee {self.prog.replace(NAME, program(), 1)} --help."
+        return f"{self.prog}: error: {self.message}\nSee {self.prog.replace(NAME, program(), 1)} --help. [{self.code}]"
 
 
 class OutputError(DestinationError):

@@ -101,7 +101,7 @@ def test_wrong_usage_says_what_to_write(argv: tuple[str, ...], said: str, run: R
     result = run(*argv)
     assert result.code == 2
     assert said in result.err
-    assert "--help" in result.err
+    assert "--help. [SF-USAGE]" in result.err
     assert result.out == ""
 
 

@@ -115,7 +115,7 @@ def test_a_dead_port(run: Run, tmp_path: Path) -> None:
     assert "segment-fetch doctor" in result.err
 
 
-@pytest.mark.parametrize("fault", [Fault.HTML, Fault.ERROR_BODY, Fault.BAD_JSON, Fault.ERROR_503, Fault.TRUNCATED])
+@pytest.mark.parametrize("fault", [Fault.HTML, Fault.ERROR_BODY, Fault.ERROR_503, Fault.TRUNCATED])
 def test_a_server_that_never_answers_right(
     fault: Fault, run: Run, segment_simulator: SimulatorFactory, tmp_path: Path
 ) -> None:
@@ -123,6 +123,16 @@ def test_a_server_that_never_answers_right(
     result = _extract(run, api.base_url, tmp_path)
     assert result.code == 5
     assert ", 4 times" in result.err
+
+
+def test_a_server_whose_pages_are_never_whole_is_named(
+    run: Run, segment_simulator: SimulatorFactory, tmp_path: Path
+) -> None:
+    api = segment_simulator(settled(100), auth=KEY, faults=_always(Fault.BAD_JSON))
+    result = _extract(run, api.base_url, tmp_path)
+    assert result.code == 5
+    assert "the answer is not JSON" in result.out
+    assert api.stats.requests < 130, "at most 64 a fault"
 
 
 def test_a_redirect_is_not_followed(run: Run, segment_simulator: SimulatorFactory, tmp_path: Path) -> None:

@@ -196,5 +196,5 @@ def test_an_unproven_window_and_a_gap(folder: Callable[[str], Folder]) -> None:
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:
-    with pytest.raises(DestinationError, match="not a folder"):
+    with pytest.raises(DestinationError, match="there is no folder"):
         audit(tmp_path / "nowhere")

@@ -23,7 +23,7 @@ BAD = b'"s777"'
 
 
 def put(new: bytes) -> Callable[[bytes], bytes]:
-    """What makes a page of the row s777 broken."""
+    """Faults that break a page of the row s777."""
     return lambda body: body.replace(BAD, BAD + new)
 
 

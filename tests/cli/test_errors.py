@@ -131,7 +131,7 @@ def test_a_server_whose_pages_are_never_whole_is_named(
     api = segment_simulator(settled(100), auth=KEY, faults=_always(Fault.BAD_JSON))
     result = _extract(run, api.base_url, tmp_path)
     assert result.code == 5
-    assert "the answer is not JSON" in result.out
+    assert "the answer is not JSON" in result.words
     assert api.stats.requests < 130, "at most 64 a fault"
 
 

@@ -2,13 +2,11 @@
 
     make pictures
 
-Each is an SVG of docs/figures, with text, readable in light and dark mode; the last one is a screenshot of the report,
-taken where a Chromium is found. The segments, and so the pictures, are the same on every machine.
+Each is an SVG of docs/figures, with text, readable in light and dark mode; the last one is what the report draws. The
+segments, and so the pictures, are the same on every machine.
 """
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Sequence
 from contextlib import chdir
 from datetime import date
@@ -17,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from segment_fetch import BearerToken, SegmentClient
-from segment_fetch.analysis import HandleTime, handle_time, report
+from segment_fetch.analysis import HandleTime, handle_time
 from segment_fetch.analysis.charts import bars, calendar, week
 from segment_fetch.simulator import Dataset, Simulator
 from segment_fetch.sinks import JsonlSink
@@ -171,18 +169,16 @@ def finality(place: Path) -> str:
     return calendar("Days held; dashed: provisional, crossed: missing", days)
 
 
-def screenshot(place: Path, folder: Path) -> None:
-    """Take pictures of the top of the report, light and dark, where a Chromium is found."""
-    browser = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
-    if browser is None:
-        print("no Chromium: the picture of the report stays as it is")
-        return
-    page = folder / "report.html"
-    page.write_text(report(place, timezone=ZONE, now_ms=int(NOW * 1000)), encoding="utf-8")
-    for mode, more in (("light", []), ("dark", ["--blink-settings=preferredColorScheme=0"])):
-        target = FIGURES / f"handle-time-10-{mode}.png"
-        size = ["--window-size=760,900", "--hide-scrollbars", f"--screenshot={target}"]
-        subprocess.run([browser, "--no-sandbox", *more, *size, page.as_uri()], check=True, capture_output=True)
+def stacked(title: str, charts: Sequence[tuple[str, str]]) -> str:
+    """Return charts one below the other, each with its heading, as the report shows them."""
+    top, body = 0, []
+    for heading, chart in charts:
+        height = int(chart.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split()[1])
+        body.append(f'<text x="0" y="{top + 16}" font-weight="600">{heading}</text>')
+        inner = chart[chart.index(">") + 1 : chart.rindex("</svg>")]
+        body.append(f'<g transform="translate(0 {top + 28})">{inner}</g>')
+        top += height + 52
+    return f'<svg viewBox="0 0 640 {top}" role="img"><title>{title}</title>{"".join(body)}</svg>'
 
 
 def main() -> None:
@@ -202,10 +198,18 @@ def main() -> None:
             by_end(place),
             by_week(place, names),
             finality(place),
+            stacked(
+                "The charts of the report",
+                [
+                    ("Days held", finality(place)),
+                    ("Handle time by hour and weekday", by_hour(place)),
+                    ("Handle time by agent", by_agent(place)),
+                    ("Segments by end reason", by_end(place)),
+                ],
+            ),
         ]
         for number, chart in enumerate(drawn, 1):
             (FIGURES / f"handle-time-{number}.svg").write_text(standalone(str(chart)), encoding="utf-8")
-        screenshot(place, Path(scratch))
 
 
 if __name__ == "__main__":

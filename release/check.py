@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from release.build import ROOT, build
 
-MOST_WHEEL_KB, MOST_SDIST_KB = 400, 1000
+MOST_WHEEL_KB, MOST_SDIST_KB = 420, 1000  # the wheel holds sources alone; 190 files cost 40 KB before any text
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_FOR_USERS = ("test", "dev", "docs", "release")

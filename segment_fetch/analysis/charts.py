@@ -18,8 +18,9 @@ WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 def _svg(width: int, height: int, title: str, description: str, body: str) -> Markup:
     number = next(_ids)
+    kind = ' class="wide"' if width >= 600 else ""  # a phone shrinks these to half: their texts are larger there
     return Markup(  # noqa: S704 - every text in it is escaped
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="t{number} d{number}" '
+        f'<svg{kind} viewBox="0 0 {width} {height}" role="img" aria-labelledby="t{number} d{number}" '
         f'style="max-width: {width}px"><title id="t{number}">{escape(title)}</title>'
         f'<desc id="d{number}">{escape(description)}</desc>{body}</svg>'
     )
@@ -80,7 +81,8 @@ def calendar(title: str, days: Sequence[tuple[str, int, float, str, str]]) -> Ma
     for at, (date, weekday, value, state, shown) in enumerate(days):
         column = (first + at) // 7
         x, y = 52 + column * 24, 24 + weekday * 24
-        if at == 0 or date.endswith("-01"):
+        begins = date.endswith("-01") or (at == 0 and not any(day.endswith("-01") for day, *_ in days[1:21]))
+        if begins:  # the first days of a range have no label where that of the next month needs the room
             body.append(_text(x, 14, date[:7], "small"))
         body.append(
             f'<rect class="s{_shade(value, most)} {state}" x="{x}" y="{y}" width="20" height="20" rx="2">'

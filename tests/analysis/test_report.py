@@ -122,6 +122,19 @@ async def test_it_prints(browser: Browser, page_file: Path) -> None:
     page = await browser.new_page()
     await page.goto(page_file.as_uri())
     assert len(await page.pdf()) > 10_000
+    await page.emulate_media(media="print")
+    folded = "[...document.querySelectorAll('details .scroll')]"
+    seen = await page.evaluate(f"{folded}.map(table => table.checkVisibility({{contentVisibilityAuto: true}}))")
+    assert len(seen) >= 2
+    assert all(seen)
+
+
+async def test_charts_are_readable_on_a_phone(browser: Browser, page_file: Path) -> None:
+    page = await browser.new_page(viewport={"width": 380, "height": 800})
+    await page.goto(page_file.as_uri())
+    texts = "[...document.querySelectorAll('svg text')]"
+    assert await page.evaluate(f"Math.min(...{texts}.map(text => text.getBoundingClientRect().height))") > 9
+    assert await page.evaluate("document.documentElement.scrollWidth") == 380
 
 
 async def test_data_is_shown_and_never_run(browser: Browser, tmp_path: Path) -> None:

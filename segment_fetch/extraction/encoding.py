@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeAlias, cast
 
 from msgspec import Struct, structs
 
+from segment_fetch.errors import UnstorableValueError
 from segment_fetch.extraction.loop_turns import Turns
 from segment_fetch.manifest.committer import Committer
 from segment_fetch.manifest.format import WindowEntry
@@ -43,7 +44,10 @@ class PartEncoder(Generic[Part]):
         """Return the rows encoded if there is time left in this turn, else unencoded."""
         if self._turns.is_over or len(rows) > ROWS_AT_ONCE:
             return Unencoded(rows)
-        return self._encode(rows)
+        try:
+            return self._encode(rows)
+        except UnstorableValueError:
+            return Unencoded(rows)  # raised again where the window can be left out for it
 
     def encode_while_turn_lasts(self, parts: deque[MaybeEncoded[Part]], *, at_least: int = 0) -> list[Part]:
         """Remove parts from the front and return them encoded, until the turn is over; at least `at_least` of them."""
@@ -67,6 +71,13 @@ class PartEncoder(Generic[Part]):
         return encoded
 
 
+def unstored(read: WindowRead[Any], error: UnstorableValueError) -> WindowRead[Any]:
+    """Return a window that is left out because one of its values cannot be stored."""
+    return structs.replace(
+        read, status="unproven", reason=str(error), code=error.code, parts=[], segments=0, duplicates=0, keys=()
+    )
+
+
 def with_parts(read: WindowRead[MaybeEncoded[Part]], parts: list[Part]) -> WindowRead[Part]:
     """Return a window with its parts, all encoded."""
     return structs.replace(cast("WindowRead[Part]", read), parts=parts)
@@ -83,6 +94,7 @@ class WindowWriter:
         self._committer = committer
         self._encoder = PartEncoder[Any](committer.encode, turns)
         self._left: dict[Window, deque[Any]] = {}
+        self._unstorable: dict[Window, UnstorableValueError] = {}
 
     def encode(self, rows: Sequence[Segment]) -> MaybeEncoded[Any]:
         """Return the rows encoded, or unencoded if there is no time left in this turn."""
@@ -90,19 +102,33 @@ class WindowWriter:
 
     def put(self, window: Window, parts: Sequence[MaybeEncoded[Any]]) -> None:
         """Schedule the writing of parts that are ready."""
+        if window in self._unstorable:
+            return
         left = self._left.setdefault(window, deque())
         left.extend(parts)
-        if ready := self._encoder.encode_while_turn_lasts(left):
-            self._committer.put(window, ready)
+        try:
+            ready = self._encoder.encode_while_turn_lasts(left)
+        except UnstorableValueError as error:
+            self._unstorable[window] = error
+        else:
+            if ready:
+                self._committer.put(window, ready)
 
     def withdraw(self, window: Window) -> None:
         """Schedule the removal of the parts written so far."""
         self._left.pop(window, None)
+        self._unstorable.pop(window, None)
         self._committer.withdraw(window)
 
     async def commit(self, read: WindowRead[MaybeEncoded[Any]]) -> WindowEntry:
-        """Write the remaining parts of a window that has ended, and commit it."""
+        """Write the remaining parts of a window that has ended, and commit it; leave it out if a value has no room."""
         parts = [*self._left.pop(read.window, ()), *read.parts]
         read.parts.clear()
-        encoded = await self._encoder.encode_all(parts)
+        try:
+            if (error := self._unstorable.pop(read.window, None)) is not None and read.status != "unproven":
+                raise error
+            encoded = await self._encoder.encode_all(parts)
+        except UnstorableValueError as unstorable:
+            self._committer.withdraw(read.window)
+            return await self._committer.commit(unstored(read, unstorable))
         return await self._committer.commit(with_parts(read, encoded))

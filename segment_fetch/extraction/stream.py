@@ -9,9 +9,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from segment_fetch.errors import IncompleteError
+from segment_fetch.errors import IncompleteError, UnstorableValueError
 from segment_fetch.extraction.context import RunContext
-from segment_fetch.extraction.encoding import MaybeEncoded, PartEncoder, Unencoded, with_parts
+from segment_fetch.extraction.encoding import MaybeEncoded, PartEncoder, Unencoded, unstored, with_parts
 from segment_fetch.extraction.loop_turns import in_thread
 from segment_fetch.extraction.run import OldestFirst
 from segment_fetch.extraction.window_queue import read
@@ -45,7 +45,12 @@ async def stream_windows(
     encoder = PartEncoder(lambda rows: encode(decoded(rows)), context.turns)
     async with aclosing(windows_in_order(context, whole, windows, encoder.now_or_later)) as reads:
         async for ready in reads:
-            yield with_parts(ready, await encoder.encode_all(_taken(ready.parts)))
+            try:
+                parts = await encoder.encode_all(_taken(ready.parts))
+            except UnstorableValueError as error:
+                yield unstored(ready, error)
+            else:
+                yield with_parts(ready, parts)
 
 
 async def stream_segments(
@@ -80,17 +85,18 @@ async def stream_batches(
     unproven: list[WindowRead[Any]] = []
     async with aclosing(windows_in_order(context, whole, windows, encoder.now_or_later)) as reads:
         async for ready in reads:
+            small: list[pa.RecordBatch] = []
+            try:
+                small = await encoder.encode_all(_taken(ready.parts))  # all of it first: what is yielded is final
+            except UnstorableValueError as error:
+                unproven.append(unstored(ready, error))
+                continue
             if ready.status == "unproven":
                 unproven.append(ready)
-            parts = _taken(ready.parts)
-            small: list[pa.RecordBatch] = []
-            while parts or small:
-                await context.turns.take()
-                small += encoder.encode_while_turn_lasts(parts, at_least=1)
-                if not parts or sum(batch.num_rows for batch in small) >= arrow.MAX_ROWS:
-                    joined, small = await in_thread(partial(arrow.join_some, small))
-                    if joined.num_rows:
-                        yield joined
+            while small:
+                joined, small = await in_thread(partial(arrow.join_some, small))
+                if joined.num_rows:
+                    yield joined
     if unproven:
         raise incomplete(unproven)
 

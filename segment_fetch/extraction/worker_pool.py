@@ -31,7 +31,7 @@ from segment_fetch.query import Window
 from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
-from segment_fetch.wire.pages import PageRequest, PageSource
+from segment_fetch.wire.pages import PageAnswer, PageRequest, PageSource
 
 _SAME_PAUSE_S = 0.001
 """Pauses that end within this many seconds of each other count as one, requested by several answers."""
@@ -141,7 +141,7 @@ class WorkerPool:
             with call:
                 answer = await self._api.page(request.window, request.offset, request.limit, may_send=may_send)
                 call.received(answer)
-            self._source.answered(request, answer)
+            self._take(attempt, answer)
         except NotSentError:
             attempt.tries -= 1
             self._queue.put_back(attempt, self._clock())
@@ -153,8 +153,17 @@ class WorkerPool:
             self._failed(attempt, error)
         except SegmentFetchError as error:
             self._refused(attempt, error)
-        else:
-            self._succeeded()
+
+    def _take(self, attempt: Attempt, answer: PageAnswer) -> None:
+        """Give a page to the source. One that it finds faulty is requested again; the service is up all the same."""
+        fault = None
+        try:
+            self._source.answered(attempt.request, answer)
+        except TransientError as error:
+            fault = error
+        self._succeeded()
+        if fault is not None:
+            self._decide(attempt, fault, self._queue.refused(attempt, fault, self._clock(), parks=True))
 
     def _refused(self, attempt: Attempt, error: SegmentFetchError) -> None:
         """Handle an error that is not transient in itself: retry the page, give up its window, or end the run."""

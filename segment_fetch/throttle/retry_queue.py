@@ -226,7 +226,7 @@ class RetryQueue:
             return self._still_down(attempt, now, self._row_began, least)
         return self._later(attempt, now, max(delay, least)) if delay is not None else self._park(attempt, now, least)
 
-    def refused(self, attempt: Attempt, error: TransientError, now: float) -> Again | Lost:
+    def refused(self, attempt: Attempt, error: TransientError, now: float, *, parks: bool = False) -> Again | Lost:
         """Decide what becomes of a page that the service itself answered with a refusal, or with a broken page: it is
         there, so that is no outage, but one odd answer is asked for again before it counts.
         """
@@ -234,7 +234,7 @@ class RetryQueue:
         attempt.failures += 1
         delay = self._policy.delay(error.kind, attempt.failures, self._chance)
         if delay is None:
-            return Lost(alone=True)
+            return self._park(attempt, now, self._asked_pause(error)) if parks else Lost(alone=True)
         delay = max(delay, self._asked_pause(error))
         if self._closed_since is not None:
             self._probe_at = now + delay

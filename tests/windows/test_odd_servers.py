@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from segment_fetch import BearerToken, RetryPolicy, SegmentClient
 from segment_fetch.extraction.report import Report
+from segment_fetch.manifest.verify import audit
 from segment_fetch.query import Window
 from segment_fetch.sinks import JsonlSink
 from segment_fetch.timerange import format_time
@@ -236,3 +238,127 @@ async def test_a_local_clock_that_is_ahead_settles_nothing_and_is_said_once(tmp_
     )
     assert [entry.status for entry in report.windows] == ["provisional"]
     assert sum("ahead of the server's" in each for each in said) == 1
+
+
+@pytest.mark.parametrize("faulty", [1, 5, 9])
+async def test_time_frames_that_change_with_each_answer_do_not_end_a_run_at_its_first_page(
+    tmp_path: Path, faulty: int
+) -> None:
+    server, asked = Server(spread(600)), iter(range(1_000))
+    server.narrows = True
+
+    def frame(start: int, end: int) -> dict[str, int]:
+        at = next(asked)
+        cut = start + (end - start) * (at + 1) // 20 if at < faulty else start
+        return {"startTimeL": cut, "endTimeL": end}
+
+    server.frame = frame
+    retry = RetryPolicy(server=(0.0,) * 3, network=(0.0,) * 3, parked=(0.0, 0.0), jitter=0.0)
+    report, raw = await extract(server, tmp_path, retry=retry)
+    assert report.complete
+    assert len(raw.asked) == 2 + faulty
+
+
+@pytest.mark.parametrize("age", [0, 3 * DAY_MS])
+@pytest.mark.parametrize("lag", [2, 3, 19])
+async def test_a_count_that_lags_by_more_is_noticed(tmp_path: Path, age: int, lag: int) -> None:
+    end = NOW_MS - age
+    server = Server(spread(1_000 + lag, end - DAY_MS, end))
+    server.lag = lag
+    report, _ = await extract(server, tmp_path, end - DAY_MS, end)
+    assert not report.complete or report.segments == 1_000 + lag
+
+
+@pytest.mark.parametrize("cap", [500, 1_000, 1_499])
+@pytest.mark.parametrize("links", ["more", "always", "never"])
+async def test_a_count_that_stops_anywhere_loses_no_row(tmp_path: Path, cap: int, links: str) -> None:
+    found = spread(3_700)
+    report, _ = await extract(Server(found, cap=cap, links=links), tmp_path)
+    assert not report.complete or ids(tmp_path) == sorted(row["segmentId"] for row in found)
+    assert report.complete or links == "never"
+
+
+@pytest.mark.parametrize("edge", ["start", "end", "both"])
+async def test_a_frame_that_is_narrower_at_either_end_costs_that_end_alone(tmp_path: Path, edge: str) -> None:
+    found = spread(1_200)
+    low = START + DAY_MS if edge != "end" else START
+    high = END - DAY_MS if edge != "start" else END
+    server = Server(found)
+    server.narrows = True
+    server.frame = lambda start, end: {
+        "startTimeL": min(max(start, low), max(end, low)),
+        "endTimeL": max(min(end, high), min(start, high)),
+    }
+    report, _ = await extract(server, tmp_path)
+    assert not report.complete
+    due = {row["segmentId"] for row in found if low <= row["endTimeL"] < high}
+    assert set(ids(tmp_path)) == due
+
+
+@pytest.mark.parametrize("ascending", [False, True])
+@pytest.mark.parametrize("age", [0, 3 * DAY_MS])
+async def test_1_200_rows_on_one_millisecond_in_random_order_are_proven(
+    tmp_path: Path, age: int, ascending: bool
+) -> None:
+    end, chance = NOW_MS - age, random.Random(7)
+    found = spread(1_500, end - DAY_MS, end)
+    for row in found[100:1_300]:
+        row["endTimeL"] = found[700]["endTimeL"]
+
+    class Shuffling(Server):
+        def __call__(self, asked: Asked) -> bytes:
+            chance.shuffle(self.rows)
+            return super().__call__(asked)
+
+    server = Shuffling(found)
+    server.ascending = ascending
+    report, raw = await extract(server, tmp_path, end - DAY_MS, end)
+    assert report.complete
+    assert len(rows(tmp_path)) == 1_500
+    assert len(raw.asked) < 100
+
+
+@pytest.mark.parametrize("count", [30, 100])
+async def test_rows_that_swap_in_a_settled_window_lose_no_lasting_one(tmp_path: Path, count: int) -> None:
+    for at in (2, 3, 4):
+        server = Server(spread(2_500))
+        lasting = {row["segmentId"] for row in server.rows}
+        chance, asked = random.Random(at), iter(range(1, 1_000))
+
+        class Swapping(Server):
+            def __call__(self, one: Asked) -> bytes:
+                if next(asked) == at:  # noqa: B023 - called within the turn of the loop
+                    for number in range(count):
+                        row = chance.choice(server.rows)  # noqa: B023
+                        server.rows.remove(row)  # noqa: B023
+                        lasting.discard(row["segmentId"])  # noqa: B023
+                        server.rows.append({"segmentId": f"n{number}", "endTimeL": chance.randrange(START, END)})  # noqa: B023
+                return server(one)  # noqa: B023
+
+        report, _ = await extract(Swapping([]), tmp_path / str(at))
+        assert report.complete
+        assert lasting <= set(ids(tmp_path / str(at)))
+
+
+async def test_an_id_in_windows_that_are_not_neighbours_is_found_by_verify(tmp_path: Path) -> None:
+    found = spread(600)
+    found[590] = found[3] | {"endTimeL": found[590]["endTimeL"]}
+    await extract(Server(found), tmp_path, window=timedelta(days=1))
+    found_out = audit(tmp_path)
+    assert not found_out.sound
+    assert "s3" in str(found_out.findings)
+
+
+async def test_a_clean_window_counts_no_duplicates_and_its_accepted_pages_alone(tmp_path: Path) -> None:
+    server, broken = Server(spread(1_200)), iter([1])
+    server_page = server.__call__
+
+    class Faulty(Server):
+        def __call__(self, asked: Asked) -> bytes:
+            server.lag = 1 if "offset=498" in asked.path and next(broken, None) else 0
+            return server_page(asked)
+
+    report, raw = await extract(Faulty([]), tmp_path)
+    assert (report.complete, report.duplicates) == (True, 0)
+    assert [entry.pages for entry in report.windows] == [3]
+    assert len(raw.asked) == 4

@@ -1,7 +1,7 @@
-"""Segments as Arrow record batches, for pandas, Polars, DuckDB, Parquet and the like. Needs the extra `arrow`.
+"""Segments as Arrow record batches, for pandas, Polars, DuckDB, Parquet and similar tools. Needs the extra `arrow`.
 
-Two things differ from the wire: Arrow has one kind of missing value, so absent and null are both null; and a time is
-stored once, as an instant. Values that no column holds are in `extras`, so nothing else is lost.
+Two things differ from the API: Arrow has one kind of missing value, so absent and null are both null; and a time is
+stored once, as an instant. Values without a column are in `extras`, so nothing else is lost.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ except ImportError:
     raise MissingExtraError("Arrow needs an extra: pip install 'segment-fetch[arrow]'") from None
 
 SCHEMA_VERSION = 1
-"""Rises whenever a column comes, goes, or changes its name, type or meaning."""
+"""Incremented whenever a column is added or removed, or changes its name, type or meaning."""
 
 OLDEST_VERSION = 1
-"""The oldest version to which columns were only added since: tables and folders of it are taken over as they are."""
+"""The oldest version since which columns were only added: tables and folders of it can still be used."""
 
 SINCE: Mapping[str, int] = MappingProxyType({})
-"""Column -> version in which it was added, where that is not the first one."""
+"""Column -> version in which it was added, if that is not the first one."""
 
 VERSION_KEY = b"segment_fetch.schema_version"
-"""The key of the version, in decimal digits, in the metadata of a schema."""
+"""The key of the version (in decimal digits) in a schema's metadata."""
 
 COLUMNS: Mapping[str, str] = MappingProxyType(
     {
@@ -50,16 +50,16 @@ COLUMNS: Mapping[str, str] = MappingProxyType(
         "totalHandleTimeMillis": "total_handle_time_millis",
     }
 )
-"""Wire name -> column, in the order of the columns.
+"""API name -> column, in the order of the columns.
 
-`startTime` and `endTime`, the wire's texts of the two instants, have no column of their own.
+`startTime` and `endTime`, the API's texts for the two instants, have no columns.
 """
 
 EXTRAS = "extras"
-"""The last column: a JSON object by wire name, null where there is nothing to say.
+"""The last column: a JSON object by API name, null if it would be empty.
 
-It holds the fields that this release does not know, and a `startTime` or `endTime` that is not the same instant as the
-number beside it.
+It holds the fields that this release does not know, and a `startTime` or `endTime` that is not the same instant as its
+`…TimeL` number.
 """
 
 ACCOUNT = "account_id"
@@ -91,38 +91,38 @@ _SCHEMA = pa.schema(
     metadata={VERSION_KEY: str(SCHEMA_VERSION)},
 )
 MAX_ROWS = 65_536
-"""Rows in one batch of a stream, at most."""
-_ROWS = 1000  # at once: what they are made of still lies in the processor's cache
+"""Maximum number of rows in one batch of a stream."""
+_ROWS = 1000  # converted at once, so that their data stays in the processor's cache
 _MISFIT = (pa.ArrowException, TypeError, OverflowError, UnicodeError)
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
 def schema(*, account: bool = False) -> pa.Schema:
-    """Return the columns that `record_batch` fills, with `account_id` behind them if asked for.
+    """Return the columns that `record_batch` fills, followed by `account_id` if requested.
 
-    The metadata has the version.
+    The metadata contains the version.
     """
     return _SCHEMA.append(pa.field(ACCOUNT, _REPEATED, nullable=False)) if account else _SCHEMA
 
 
 def with_account(batch: pa.RecordBatch, account: str) -> pa.RecordBatch:
-    """Return the batch with the account in a column of its own, the last one."""
+    """Return the batch with the account in an additional last column."""
     codes = pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows)
     column = pa.DictionaryArray.from_arrays(codes, pa.array([account], pa.string()))
     return pa.RecordBatch.from_arrays([*batch.columns, column], schema=schema(account=True))
 
 
 def migrates(name: str, stored: object) -> bool:
-    """Return True if a setting in the manifest of an older release can give way to this one's: see `OLDEST_VERSION`."""
+    """Return True if a setting of an older release's manifest can be replaced by this one's: see `OLDEST_VERSION`."""
     text = str(stored)
     return name == "schema_version" and text.isdecimal() and OLDEST_VERSION <= int(text) <= SCHEMA_VERSION
 
 
 def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
-    """Return the segments as one batch, a row each, in their order.
+    """Return the segments as one batch, one row each, in order.
 
-    Raises UnstorableValueError, which names the segment and the field, where a value does not fit its column: a number
-    beyond 64 bits, say.
+    Raises UnstorableValueError, which names the segment and the field, if a value does not fit its column, such as a
+    number beyond 64 bits.
     """
     batches = [_few(segments[at : at + _ROWS]) for at in range(0, len(segments), _ROWS)]
     if len(batches) == 1:
@@ -133,14 +133,14 @@ def record_batch(segments: Sequence[Segment]) -> pa.RecordBatch:
 
 
 def joined(batches: Sequence[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The rows of small batches, in batches of at most 65,536; no empty one."""
+    """Yield the rows of small batches in batches of at most 65,536, none of them empty."""
     table = pa.Table.from_batches(batches, _SCHEMA).combine_chunks()
     for at in range(0, table.num_rows, MAX_ROWS):
         yield from table.slice(at, MAX_ROWS).to_batches()
 
 
 def join_some(batches: Sequence[pa.RecordBatch]) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
-    """Return the first 65,536 rows of small batches, or all if they are fewer, as one batch, and what is left over."""
+    """Return up to 65,536 rows of small batches as one batch, and the batches that are left."""
     table = pa.Table.from_batches(batches, _SCHEMA)
     first = table.slice(0, MAX_ROWS).combine_chunks().to_batches()
     return first[0] if first else record_batch([]), table.slice(MAX_ROWS).to_batches()
@@ -159,7 +159,7 @@ def _few(segments: Sequence[Segment]) -> pa.RecordBatch:
 
 
 def _columns(wire: _Wire) -> dict[str, pa.Array]:
-    """The columns by wire name; those of the two times are halves of one array, `_TIMES`, which is quicker."""
+    """Return the columns by API name; both times are halves of one array, `_TIMES`, which is faster."""
     half = len(wire["endTimeL"])
     times = _integers(wire["startTimeL"] + wire["endTimeL"], _TIME)
     rest = {name: _column(name, wire[name]) for name in COLUMNS if name not in _TEXTS.values()}
@@ -172,15 +172,15 @@ def _column(field: str, values: Sequence[Any]) -> pa.Array:
 
 
 def _is_at_end(fields: Iterator[Any]) -> bool:
-    """Return True if no segment has more fields than those taken; asking each for its type would take longer."""
+    """Return True if no segment has more fields than those read; checking each type would take longer."""
     try:
         return next(fields, None) is None
-    except ValueError:  # some have, some have not
+    except ValueError:  # some have more, some have not
         return False
 
 
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Absent values are rare, and found by their not fitting: looking at each would take as long as all the rest."""
+    """Return an array. Absent values are rare, so they are found by a failed conversion: checking each takes longer."""
     try:
         return pa.array(values, kind)
     except _MISFIT:
@@ -188,7 +188,7 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def _integers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return an array of integers; where none is missing, in half of the time."""
+    """Return an array of integers; if none is missing, in half the time."""
     try:
         data = struct.pack(f"={len(values)}q", *values)
     except struct.error:
@@ -197,7 +197,7 @@ def _integers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def unstorable(segment: Segment, field: str, why: str) -> UnstorableValueError:
-    """Return the error for a value of a segment that the destination cannot hold; `field` is the wire's name."""
+    """Return the error for a value of a segment that the destination cannot store; `field` is the API's name."""
     value = repr(getattr(segment, field, None))[:60]
     return UnstorableValueError(
         f"segment {segment.segmentId!r}: {field} {value} {why}; nothing of its window was stored, and JSON Lines can "
@@ -208,7 +208,7 @@ def unstorable(segment: Segment, field: str, why: str) -> UnstorableValueError:
 
 
 def _misfit(segments: Sequence[Segment], wire: _Wire) -> DestinationError:
-    """Finds the first value that does not fit."""
+    """Return the error for the first value that does not fit."""
     for field in COLUMNS:
         for segment, value in zip(segments, wire[field], strict=True):
             try:
@@ -216,11 +216,11 @@ def _misfit(segments: Sequence[Segment], wire: _Wire) -> DestinationError:
             except _MISFIT:
                 column = COLUMNS[field]
                 return unstorable(segment, field, f"does not fit the column {column} ({_TYPES[column]})")
-    return DestinationError(f"{len(segments)} segments do not fit one Arrow array: give fewer at once")
+    return DestinationError(f"{len(segments)} segments do not fit into one Arrow array: pass fewer at once")
 
 
 def _same_instants(texts: Sequence[Any], instants: pa.Array) -> bool:
-    """Return True if each text that is there is the same instant as its number; False also where that is unclear."""
+    """Return True if each text that is present is the same instant as its number; False also if that is unclear."""
     try:
         told = _array(texts, pa.string()).cast(_TIME)
     except _MISFIT:
@@ -246,7 +246,7 @@ def _other_times(segment: Segment) -> Iterator[tuple[str, str]]:
 
 
 def _instant(text: str) -> float | None:
-    """Epoch milliseconds; None where the text is no moment."""
+    """Return epoch milliseconds; None if the text is not a time."""
     try:
         return (datetime.fromisoformat(text) - _EPOCH) / timedelta(milliseconds=1)
     except (ValueError, TypeError, OverflowError):  # TypeError: without an offset from UTC

@@ -1,7 +1,7 @@
-"""The client for callers without an event loop: scripts, notebooks and threads. Each call returns when it is done.
+"""The client for callers without an event loop: scripts, notebooks and threads. Each call blocks until it is done.
 
-Each call runs a client in an event loop of its own, in a thread that ends with the call, so it also works where a loop
-runs already, as in a notebook. Called by scripts and by the Singer tap and the dlt resource; calls `client`.
+Each call runs a client in a separate event loop, in a thread that ends with the call, so it also works where a loop is
+already running, as in a notebook. Called by scripts, the Singer tap and the dlt resource; calls `client`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _AWAKE_S = 0.5
 
 
 def count(client: SegmentClient, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
-    """Return how many segments closed in start <= t < end, as `SegmentClient.count` does."""
+    """Return the number of segments that closed in start <= t < end, as `SegmentClient.count` does."""
     return _result(client, lambda: client.count(start, end, clamp=clamp))
 
 
 def plan(client: SegmentClient, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> Plan:
-    """Return the windows that reading a range takes, as `SegmentClient.plan` does."""
+    """Return the windows in which a range would be read, as `SegmentClient.plan` does."""
     return _result(client, lambda: client.plan(start, end, clamp=clamp))
 
 
 def extract(client: SegmentClient, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
     """Extract a range into a destination and return the report, as `SegmentClient.extract` does.
 
-    `client` is one that is not open; it is open for the length of the call, and can be used again. Its callbacks are
-    called in the thread of the call. An interrupt (Ctrl-C) ends the run in order: what is committed stays, nothing
-    half-written is left, and the same call goes on from there.
+    `client` must not be open; it is open during the call, and can be used again. Its callbacks are called in the call's
+    thread. An interrupt (Ctrl-C) ends the run cleanly: what is committed stays, no partial data is left, and the same
+    call continues from there.
     """
     return _result(client, lambda: client.extract(start, end, sink, clamp=clamp))
 
@@ -69,7 +69,7 @@ def stream(
 ) -> Generator[list[Segment], None, None]:
     """Yield proven segments in batches of at most 500, as `SegmentClient.stream` does.
 
-    The thread reads ahead by a bounded amount while the caller is busy. Closing the generator ends it in order.
+    The thread reads ahead by a bounded amount while the caller is busy. Closing the generator ends it cleanly.
     """
     return _items(client, lambda: client.stream(start, end, clamp=clamp))
 
@@ -105,7 +105,7 @@ def _items(client: SegmentClient, call: Callable[[], AsyncGenerator[T, None]]) -
 
 
 def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None, None]:
-    """Yield the items of an async generator whose event loop runs on in a thread while the caller is busy.
+    """Yield the items of an async generator whose event loop keeps running in a thread while the caller is busy.
 
     Closing this generator, or an exception in the caller's thread, cancels it and waits until it has cleaned up.
     """
@@ -120,16 +120,16 @@ def in_thread(make: Callable[[], AsyncGenerator[T, None]]) -> Generator[T, None,
     finally:
         try:
             steps.end()
-        finally:  # also where the clean-up fails
+        finally:  # even if the clean-up fails
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
 
 def _serve(opened: Future[asyncio.AbstractEventLoop]) -> None:
-    """Make the loop here, where no interrupt can leave it half made, and run it until it is stopped."""
+    """Create the loop in this thread, where no interrupt can stop that halfway, and run it until it is stopped."""
     try:
         loop = asyncio.new_event_loop()
-    except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+    except Exception as error:  # noqa: BLE001 - the waiting thread raises it
         opened.set_exception(error)
         return
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
@@ -139,14 +139,14 @@ def _serve(opened: Future[asyncio.AbstractEventLoop]) -> None:
 
 
 def _awaited(future: Future[T]) -> T:
-    """Return the result. A signal just before the wait is seen only when that ends, so it ends now and then."""
+    """Return the result. A signal just before a wait is handled only after it, so each wait is short."""
     while not future.done():
         wait([future], timeout=_AWAKE_S)
     return future.result()
 
 
 class _Steps(Generic[T]):
-    """An async generator, stepped from a thread that is not its loop's."""
+    """An async generator that is advanced from a thread other than its loop's."""
 
     def __init__(self, items: AsyncGenerator[T, None], loop: asyncio.AbstractEventLoop) -> None:
         self._items = items
@@ -154,7 +154,7 @@ class _Steps(Generic[T]):
         self._step: asyncio.Task[Any] | None = None
 
     def next(self) -> tuple[T] | None:
-        """Return the next item, by itself; None behind the last."""
+        """Return the next item in a tuple; None after the last."""
         return _awaited(asyncio.run_coroutine_threadsafe(self._next(), self._loop))
 
     async def _next(self) -> tuple[T] | None:
@@ -165,7 +165,7 @@ class _Steps(Generic[T]):
             return None
 
     def end(self) -> None:
-        """Cancel what is under way; return when the generator has ended."""
+        """Cancel the current step, and wait for the generator to end."""
         _awaited(asyncio.run_coroutine_threadsafe(self._end(), self._loop))
 
     async def _end(self) -> None:

@@ -39,29 +39,29 @@ if TYPE_CHECKING:
 
 Rate: TypeAlias = float | Literal["auto"] | None
 ASSUMED_RATE = 10.0
-"""Requests a second that a plan reckons with while nothing is known of the API's limit."""
+"""Requests a second that a plan assumes while the API's limit is unknown."""
 
 MOST_CONNECTIONS = 1_000
-"""Far beyond what the API serves, and the event loop keeps up with it."""
+"""Maximum of `connections`: far more than the API serves, and still within what the event loop can handle."""
 
 _BATCH = 500
 
 
 class SegmentClient:
-    """One account of the agent-segments API. Use it with `async with`, in the event loop that it was entered in.
+    """One account of the agent-segments API. Use it with `async with`, in the event loop in which it was entered.
 
     `source` names the caller to the API: 1 to 20 letters, digits or underscores, unique to the job. `filters`
-    narrow what is asked. A given `session` is used and never closed; certificates are checked whatever it says.
+    restrict the segments. A `session` passed in is used and never closed; certificates are always verified.
     `base_url` replaces the look-up of the account's domain. `rate` "auto" finds the API's limit from its
-    answers; a number does too, but never sends more requests a second than that; None sends as fast as answers come.
-    `connections` is the most requests in flight. `pace` keeps what was found for the next client. `window` is the
-    widest time frame asked at once (at most a week), `split_above` the most segments a window may hold before it is
+    answers; so does a number, but with at most that many requests a second; None sends as fast as answers arrive.
+    `connections` is the maximum of requests in flight. `pace` stores the limit found, for later runs. `window` is the
+    widest time frame of a request (at most a week), `split_above` the number of segments above which a window is
     divided. `settle_after` is how long after its end a window can still change, at most 31 days; until then it is
     provisional. `on_event` is called in the event loop with each `Event`; it must not block. `telemetry` False
-    sends nothing to OpenTelemetry, even where opentelemetry-api is installed. `clock` gives the time
+    sends nothing to OpenTelemetry, even if opentelemetry-api is installed. `clock` returns the time
     as seconds since the epoch.
 
-    Raises InputError for settings that cannot work, before anything is sent.
+    Raises InputError for invalid settings, before anything is sent.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SegmentClient:
         self._settle_after_ms = check_settle_after(settle_after)
         self._retry = retry or RetryPolicy()
         self._timeouts = timeouts
-        self._tell = on_event or _nobody
+        self._tell = on_event or _ignore
         self._telemetry = telemetry
         self._clock = clock
         self._opened: Opened | None = None
@@ -115,12 +115,12 @@ class SegmentClient:
         return f"SegmentClient({self._query.account!r}, source={self._query.source!r})"
 
     async def __aenter__(self) -> Self:
-        import asyncio  # noqa: PLC0415 - a loop runs, so it is loaded; importing this library does without
+        import asyncio  # noqa: PLC0415 - already loaded where a loop runs
 
         from segment_fetch.extraction.loop_turns import in_thread  # noqa: PLC0415
 
         if self._opened is not None or self._is_opening:
-            raise InputError("this client is in use; make another one, or enter this one again after its end")
+            raise InputError("this client is in use; create another one, or enter this one again after its end")
         self._is_opening = True
         try:
             loop = asyncio.get_running_loop()
@@ -130,11 +130,11 @@ class SegmentClient:
         return self
 
     def _made(self, loop: asyncio.AbstractEventLoop) -> Opened:
-        """Import, read and build what an open client needs: in a thread, as it takes 200 ms the first time."""
+        """Import, load and build everything an open client needs. Runs in a thread, as it first takes 200 ms."""
         from segment_fetch.extraction.opening import Opened  # noqa: PLC0415
 
         if self._session is not None and getattr(self._session, "_loop", loop) is not loop:
-            raise InputError("session: belongs to another event loop; make it in the one in which the client is used")
+            raise InputError("session: belongs to another event loop; create it in the one in which the client is used")
         return Opened(
             loop,
             query=self._query,
@@ -184,9 +184,9 @@ class SegmentClient:
     async def count(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> int:
         """Return the number of segments that closed in start <= t < end; exact if nothing changes meanwhile.
 
-        Asks for single segments.
+        Requests only pages of one segment.
 
-        Raises InputError for a range that cannot be asked, and the errors of the service.
+        Raises InputError for an invalid range, and the errors of the service.
         """
         from segment_fetch.windows.counting import ExactCounting  # noqa: PLC0415
 
@@ -197,7 +197,7 @@ class SegmentClient:
         return counting.total
 
     async def counts(self, windows: Iterable[Window]) -> dict[Window, int]:
-        """Return the count that the API reports for each window, segments at both ends included, by small requests."""
+        """Return the API's count for each window, with segments at both ends included; takes one small request each."""
         from segment_fetch.windows.counting import Counting  # noqa: PLC0415
 
         counting = Counting(_checked_windows(windows))
@@ -206,7 +206,7 @@ class SegmentClient:
         return counting.counts
 
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
-        """Return the windows in which a range would be read, with the counts that the API reports. Keeps no segment."""
+        """Return the windows in which a range would be read, with the counts that the API reports. Keeps no segments."""
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
         windows = self._weeks(Window(*self._range(start, end, clamp)))
@@ -227,8 +227,8 @@ class SegmentClient:
     ) -> AsyncGenerator[list[Segment], None]:
         """Yield proven segments in batches of at most 500, by close time, then segmentId; each once.
 
-        Reads ahead by a bounded amount while the consumer is busy, and lets the event loop turn before each batch. A
-        window that cannot be proven is left out, the others are delivered, and IncompleteError at the end names it. Use
+        Reads ahead by a bounded amount while the consumer is busy, and yields to the event loop before each batch. A
+        window that cannot be proven is left out; the others are delivered, and IncompleteError at the end names it. Use
         `contextlib.aclosing` if you may leave the loop early.
         """
         from segment_fetch.extraction.stream import stream_segments  # noqa: PLC0415
@@ -260,8 +260,8 @@ class SegmentClient:
     ) -> AsyncGenerator[WindowRead[Part], None]:
         """Yield the windows of a range as they are proven or given up, oldest first, without gap.
 
-        `encode` turns segments, in order, into a part of a window's `parts`; `list` keeps them. It is called in the
-        event loop, page by page, before the proof, so it must do nothing else. An unproven window has no parts, and a
+        `encode` turns segments, in order, into one of a window's `parts`; `list` keeps them. It is called in the event
+        loop, page by page, before the proof, so it must have no side effects. An unproven window has no parts, and a
         `reason`. Reads ahead by a bounded amount while the consumer is busy. Use `contextlib.aclosing` if you may
         leave the loop early.
         """
@@ -275,11 +275,11 @@ class SegmentClient:
                     yield read
 
     async def extract(self, start: TimeLike, end: TimeLike, sink: Sink[Any], *, clamp: bool = False) -> Report:
-        """Read into a destination what it lacks of a range, and return the report.
+        """Read the parts of a range that a destination lacks into it, and return the report.
 
         A window that could not be proven is `unproven` in the report and not in the destination. Raises InputError,
-        CredentialsError, ServiceError or DestinationError where the run could not go on; what is committed stays, and
-        the same call goes on from there.
+        CredentialsError, ServiceError or DestinationError if the run cannot continue; what is committed stays, and the
+        same call continues from there.
         """
         from segment_fetch.extraction.run import fill  # noqa: PLC0415
 
@@ -298,11 +298,11 @@ class SegmentClient:
     ) -> Report:
         """Bring a destination up to date, in windows of whole days of a time zone (an IANA name); return the report.
 
-        Reads from where the destination ends until now.
+        Reads from the end of the destination until now.
 
-        `start` says where an empty destination begins. A provisional window costs one small request if nothing
-        changed, and is read again and replaced if something did; so is the day in which the last run ended. The
-        report says what was settled, added, removed and, after too long a pause, lost. Raises as `extract` does.
+        `start` is the beginning of an empty destination. A provisional window takes one small request if nothing has
+        changed; otherwise it is read again and replaced, and so is the day in which the last run ended. The report says
+        what was settled, added, removed and, after too long a pause, lost. Raises the same errors as `extract`.
         """
         from segment_fetch.extraction.sync import sync  # noqa: PLC0415
 
@@ -313,7 +313,9 @@ class SegmentClient:
             check_type("start", start, (datetime, str, int), "a moment: a datetime, epoch milliseconds or text")
         started, now, zone = time.monotonic(), self.now_ms(), zone_of(timezone)
         if sink.utc_days and zone is not UTC:
-            raise InputError(f"the destination keeps days of UTC, not of {timezone}: leave out the one or the other")
+            raise InputError(
+                f"the destination stores UTC days, not days of {timezone}: choose another destination or timezone UTC"
+            )
         with self._context().run("sync") as context:
             async with self._committing(sink, context) as committer:
                 first = None if committer.entries else self._first_range(start, now, clamp)
@@ -328,7 +330,7 @@ class SegmentClient:
 
     def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:
-            raise NoStartError("the destination is empty: say where to begin (`start`)")
+            raise NoStartError("the destination is empty: set the time to begin at (`start`)")
         return Window(*self._range(start, now, clamp))
 
     def _weeks(self, whole: Window) -> planning.Windows:
@@ -340,7 +342,7 @@ class SegmentClient:
         return planning.shorten_oldest(days, self._context().oldest_ms())
 
     def _context(self) -> RunContext:
-        """The context of the open client; InputError where it is not open, or not in this event loop."""
+        """Return the context of the open client. Raises InputError if it is not open, or not in this event loop."""
         if self._opened is None:
             state = "has ended, it is not open" if self._has_ended else "is not open"
             raise InputError(f"the client {state}: use it inside `async with`")
@@ -361,7 +363,7 @@ class SegmentClient:
         return timedelta(milliseconds=self._settle_after_ms)
 
     def now_ms(self) -> int:
-        """The client's clock, epoch milliseconds."""
+        """Return the time of the client's clock, epoch milliseconds."""
         return int(self._clock() * 1000)
 
 
@@ -375,20 +377,20 @@ _OPTIONAL: dict[str, tuple[type, str]] = {
 
 
 def _check_optional(**settings: object) -> None:
-    """Raise InputError, which names the setting, where one is neither None nor of its type."""
+    """Raise InputError, which names the setting, if one is neither None nor of its type."""
     for name, value in settings.items():
         if value is not None:
             check_type(name, value, *_OPTIONAL[name])
 
 
 def _check_session(session: object) -> None:
-    aiohttp = sys.modules.get("aiohttp")  # not imported for this: where nobody has, nobody can have a session
+    aiohttp = sys.modules.get("aiohttp")  # not imported here: without it, there can be no session
     if session is not None and (aiohttp is None or not isinstance(session, aiohttp.ClientSession)):
         raise InputError(f"session: must be an aiohttp.ClientSession or None, not {type(session).__name__}")
 
 
-def _nobody(event: Event) -> None:
-    """The callback of a client without one."""
+def _ignore(event: Event) -> None:
+    """Do nothing: the callback of a client without one."""
 
 
 def _checked_windows(windows: Iterable[Window]) -> list[Window]:
@@ -416,4 +418,4 @@ def _milliseconds(window: timedelta) -> int:
 def _checked_rate(rate: Rate) -> Rate:
     if rate is None or rate == "auto" or (type(rate) in (int, float) and 0 < rate < inf):
         return rate
-    raise InputError("rate: must be above zero requests a second, auto, or none")
+    raise InputError("rate: must be more than zero requests a second, auto, or none")

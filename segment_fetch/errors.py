@@ -1,4 +1,4 @@
-"""Every error that the library raises, named by what the caller should do about it, and text made safe to show.
+"""The errors that the library raises, named by what the caller should do about them; and text made safe to show.
 
 No error carries a credential, a header or a body: messages and attributes are safe to log.
 """
@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 LOST = "SF-LOST"
-"""The code of what the API no longer serves."""
+"""The code for data that the API no longer serves."""
 
 _ASYNC = 0x80 | 0x200
-"""Flags of the code of coroutine functions and async generators; the module `inspect` takes long to import."""
+"""Code flags of coroutine functions and async generators; the module `inspect` takes long to import."""
 _SHORTEST_BASE64 = 6
-"""Letters; shorter pieces of base64 would match by accident."""
+"""Minimum length of a base64 piece; shorter ones would match by accident."""
 
 
 class SegmentFetchError(Exception):
@@ -55,7 +55,7 @@ class SegmentFetchError(Exception):
         return _made_again, (type(self), self.args), self.__dict__
 
     def at(self, window: Any, offset: int) -> SegmentFetchError:
-        """The same error, now knowing where it happened."""
+        """Set where the error happened, and return it."""
         self.window, self.offset = window, offset
         return self
 
@@ -67,14 +67,14 @@ class SegmentFetchError(Exception):
 
 
 def _made_again(kind: type[SegmentFetchError], args: tuple[Any, ...]) -> SegmentFetchError:
-    """An error that comes from another process, before its attributes are set."""
+    """Create an error that was pickled in another process, before its attributes are set."""
     error = kind.__new__(kind)
     error.args = args
     return error
 
 
 class InputError(SegmentFetchError):
-    """The request as asked cannot be made: mend the input. Nothing was sent for it."""
+    """The input is invalid: correct it. No request was sent for it."""
 
     code = "SF-INPUT"
     summary = "What was asked for is not possible."
@@ -82,7 +82,7 @@ class InputError(SegmentFetchError):
 
 
 class NoStartError(InputError):
-    """An empty destination is to be brought up to date, and nothing says where to begin."""
+    """An empty destination cannot be brought up to date without a start."""
 
     code = "SF-NO-START"
     summary = "The destination is empty, and no time to start from was given."
@@ -90,7 +90,7 @@ class NoStartError(InputError):
 
 
 class RequestRefusedError(InputError):
-    """The API answered 400. `causes` are its own words. Mend the input; asking again changes nothing."""
+    """The API answered 400. `causes` are its messages. Correct the input; a retry would change nothing."""
 
     code = "SF-REFUSED"
     summary = "The API refused the request."
@@ -108,7 +108,7 @@ class RequestRefusedError(InputError):
 
 
 class CredentialsError(SegmentFetchError):
-    """The API or the login service refused the credentials: mend them, or the key's permission."""
+    """The API or the login service refused the credentials: correct them, or the key's permission."""
 
     code = "SF-CREDENTIALS"
     summary = "The credentials are missing, or were refused."
@@ -116,7 +116,7 @@ class CredentialsError(SegmentFetchError):
 
 
 class ServiceError(SegmentFetchError):
-    """The service could not be reached, or answered with faults, until the retries were used up: try later."""
+    """The service could not be reached, or kept failing until the retries were used up: try later."""
 
     code = "SF-SERVICE"
     summary = "The service could not be reached, or kept failing until the retries were used up."
@@ -125,7 +125,7 @@ class ServiceError(SegmentFetchError):
 
 
 class ProxyError(ServiceError):
-    """The proxy refused the client's own credentials. It is not asked again: it may lock the account."""
+    """The proxy refused the client's credentials. They are not tried again, as that may lock the account."""
 
     code = "SF-PROXY"
     summary = "The proxy refused its credentials."
@@ -162,7 +162,7 @@ class InconsistentError(SegmentFetchError):
 
 
 class IncompleteError(SegmentFetchError):
-    """Some windows could not be proven complete. `windows` names them. What was delivered stands; run again."""
+    """Some windows could not be proven complete. `windows` names them. Delivered data is valid; run again."""
 
     code = "SF-INCOMPLETE"
     summary = "Some windows could not be proven complete, and were left out."
@@ -175,7 +175,7 @@ class IncompleteError(SegmentFetchError):
 
 
 class DestinationError(SegmentFetchError):
-    """The destination could not be written: mend it (space, permission) and run again; what is committed stays."""
+    """The destination could not be written: correct that (space, permission) and run again; what is committed stays."""
 
     code = "SF-DESTINATION"
     summary = "The destination could not be read or written."
@@ -184,10 +184,10 @@ class DestinationError(SegmentFetchError):
 
 
 class UnstorableValueError(DestinationError):
-    """The destination has no room for a value of one segment, a number beyond 64 bits in a table say.
+    """The destination cannot store a value of a segment, such as a number beyond 64 bits in a table.
 
-    `segment_id` and `field` (the wire's name) tell which one. Nothing of its window was stored; other windows are not
-    concerned. Another format, JSON Lines say, can hold it.
+    `segment_id` and `field` (the API's name) identify it. Nothing of its window was stored; other windows are not
+    affected. Another format, such as JSON Lines, can store it.
     """
 
     code = "SF-UNSTORABLE"
@@ -218,7 +218,7 @@ class DestinationUnavailableError(DestinationError):
 
 
 class ManifestError(DestinationError):
-    """The destination's manifest is damaged, or was made by another query. Nothing was changed."""
+    """The destination's manifest is damaged, or belongs to another query. Nothing was changed."""
 
     code = "SF-MANIFEST"
     summary = "The manifest of the destination is damaged, or belongs to another query."
@@ -227,7 +227,7 @@ class ManifestError(DestinationError):
 
 
 class MissingExtraError(SegmentFetchError):
-    """An optional package is not installed; the message says which `pip install` brings it."""
+    """An optional package is not installed; the message gives the `pip install` command."""
 
     code = "SF-EXTRA"
     summary = "An optional package is not installed."
@@ -235,7 +235,7 @@ class MissingExtraError(SegmentFetchError):
 
 
 class TransientError(SegmentFetchError):
-    """One attempt failed in a way that another attempt may not: the reader retries it.
+    """One attempt failed in a way that a later one may not: it is retried.
 
     `kind` chooses the delays: "network" (dropped, stalled, truncated, malformed) or "server" (a 5xx answer).
     """
@@ -259,7 +259,7 @@ class MalformedPageError(TransientError):
 
 
 class ThrottledError(TransientError):
-    """The API answered 429. `retry_after` is in seconds, None where the answer did not say."""
+    """The API answered 429. `retry_after` is in seconds, None if the answer had none."""
 
     code = "SF-THROTTLED"
     summary = "The API answered 429: too many requests."
@@ -270,18 +270,18 @@ class ThrottledError(TransientError):
 
 
 class UnauthorizedError(CredentialsError):
-    """The API answered 401, 403 or 451 to a request. A later request may be served: gateways answer so, too."""
+    """The API answered 401, 403 or 451 to a request. A later request may succeed, since gateways also answer so."""
 
 
 def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    """Raise InputError, which names the argument, where its value is of another type. True and False are no numbers."""
+    """Raise InputError, which names the argument, if its value has another type. A bool is not a number."""
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         raise InputError(f"{name}: must be {expected}, not {type(value).__name__}")
 
 
 def check_callback(name: str, value: object, expected: str) -> None:
-    """Raise InputError where an argument cannot be called, or is a coroutine function, which nobody would await."""
+    """Raise InputError if an argument is not callable, or is a coroutine function, which would not be awaited."""
     if not callable(value):
         raise InputError(f"{name}: must be {expected}, not {type(value).__name__}")
     if _is_async(value) or _is_async(getattr(value, "__call__", None)):  # noqa: B004 - an object with an async __call__
@@ -295,7 +295,7 @@ def _is_async(value: object) -> bool:
 
 
 def lasting(seconds: float) -> str:
-    """4.2 s, 3 min 20 s, 2 h 5 min."""
+    """Return a duration in words: 4.2 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -306,10 +306,10 @@ def lasting(seconds: float) -> str:
 
 
 def printable(text: object, longest: int = 200) -> str:
-    """Return a text from outside as one line that is safe on a terminal and in a log, of `longest` characters at most.
+    """Return an untrusted text as one line that is safe in a terminal and a log, at most `longest` characters long.
 
-    Control characters, line breaks, lone surrogates and marks that turn the direction of writing become `?`; a run of
-    them becomes one.
+    Control characters, line breaks, lone surrogates and marks that change the writing direction become `?`, one for a
+    run of them.
     """
     line = re.sub(
         r"\x00+", "?", "".join(letter if letter.isprintable() else "\0" for letter in str(text)[: 4 * longest])
@@ -318,10 +318,10 @@ def printable(text: object, longest: int = 200) -> str:
 
 
 def redacted(text: str, secrets: Sequence[str]) -> str:
-    """Return the text with `***` in place of each secret, in whatever form a service may have repeated it.
+    """Return the text with `***` in place of each secret, in any form in which a service may have repeated it.
 
-    Found are the secret itself, its hexadecimal form and its base64 form, also within a longer one; each also where
-    letters are escaped as in a URL, in HTML or in JSON, one within the other, too. What was escaped is shown plain.
+    It finds the secret itself, its hexadecimal and its base64 form, even inside a longer one; each even if characters
+    are escaped as in a URL, in HTML or in JSON, or in several of these. Escaped text is returned unescaped.
     """
     import html  # noqa: PLC0415 - only errors need it
     from urllib.parse import unquote  # noqa: PLC0415
@@ -357,7 +357,9 @@ def _forms(secret: str) -> Iterator[str]:
     raw = secret.encode()
     yield secret
     yield raw.hex()
-    for before in range(3):  # base64 writes three bytes as four letters: it depends on how many bytes stand before
+    for before in range(
+        3
+    ):  # base64 encodes three bytes as four letters, so it depends on the number of preceding bytes
         first, past = -(-before * 4 // 3), (before + len(raw)) * 4 // 3
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             form = encode(bytes(before) + raw).decode()[first:past]

@@ -1,4 +1,4 @@
-"""Events of a run, as frozen structs for a callback; `str` of one is a line for people. None carries a credential."""
+"""Events of a run, as frozen structs for a callback; `str` gives a readable line. None contains a credential."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from segment_fetch.errors import lasting
 from segment_fetch.query import Window
 
 Status: TypeAlias = Literal["complete", "provisional", "unproven"]
-"""complete: proven, and closed long enough ago that nothing more will come. provisional: proven as of the moment of
-reading, late segments may still come. unproven: not accepted; nothing of it is in the destination."""
+"""complete: proven, and closed long enough ago that no segments are added. provisional: proven as of the time of
+reading, but late segments may still appear. unproven: not accepted; the destination holds none of its segments."""
 
 
 class RangePlanned(Struct, frozen=True, tag=True):
-    """The range was divided: `windows` will be read, `skipped` were complete already."""
+    """The range was divided: `windows` will be read, `skipped` were already complete."""
 
     windows: int
     skipped: int
@@ -26,7 +26,7 @@ class RangePlanned(Struct, frozen=True, tag=True):
 
 
 class WindowOpened(Struct, frozen=True, tag=True):
-    """The first page of a window came: it holds `count` segments."""
+    """The first page of a window was read: it holds `count` segments."""
 
     window: Window
     count: int
@@ -36,7 +36,7 @@ class WindowOpened(Struct, frozen=True, tag=True):
 
 
 class WindowSplit(Struct, frozen=True, tag=True):
-    """A window held too many segments and was divided into `parts`, oldest first; each is opened by itself."""
+    """A window held too many segments and was divided into `parts`, oldest first; each is opened separately."""
 
     window: Window
     parts: tuple[Window, ...]
@@ -46,7 +46,7 @@ class WindowSplit(Struct, frozen=True, tag=True):
 
 
 class PageRead(Struct, frozen=True, tag=True):
-    """A page came and passed its checks. `fallback` says why it did not take the fast path; None if it did."""
+    """A page was read and passed its checks. `fallback` says why it did not take the fast path; None if it did."""
 
     window: Window
     offset: int
@@ -59,9 +59,9 @@ class PageRead(Struct, frozen=True, tag=True):
 
 
 class Retrying(Struct, frozen=True, tag=True):
-    """A page failed for the `failures`-th time and will be asked for again after `delay` seconds.
+    """A page failed for the `failures`-th time and will be retried after `delay` seconds.
 
-    `parked` if its quick retries were used up, and it comes back in a later round.
+    `parked` if its quick retries are used up, so that it waits for a later round.
     """
 
     window: Window
@@ -76,7 +76,7 @@ class Retrying(Struct, frozen=True, tag=True):
 
 
 class ServiceDown(Struct, frozen=True, tag=True):
-    """Nothing comes through since `seconds`; the service is probed now and then, for at most `patience` seconds."""
+    """No request has succeeded for `seconds`; the service is probed at intervals, for at most `patience` seconds."""
 
     seconds: float
     patience: float
@@ -97,7 +97,7 @@ class ServiceBack(Struct, frozen=True, tag=True):
 
 
 class Paused(Struct, frozen=True, tag=True):
-    """The API answered 429: nothing is sent for `seconds`."""
+    """The API answered 429: no request is sent for `seconds`."""
 
     seconds: float
 
@@ -106,14 +106,14 @@ class Paused(Struct, frozen=True, tag=True):
 
 
 PaceReason: TypeAlias = Literal["started", "remembered", "too_fast", "too_many_at_once", "no_refusals"]
-"""started, or remembered from an earlier run: where the pace begins. too_fast, too_many_at_once: what a 429 was taken
-for. no_refusals: none came for a while, so more is tried."""
+"""started, or remembered from an earlier run: the initial pace. too_fast, too_many_at_once: the cause to which a 429 is
+attributed. no_refusals: there was none for a while, so the pace rises."""
 
 
 class PaceChanged(Struct, frozen=True, tag=True):
-    """Requests go out at most at `rate` a second from now on, told where that has changed by more than a little.
+    """At most `rate` requests a second are sent from now on; reported when that has changed noticeably.
 
-    `at_once` is how many may be in flight; None where no limit of that kind was met.
+    `at_once` is the maximum in flight; None if no such limit was met.
     """
 
     rate: float
@@ -126,7 +126,7 @@ class PaceChanged(Struct, frozen=True, tag=True):
 
 
 class WindowReread(Struct, frozen=True, tag=True):
-    """The window changed while it was read, and is read again; `passes` counts the readings so far."""
+    """The window changed while it was read, and is read again; `passes` is the number of readings so far."""
 
     window: Window
     passes: int
@@ -137,7 +137,7 @@ class WindowReread(Struct, frozen=True, tag=True):
 
 
 class WindowDone(Struct, frozen=True, tag=True):
-    """A window was read to its end, or given up: `unproven`, with the reason, and the code of the error behind it."""
+    """A window was read to its end, or given up: `unproven`, with the reason, and the code of the error."""
 
     window: Window
     status: Status
@@ -162,7 +162,7 @@ class WindowCommitted(Struct, frozen=True, tag=True):
 
 
 class NewFields(Struct, frozen=True, tag=True):
-    """The API sends fields that this version does not know; told once for each name."""
+    """The API sends fields that this version does not know; reported once per name."""
 
     names: tuple[str, ...]
 
@@ -171,9 +171,9 @@ class NewFields(Struct, frozen=True, tag=True):
 
 
 class FastPathUnused(Struct, frozen=True, tag=True):
-    """Not one page of a run took the fast path: `pages` were decoded by the fallback, the first for this reason.
+    """No page of a run took the fast path: `pages` were decoded by the fallback, the first for this reason.
 
-    Told once, at the end of the run. The segments are the same.
+    Reported once, at the end of the run. The segments are the same.
     """
 
     pages: int
@@ -187,7 +187,7 @@ class FastPathUnused(Struct, frozen=True, tag=True):
 
 
 class Warned(Struct, frozen=True, tag=True):
-    """Something the user should know, in a sentence."""
+    """A warning for the user, in a sentence."""
 
     message: str
 
@@ -228,7 +228,7 @@ _REASONS: dict[PaceReason, str] = {
 
 
 def per_second(rate: float) -> str:
-    """Return 0.25, 9.7 or 120: as many digits as matter."""
+    """Return a rate with as many digits as matter: 0.25, 9.7 or 120."""
     if rate < 1:
         return f"{rate:.2g}"
     return f"{rate:.1f}".removesuffix(".0") if rate < 100 else f"{rate:.0f}"

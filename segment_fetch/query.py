@@ -11,9 +11,9 @@ from segment_fetch.errors import InputError, check_type
 from segment_fetch.timerange import format_time
 
 MAX_PAGE_SIZE = 500
-"""Segments in one answer, at most (the API's rule)."""
+"""Maximum number of segments in one answer (a rule of the API)."""
 MAX_WINDOW_MS = 7 * 24 * 3600 * 1000
-"""Time frame of one request, at most (the API's rule)."""
+"""Maximum time frame of one request in milliseconds (a rule of the API)."""
 
 
 _SOURCE = re.compile(r"[a-zA-Z0-9_]+")
@@ -21,7 +21,7 @@ _ACCOUNT = re.compile(r"[a-zA-Z0-9_-]+")
 
 
 class Filters(Struct, frozen=True, omit_defaults=True):
-    """The segments asked for, beside the range; None means all. Values are sent as given."""
+    """Restrictions of the segments besides the range; None means all. Values are sent unchanged."""
 
     agent_id: str | None = None
     skill_id: str | None = None
@@ -35,7 +35,7 @@ class Filters(Struct, frozen=True, omit_defaults=True):
                 check_type(f"filters: {name}", value, str, "text (the API's ids are text)")
 
     def params(self) -> dict[str, str]:
-        """The request's parameters, spelled as the API's table spells them."""
+        """Return the request's parameters, spelled as in the API's documentation."""
         named = {
             "AgentId": self.agent_id,
             "SkillId": self.skill_id,
@@ -49,8 +49,8 @@ class Filters(Struct, frozen=True, omit_defaults=True):
 class Window(Struct, frozen=True, order=True, gc=False):
     """A time frame of at most one week, epoch milliseconds. It owns the close times start <= t < end.
 
-    Both ends are sent. Neighbours share the boundary instant, and the later one owns it: so a segment on it is kept
-    once, whether the server takes `to` as inclusive or not.
+    Both ends are sent. Neighbours share the boundary, and the later one owns it: so a segment on it is kept once,
+    whether the server treats `to` as inclusive or not.
     """
 
     start: int
@@ -65,7 +65,7 @@ class Window(Struct, frozen=True, order=True, gc=False):
 
 
 class Query(Struct, frozen=True):
-    """The account, the filters and the page size: all that is asked of the API but the range."""
+    """The account, the filters and the page size: everything that is sent to the API except the range."""
 
     account: str
     source: str
@@ -83,15 +83,15 @@ class Query(Struct, frozen=True):
                 f"source {self.source!r}: 1 to 20 letters, digits or underscores, unique to this job (nightly_wfm)"
             )
         if not 1 <= self.limit <= MAX_PAGE_SIZE:
-            raise InputError(f"limit {self.limit}: must lie between 1 and {MAX_PAGE_SIZE}")
+            raise InputError(f"limit {self.limit}: must be from 1 to {MAX_PAGE_SIZE}")
         for name, value in self.filters.params().items():
             if not value.strip():
                 raise InputError(f"filter {name}: is empty; leave it out to get all")
             if not _is_unicode(value):
-                raise InputError(f"filter {name}: holds bytes that are not text in UTF-8")
+                raise InputError(f"filter {name}: contains bytes that are not valid UTF-8")
 
     def params(self, window: Window, offset: int, limit: int) -> dict[str, str]:
-        """The parameters of one page's request."""
+        """Return the parameters of a page request."""
         return {
             "source": self.source,
             "fromMillis": str(window.start),
@@ -104,7 +104,7 @@ class Query(Struct, frozen=True):
 
 
 def _is_unicode(text: str) -> bool:
-    """Return True if a text can be sent; one from a command line may hold surrogates where it was not UTF-8."""
+    """Return True if a text can be sent; one from the command line has surrogates if it was not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
 """Times, ranges and time zones: parse, format, check.
 
-Times inside the library are epoch milliseconds, as on the wire. A range is half-open: a segment belongs to it when
-start <= close time < end, so that neighbouring ranges, nightly ones say, share no segment and miss none.
+Times inside the library are epoch milliseconds, as in the API. A range is half-open: a segment belongs to it if
+start <= close time < end, so that adjacent ranges, such as nightly ones, share no segment and miss none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from segment_fetch.errors import InputError, check_type
 
 CLAMP_MARGIN_MS = 60_000
-"""Distance of a clamped start from the end of the API's month: the month moves on while the run goes on."""
+"""Milliseconds between the oldest data of the API and a clamped start, because the API's month moves on."""
 
 SETTLE_AFTER_MS = (24 * 60 + 15) * 60_000
 """The default settle margin: a segment can take 24 hours to appear after its close, and clocks and caches differ."""
 
 MAX_SETTLE_AFTER_MS = 31 * 86_400_000
-"""The longest settle margin: the API serves one month, so that with more nothing could settle while it is served."""
+"""The longest settle margin: the API serves one month, so with more nothing could settle while it is served."""
 
 TimeLike: TypeAlias = datetime | str | int
 """An aware datetime, epoch milliseconds, or text as `parse_time` reads it."""
@@ -34,20 +34,20 @@ _TIMES = "an RFC 3339 time (2026-11-01T08:00:00Z), a date (2026-11-01), now, or 
 
 
 def format_time(ms: int) -> str:
-    """Epoch milliseconds as RFC 3339 in UTC; the milliseconds only where there are any."""
+    """Return epoch milliseconds as RFC 3339 in UTC, with a fraction only if it is not zero."""
     whole = datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{whole}.{ms % 1000:03d}Z" if ms % 1000 else f"{whole}Z"
 
 
 def to_ms(moment: datetime) -> int:
-    """An aware datetime as epoch milliseconds, exactly."""
+    """Return an aware datetime as epoch milliseconds, exactly."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
 def parse_time(value: TimeLike, now_ms: int, zone: tzinfo = UTC) -> int:
     """Return a moment in epoch milliseconds. Text without an offset is local to `zone`.
 
-    Raises InputError that says what can be written.
+    Raises InputError that lists the accepted forms.
     """
     if isinstance(value, bool) or not isinstance(value, (datetime, str, int)):
         raise InputError(f"time {value!r}: give a datetime with a time zone, epoch milliseconds, or {_TIMES}")
@@ -73,7 +73,7 @@ def _parse_text(text: str, now_ms: int, zone: tzinfo) -> int:
 
 
 def _year_first(text: str) -> str:
-    """Return a hint for a date as people write it: 25.10.2026, 10/25/2026."""
+    """Return a hint for a date in a local format: 25.10.2026, 10/25/2026."""
     found = _LOCAL_DATE.match(text)
     if found is None:
         return ""
@@ -86,12 +86,12 @@ def _in_calendar(ms: int, text: str) -> int:
     try:
         datetime.fromtimestamp(ms // 1000, UTC)
     except (ValueError, OverflowError, OSError):
-        raise InputError(f"time {text!r}: lies outside the calendar") from None
+        raise InputError(f"time {text!r}: is outside the calendar") from None
     return ms
 
 
 def oldest_start(now_ms: int) -> int:
-    """The earliest start that the API serves: one calendar month before now (the 31st becomes the month's last)."""
+    """Return the earliest start that the API serves: one calendar month ago (the 31st becomes the month's last day)."""
     now = datetime.fromtimestamp(now_ms // 1000, UTC)
     year, month = (now.year, now.month - 1) if now.month > 1 else (now.year - 1, 12)
     day = min(now.day, calendar.monthrange(year, month)[1])
@@ -99,24 +99,24 @@ def oldest_start(now_ms: int) -> int:
 
 
 def check_settle_after(margin: timedelta) -> int:
-    """Return a settle margin in milliseconds, or raise InputError where it is below zero or above 31 days."""
+    """Return a settle margin in milliseconds; raise InputError if it is negative or above 31 days."""
     check_type("settle_after", margin, timedelta, "a datetime.timedelta")
     after_ms = margin // timedelta(milliseconds=1)
     if not 0 <= after_ms <= MAX_SETTLE_AFTER_MS:
         raise InputError(
-            "settle_after: must be from 0 to 31 days: the API serves one month, so that what takes longer to settle "
-            "could not be asked for again"
+            "settle_after: must be from 0 to 31 days: the API serves only one month, so a longer margin "
+            "would never let a window settle"
         )
     return after_ms
 
 
 def settled_before(now_ms: int, after_ms: int = SETTLE_AFTER_MS) -> int:
-    """Return the moment before which nothing changes any more: a segment can appear `after_ms` after its close."""
+    """Return the time before which nothing changes any more: a segment can appear until `after_ms` after its close."""
     return now_ms - after_ms
 
 
 def settles_at(end_ms: int, after_ms: int = SETTLE_AFTER_MS) -> int:
-    """Return the moment from which on a window that ends at `end_ms` is settled."""
+    """Return the time from which a window that ends at `end_ms` is settled."""
     return end_ms + after_ms
 
 
@@ -130,7 +130,7 @@ def check_range(
 ) -> tuple[int, int]:
     """Return the range as (start, end) in epoch milliseconds, or raise InputError before anything is sent.
 
-    With `clamp` a start beyond the API's month is moved to the oldest one that can be had, and `warn` is told.
+    With `clamp`, a start that is too old is moved to the oldest one that the API serves, and `warn` is called.
     """
     for name, moment in (("start", start), ("end", end)):
         if isinstance(moment, bool) or not isinstance(moment, (datetime, str, int)):
@@ -147,7 +147,7 @@ def check_range(
     if first == last:
         raise InputError(
             f"the range is empty: it ends where it starts, at {format_time(first)}, and its end is not part of it; "
-            "for that one millisecond let it end one millisecond later"
+            "to get that one millisecond, end the range one millisecond later"
         )
     return first, last
 
@@ -167,17 +167,17 @@ def _clamped(first: int, last: int, oldest: int, clamp: bool, warn: Callable[[st
 
 
 def midnight(ms: int, zone: tzinfo, later: int = 0) -> int:
-    """The midnight at which the day of a moment began, or that of so many days later."""
+    """Return the midnight at which the day of a moment began, or the one `later` days after it."""
     day = datetime.fromtimestamp(ms // 1000, zone).date() + timedelta(days=later)
     return to_ms(datetime(day.year, day.month, day.day, tzinfo=zone))
 
 
 def zone_of(name: str) -> tzinfo:
-    """Return the time zone of an IANA name, or raise InputError."""
+    """Return the time zone with an IANA name, or raise InputError."""
     try:
         return UTC if name == "UTC" else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise InputError(
-            f"time zone {name!r}: is not known here; give an IANA name such as Europe/Berlin, and where the system "
-            "knows none: pip install tzdata"
+            f"time zone {name!r}: is unknown; use an IANA name such as Europe/Berlin, and if the system has no time "
+            "zones: pip install tzdata"
         ) from None

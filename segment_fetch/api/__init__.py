@@ -1,4 +1,4 @@
-"""One account over HTTP: sign a request, send it, turn its answer into a page or an error.
+"""One account over HTTP: sign a request, send it, and turn its answer into a page or an error.
 
-Called by `client` and `extraction`; calls `throttle` and `wire`. `transport` alone uses aiohttp.
+Called by `client` and `extraction`; calls `throttle` and `wire`. Only `transport` uses aiohttp.
 """

@@ -1,7 +1,7 @@
-"""Credentials and what they put on a request: OAuth 1.0, OAuth 2.0 client credentials, or the caller's bearer token.
+"""Credentials and the headers they produce: OAuth 1.0, OAuth 2.0 client credentials, or the caller's bearer token.
 
-The three public classes hold secrets and show none: their repr is bare. `authorizer()` gives the state that one client
-needs (a token and its end); it sends nothing itself, the transport passes in the call that fetches a token.
+The three public classes hold secrets and never show them: their repr has no values. `authorizer()` returns the state
+of one client (a token and its expiry); it does no I/O, the transport passes in the call that fetches a token.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _RENEW_BEFORE_S = 60.0
 _RENEW_SHARE = 0.1
 _UNKNOWN_LIFETIME_S = 600.0
 _FRESH_S = 1.0
-"""A token that never served and is refused within this time was refused for what it is, not for its age."""
+"""Seconds within which a refusal of a token that was never accepted means bad credentials, not expiry."""
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A bearer token, and when it ends: `expires_in` seconds after it was issued, or at `exp` (epoch seconds)."""
+    """A bearer token and its expiry: `expires_in` seconds after it was issued, or at `exp` (epoch seconds)."""
 
     value: str
     expires_in: float | None
@@ -43,9 +43,9 @@ class Token(msgspec.Struct, frozen=True):
         return "Token(...)"
 
     def lifetime(self, now: float) -> float:
-        """Return the seconds that a token issued now lasts; ten minutes where nothing sensible says so.
+        """Return the lifetime in seconds of a token issued now; ten minutes if it has no plausible expiry.
 
-        A token that ends earlier is renewed when it is refused, so too long a lifetime costs one request.
+        A token that expires earlier is renewed when it is refused, so too long a lifetime costs only one request.
         """
         if self.expires_in is not None:
             return self.expires_in
@@ -60,29 +60,29 @@ TokenRequest: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Token]]
 class Authorizer(ABC):
     """The authorisation of one client's requests."""
 
-    async def ready(self) -> None:  # noqa: B027 - most kinds have nothing to fetch
-        """Return when `header` can answer without a request of its own."""
+    async def ready(self) -> None:  # noqa: B027 - most kinds fetch nothing
+        """Fetch a token if necessary, so that `header` needs no request."""
 
     @abstractmethod
     async def header(self, method: Method, url: str) -> str:
         """Return the `Authorization` header for one attempt at one request."""
 
-    def accepted(self, header: str) -> None:  # noqa: B027 - most kinds learn nothing from it
-        """Note that a request with this header was served."""
+    def accepted(self, header: str) -> None:  # noqa: B027 - most kinds ignore it
+        """Note that a request with this header was accepted."""
 
     def refused(self, header: str) -> bool:
-        """Note that a request with this header was refused; True if the next header is another one.
+        """Note that a request with this header was refused; return True if the next header will be different.
 
-        False if that would be in vain: for a fixed token, and for one that was refused as soon as it was issued.
+        False if a retry would be useless: for a fixed token, and for one that was refused as soon as it was issued.
         """
         return False
 
 
 class Auth(ABC):
-    """Credentials, in one of three kinds."""
+    """Credentials of one of three kinds."""
 
     needs_clock = False
-    """True if requests are refused where the local clock is some minutes off."""
+    """True if requests are refused when the local clock is off by some minutes."""
 
     @abstractmethod
     def authorizer(self, request_token: TokenRequest) -> Authorizer:
@@ -100,11 +100,11 @@ def _checked(kind: str, **values: str) -> None:
     for name, value in values.items():
         check_type(f"{kind}: {name}", value, str, "text")
         if not value or not value.isascii() or not value.isprintable() or value != value.strip():
-            raise InputError(f"{kind}: {name} is empty, or holds spaces, line breaks or other odd characters")
+            raise InputError(f"{kind}: {name} is empty, or contains spaces, line breaks or other invalid characters")
 
 
 class OAuth1Key(Auth):
-    """An API key as LivePerson's console shows it: four secrets. Each attempt gets a nonce, time and signature."""
+    """An API key as shown in LivePerson's console: four secrets. Each attempt has its own nonce, time and signature."""
 
     needs_clock = True
 
@@ -130,7 +130,7 @@ class OAuth1Key(Auth):
         self._method = signature_method
 
     def authorizer(self, request_token: TokenRequest) -> Authorizer:
-        from oauthlib.oauth1 import Client  # noqa: PLC0415 - 50 ms that other kinds need not pay
+        from oauthlib.oauth1 import Client  # noqa: PLC0415 - takes 50 ms, and only this kind needs it
 
         logging.getLogger("oauthlib.oauth1.rfc5849").addFilter(_not_signing)
         key, secret, token, token_secret = self._values
@@ -144,7 +144,7 @@ _signing: ContextVar[bool] = ContextVar("_signing", default=False)
 
 
 def _not_signing(record: logging.LogRecord) -> bool:
-    """Drop what oauthlib logs while it signs for this library: at DEBUG that is the app key and the access token."""
+    """Filter out what oauthlib logs while it signs for this library: at DEBUG, the app key and the access token."""
     return not _signing.get()
 
 
@@ -184,7 +184,7 @@ class _Fixed(Authorizer):
 
 
 class ClientCredentials(Auth):
-    """An OAuth 2.0 application. Its token is fetched when first needed and before it ends."""
+    """An OAuth 2.0 application. Its token is fetched when first needed, and renewed before it expires."""
 
     def __init__(self, client_id: str, client_secret: str, *, clock: Callable[[], float] = time.time) -> None:
         _checked("OAuth 2.0 client", client_id=client_id, client_secret=client_secret)
@@ -202,12 +202,12 @@ class ClientCredentials(Auth):
 
 
 class _SharedToken(Authorizer):
-    """One token for all requests of a client; however many wait for a new one, one request fetches it."""
+    """One token for all requests of a client; a single request renews it, however many wait for it."""
 
     def __init__(self, fetch: Callable[[], Awaitable[Token]], clock: Callable[[], float]) -> None:
         self._fetch = fetch
         self._clock = clock
-        from segment_fetch.api.single_flight import SingleFlight  # noqa: PLC0415 - asyncio: importing the library need not pay it
+        from segment_fetch.api.single_flight import SingleFlight  # noqa: PLC0415 - imports asyncio
 
         self._renewal = SingleFlight()
         self._header = ""
@@ -231,10 +231,10 @@ class _SharedToken(Authorizer):
 
     def refused(self, header: str) -> bool:
         if header != self._header:
-            return True  # another request has had it renewed meanwhile
+            return True  # renewed for another request in the meantime
         self._is_refused = True
-        # One that has served, or that waited for its turn at the limiter, may have ended early. One that was refused
-        # as soon as it was issued tells of the credentials, and so will the next.
+        # A token that was accepted before, or that waited at the limiter, may have expired early. One that is refused
+        # as soon as it was issued means that the credentials are wrong, and the next one would be refused, too.
         return self._has_served or self._clock() - self._issued_at > _FRESH_S
 
     async def _renew(self) -> None:
@@ -257,10 +257,10 @@ class _Claims(msgspec.Struct):
 
 
 def parse_token(body: bytes) -> Token:
-    """Return the token in the login service's answer; TransientError where there is none: that is not a refusal.
+    """Return the token in the login service's answer. Raises TransientError if there is none: that is not a refusal.
 
-    `expires_in` says how long it lasts, as a number or a text of one; else the claims of the token (a JWT, whose
-    signature is the server's business): from `iat` to `exp`, which does not depend on the local clock, or until `exp`.
+    Its lifetime is `expires_in`, a number or numeric text; else it follows from the claims of the token (a JWT, whose
+    signature is not checked): from `iat` to `exp`, which does not depend on the local clock, or until `exp`.
     """
     try:
         answer = msgspec.json.decode(body, type=_TokenAnswer)
@@ -274,7 +274,7 @@ def parse_token(body: bytes) -> Token:
 
 
 def _positive(value: object) -> float | None:
-    """Return a number of seconds above zero; None for anything else."""
+    """Return a positive number of seconds; None for anything else."""
     try:
         seconds = float(value) if isinstance(value, (int, float, str)) else 0.0
     except (ValueError, OverflowError):
@@ -283,7 +283,7 @@ def _positive(value: object) -> float | None:
 
 
 def _expiry(token: str) -> tuple[float | None, float | None]:
-    """Return how many seconds a token lasts, and when it ends, as far as its claims say so."""
+    """Return a token's lifetime in seconds and its expiry (epoch seconds); None for what its claims do not say."""
     parts = token.split(".")
     if len(parts) != 3:
         return None, None

@@ -1,5 +1,5 @@
-"""The service's calls: where is it (Domain API), a token (OAuth 2.0), a page of segments. One attempt each: whoever
-asks for pages repeats what failed, and with it the look-up or the login that a page needed.
+"""The service's calls: the host (Domain API), a token (OAuth 2.0), a page of segments. One attempt each: the caller
+retries a failed page, and with it the look-up or the login that it needed.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ DOMAIN_URL = "https://api.liveperson.net"
 SEGMENTS_SERVICE = "agentActivityDomain"
 LOGIN_SERVICE = "sentinel"
 CLOCK_OFF_S = 180.0
-"""Seconds by which a clock may be off before signatures are likely to be refused for it."""
+"""Seconds by which a clock may be off before signatures are likely to be refused."""
 
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+liveperson\.(?:net|com)", re.IGNORECASE | re.ASCII)
 _LONGEST_HOST = 253
 _MOST_RENEWALS = 3
-"""Tokens that one page may be refused with, each of which was good until then, before that counts as a refusal."""
+"""Number of previously accepted tokens with which one page may be refused before that counts as a refusal."""
 
 
 class _Domain(msgspec.Struct):
@@ -48,7 +48,7 @@ class _Domain(msgspec.Struct):
 
 
 class NotSentError(Exception):
-    """A page was not asked for: while it waited for its turn, it was no longer wanted, or all sending had stopped."""
+    """A page was not requested: while it waited for its permit it became unneeded, or sending was stopped."""
 
 
 def _always() -> bool:
@@ -56,13 +56,13 @@ def _always() -> bool:
 
 
 MAX_SKEW_S = 60.0
-"""Seconds by which the local clock and the server's may differ unsaid."""
+"""Seconds by which the local clock and the server's may differ without a warning."""
 
 
 class SegmentApi:
-    """The API of one account. `base_url` stands in for the Domain API and serves both services.
+    """The API of one account. `base_url` replaces the Domain API's look-up and is used for both services.
 
-    `login_pause` is the least number of seconds between a login that failed and the next.
+    `login_pause` is the minimum number of seconds between a failed login and the next.
     """
 
     def __init__(
@@ -79,10 +79,10 @@ class SegmentApi:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.server_ms: int | None = None
-        """The server's clock in its last answer about segments, a refusal too: epoch milliseconds."""
+        """The server's clock in the last answer to a page request, even a refusal; epoch milliseconds."""
         self._has_warned = False
         self.has_served = False
-        """True once a page has come: whatever is refused from then on may pass."""
+        """True once a page has been received: later refusals may be temporary."""
         self._query = query
         self._auth = auth
         self._authorizer = auth.authorizer(self._token)
@@ -102,13 +102,13 @@ class SegmentApi:
         return self._bases.get(SEGMENTS_SERVICE)
 
     def clock_ahead_s(self) -> float | None:
-        """Return the seconds by which the local clock is ahead of the server's; None where the server never said."""
+        """Return the seconds by which the local clock is ahead of the server's; None if that is unknown."""
         if self.server_ms is None:
             return None
         return self._clock() - self.server_ms / 1000 - 0.5  # `Date` has whole seconds
 
     def clock_warning(self) -> str | None:
-        """Return, once, a sentence about clocks that differ by more than a minute; else None."""
+        """Return a warning, once, if the clocks differ by more than a minute; else None."""
         ahead = self.clock_ahead_s()
         if self._has_warned or ahead is None or abs(ahead) <= MAX_SKEW_S:
             return None
@@ -120,7 +120,7 @@ class SegmentApi:
         )
 
     async def base(self, service: str) -> str:
-        """Return the base URL of a service, which a client asks of the Domain API once."""
+        """Return the base URL of a service, looked up once per client in the Domain API."""
 
         async def look_up() -> None:
             await self._limiter.passed()
@@ -151,16 +151,16 @@ class SegmentApi:
     async def page(
         self, window: Window, offset: int, limit: int, *, may_send: Callable[[], bool] = _always
     ) -> PageAnswer:
-        """Return one page of a window; NotSentError if `may_send`, asked when its turn at the limiter came, said no.
+        """Return one page of a window. Raises NotSentError if `may_send`, called once the permit is granted, is False.
 
-        One attempt. A token that has ended meanwhile is renewed, and the page is asked for again at once.
+        Makes one attempt. A token that has expired is renewed, and the page is then requested again immediately.
         """
         base = self.known_base or await self.base(SEGMENTS_SERVICE)
         search = _search(self._query.params(window, offset, limit))
         url = f"{base}/api/account/{self._query.account}/agent-segments?{search}"
         sent: list[str] = []
         for _ in range(_MOST_RENEWALS):
-            await self._authorizer.ready()  # a login takes its own time, not that of the page
+            await self._authorizer.ready()  # before the permit: a login must not count as the page's time
             try:
                 return await self._attempt(url, sent, may_send)
             except UnauthorizedError as error:
@@ -172,12 +172,12 @@ class SegmentApi:
         raise CredentialsError(refused.message, status=refused.status, retry_after=refused.retry_after) from None
 
     async def _attempt(self, url: str, sent: list[str], may_send: Callable[[], bool]) -> PageAnswer:
-        """Send a page's request when its turn comes, and tell the limiter what came of it."""
+        """Send a page's request when it gets its permit, and report the outcome to the limiter."""
         permit = await self._limiter.acquire()
         outcome: Outcome = "dropped"
         retry_after: float | None = None
         try:
-            await self._authorizer.ready()  # the token may have ended while the request waited for its turn
+            await self._authorizer.ready()  # the token may have expired while the request waited
             if not may_send():
                 raise NotSentError
             answer = await self._page(url, sent)
@@ -196,7 +196,7 @@ class SegmentApi:
 
         async def sign() -> str:
             nonlocal passed
-            if not passed:  # aiohttp repeats a request by itself when a kept connection turns out closed
+            if not passed:  # aiohttp itself repeats a request if a kept-alive connection was closed
                 await self._limiter.passed()
             passed = False
             sent.append(await self._authorizer.header("GET", url))
@@ -229,7 +229,7 @@ class SegmentApi:
             raise
 
     async def _token(self, form: Mapping[str, str]) -> Token:
-        """Log in, once; the vendor asks for a pause before a login that failed is repeated."""
+        """Log in once; the vendor requires a pause before a failed login is repeated."""
         base = await self.base(LOGIN_SERVICE)
         if self._login_failed_at is not None:
             await self._sleep(max(0.0, self._login_failed_at + self._login_pause - self._clock()))
@@ -269,12 +269,12 @@ class SegmentApi:
         )
 
     def _raise_for_status(self, reply: Reply, sent: Sequence[str] = ()) -> None:
-        """Raise for an answer that is not 200; the error holds nothing of what was sent, should the body repeat it."""
+        """Raise for an answer that is not 200; secrets that its body repeats are removed from the error."""
         secrets = (*self._auth.secrets(), *(header.partition(" ")[2] for header in sent))
         try:
             raise_for_status(reply.status, reply.headers, bytes(reply.body), self._now_ms(), secrets=secrets)
         except ThrottledError as error:
-            if not sent:  # a page's own 429 reaches the limiter with the request it belongs to
+            if not sent:  # the 429 of a page is reported with its permit
                 self._limiter.pause(error.retry_after)
             raise
 
@@ -283,7 +283,7 @@ class SegmentApi:
 
 
 def _search(params: Mapping[str, str]) -> str:
-    """Return the query string as `urlencode` makes it, six times as fast: hardly any value has a letter to quote."""
+    """Return the query string as by `urlencode`, six times as fast: hardly any value needs quoting."""
     return "&".join(f"{name}={_quoted(value)}" for name, value in params.items())
 
 
@@ -292,7 +292,7 @@ def _quoted(value: str) -> str:
 
 
 def domain_in(body: bytes) -> str:
-    """Return the host in the Domain API's answer. Only LivePerson's own names are trusted with credentials."""
+    """Return the host in the Domain API's answer. Credentials are only sent to LivePerson's own domains."""
     try:
         host = msgspec.json.decode(body, type=_Domain).baseURI
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""An answer's status, headers and body turned into the error that says what to do. No I/O, no clock of its own."""
+"""Turns an answer's status, headers and body into the error that says what to do. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from segment_fetch.errors import (
 from segment_fetch.timerange import to_ms
 
 PERMISSION = "Data > Workforce Management > Agent Activity API"
-"""The permission that an API key needs, as the vendor's console names it."""
+"""The permission that an API key needs, as shown in the vendor's console."""
 NEWER_PERMISSION = "Agent Status Changes"
-"""The last part of its name in newer consoles."""
+"""The last part of its name in newer versions of the console."""
 
 _MOST_CAUSES = 20
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?", re.ASCII)
 _EPOCH = 1_000_000_000.0
-"""A `Retry-After` from here on is a moment in epoch seconds: as a delay it would be more than 30 years."""
+"""A `Retry-After` of at least this is a time in epoch seconds: as a delay it would be more than 30 years."""
 
 
 def raise_for_status(
@@ -40,8 +40,8 @@ def raise_for_status(
 ) -> None:
     """Raise the error that says what to do, unless the status is 200.
 
-    Its message holds none of `secrets`, should the answer repeat them. `now_ms` (epoch milliseconds) stands in for the
-    server's clock where `Retry-After` is a date and the answer has no `Date`.
+    Its message contains none of `secrets`, even if the answer repeats them. `now_ms` (epoch milliseconds) replaces the
+    server's clock if `Retry-After` is a date and the answer has no `Date`.
     """
     if status == 200:
         return
@@ -62,7 +62,9 @@ def _error(status: int, body: _ErrorBody) -> SegmentFetchError:
         case 403:
             error = UnauthorizedError(f"the API forbids this (403){said}; {_hint()}")
         case 407:
-            error = ProxyError("a proxy on the way asks for a user name and password (407); it was not asked again")
+            error = ProxyError(
+                "a proxy on the way requires a user name and password (407); the request was not repeated"
+            )
         case 451:
             error = UnauthorizedError(f"the account or its user is blocked (451){said}; ask LivePerson's support")
         case _ if status < 300:
@@ -81,7 +83,7 @@ def _refusal(status: int, said: str) -> str:
     if 300 <= status < 400:
         return f"the API redirects ({status}), which is never followed"
     if status == 404:
-        return f"the API answered that there is nothing at this address (404){said}"
+        return f"the API answered that this address does not exist (404){said}"
     return f"the API refused the request ({status}){said}"
 
 
@@ -93,7 +95,7 @@ def _hint() -> str:
 
 
 class _ErrorBody:
-    """The words in an error's JSON body, safe to show: without secrets, on one line, not long."""
+    """The texts in an error's JSON body, safe to show: without secrets, on one line, shortened."""
 
     def __init__(self, body: bytes, secrets: Sequence[str]) -> None:
         try:
@@ -104,7 +106,7 @@ class _ErrorBody:
         self._secrets = secrets
 
     def quoted(self, name: str, before: str = ": ", after: str = "") -> str:
-        """Return a field's text or number between `before` and `after`; nothing where there is none."""
+        """Return a field's text or number between `before` and `after`; an empty text if there is none."""
         value = self._answer.get(name)
         return f"{before}{self._safe(value)}{after}" if isinstance(value, (str, int)) and value != "" else ""
 
@@ -119,9 +121,9 @@ class _ErrorBody:
 
 
 def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
-    """Return the seconds that an answer asks to wait, rounded up to whole ones; None where it does not say.
+    """Return the seconds that an answer asks to wait, rounded up to a whole number; None if it does not say.
 
-    `Retry-After` is a number of seconds or a date, which is measured from the answer's own `Date`; of several, the
+    `Retry-After` is a number of seconds, or a date relative to the answer's `Date`; of several, the
     longest wait counts. `now_ms` is the local clock, epoch milliseconds.
     """
     value = headers.get("Retry-After")
@@ -134,7 +136,7 @@ def retry_after(headers: Mapping[str, str], now_ms: int) -> float | None:
 
 
 def _parts(value: str) -> list[str]:
-    """Split at commas, but for the one behind the name of a date's day."""
+    """Split at commas, except the one after the weekday of a date."""
     parts: list[str] = []
     for piece in map(str.strip, value.split(",")):
         if parts and parts[-1].isalpha():
@@ -157,14 +159,14 @@ def _seconds(text: str, now: float) -> int | None:
 
 
 def server_time(headers: Mapping[str, str]) -> int | None:
-    """Return the server's clock, epoch milliseconds, from the `Date` header; None where it has none."""
+    """Return the server's clock, epoch milliseconds, from the `Date` header; None if there is none."""
     value = headers.get("Date")
     return None if value is None else date_ms(value)
 
 
 @lru_cache(maxsize=8)
 def date_ms(value: str) -> int | None:
-    """Return an HTTP date as epoch milliseconds; None where it is not one."""
+    """Return an HTTP date as epoch milliseconds; None if it is not one."""
     try:
         moment = parsedate_to_datetime(value)
         return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""One call for all who want its result at the same time."""
+"""Single flight: one call for all callers that need its result at the same time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from segment_fetch.errors import SegmentFetchError
 
 
 class SingleFlight:
-    """One call at a time, made for all who ask while it is under way; they share its outcome, an error too.
+    """Makes one call at a time for all callers that arrive during it; they share its outcome, even an error.
 
-    It is no shared task: when the caller that makes the call is cancelled, the next in the line makes it anew.
+    It is not a shared task: when the caller that makes the call is cancelled, the next one makes it again.
     """
 
     def __init__(self) -> None:
@@ -21,13 +21,13 @@ class SingleFlight:
         self._failures = 0
 
     async def run(self, call: Callable[[], Awaitable[None]], *, needed: Callable[[], bool]) -> None:
-        """Make the call, unless it is no longer `needed` when this caller's turn comes. Raises what the call raises."""
+        """Make the call, unless it is no longer `needed` when this caller's turn comes. Raises the call's errors."""
         failures = self._failures
         async with self._lock:
             if not needed():
                 return
             if self._error is not None and self._failures != failures:
-                raise copy.copy(self._error)  # a copy, as each caller notes its own window in it
+                raise copy.copy(self._error)  # a copy, because each caller adds its own window
             try:
                 await call()
             except SegmentFetchError as error:

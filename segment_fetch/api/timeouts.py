@@ -8,7 +8,7 @@ from segment_fetch.errors import InputError, check_type
 
 
 class Timeouts(Struct, frozen=True):
-    """Seconds: to connect, between two pieces of an answer, and for one attempt in all."""
+    """Timeouts in seconds: to connect, between two pieces of an answer, and for one attempt in total."""
 
     connect: float = 10.0
     read: float = 30.0
@@ -19,4 +19,4 @@ class Timeouts(Struct, frozen=True):
             seconds = getattr(self, name)
             check_type(f"timeouts: {name}", seconds, (int, float), "a number of seconds")
             if not seconds > 0:
-                raise InputError(f"timeouts: {name} must be above zero seconds")
+                raise InputError(f"timeouts: {name} must be more than zero seconds")

@@ -1,4 +1,4 @@
-"""HTTP: one attempt at one request, and its faults in this library's words. The only user of aiohttp."""
+"""HTTP: one attempt at one request, its failures translated to this library's errors. The only user of aiohttp."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from segment_fetch.query import is_loopback
 from segment_fetch.throttle.defaults import CONNECTIONS
 
 MAX_BODY = 32 * 1024 * 1024
-"""Bytes of one answer, after decompression, at most. A page of 500 segments takes about 0.2 MB."""
+"""Maximum bytes of one answer, after decompression. A page of 500 segments takes about 0.2 MB."""
 SHARED_BODIES = 32 * 1024 * 1024
-"""Bytes of all answers together that are read side by side. Beyond that, one answer at a time is read on."""
+"""Maximum bytes of all answers that are read concurrently. Beyond that, they are read one at a time."""
 
 _MOST_SCRATCH = 4 * 1024 * 1024
 _LONGEST_HEADER = 64 * 1024
@@ -47,14 +47,14 @@ _CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 class _Proxy(Struct, frozen=True):
-    """The proxy of requests, and the headers that authorise them there."""
+    """The proxy of requests, and the headers that authorise them to it."""
 
     url: URL | None = None
     headers: Mapping[str, str] | None = None
 
 
 class Reply(Struct, frozen=True):
-    """An answer as it came; `body` is decompressed."""
+    """An answer as received, with its `body` decompressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -62,12 +62,12 @@ class Reply(Struct, frozen=True):
 
 
 def _is_host(host: str) -> bool:
-    """Return True if a name can be looked up at all, or is an address."""
+    """Return True if a host is a valid name or an address."""
     return ":" in host or (len(host) <= _LONGEST_HOST and _NAME.fullmatch(host) is not None)
 
 
 def checked_base(url: str) -> str:
-    """Return a base URL that credentials may be sent to: https, or plain http on this machine. InputError else."""
+    """Return a base URL to which credentials may be sent: https, or http on this machine. Raises InputError otherwise."""
     try:
         parsed = URL(url)
         host, port = parsed.host, parsed.port
@@ -83,19 +83,19 @@ def checked_base(url: str) -> str:
     if parsed.path not in ("", "/") or parsed.query_string or parsed.fragment:
         raise InputError(f"base URL {_shown(url)}: give the scheme, host and port only, without a path or query")
     if parsed.scheme == "http" and not is_loopback(host):
-        raise InputError(f"base URL {_shown(url)}: plain http would show the credentials to the network; use https")
+        raise InputError(f"base URL {_shown(url)}: plain http would expose the credentials on the network; use https")
     return str(parsed.origin())
 
 
 def _shown(url: str) -> str:
-    """Return a URL as far as its host: what follows may hold a token."""
+    """Return a URL up to its host: the rest may hold a token."""
     return repr(printable("/".join(re.split("[?#]", url, maxsplit=1)[0].split("/")[:3]), 80))
 
 
 class Transport:
-    """A session, the caller's or its own, of which at most `connections` requests are in use at once.
+    """Sends requests through a session, the caller's or its own, with at most `connections` in flight.
 
-    `turn` is awaited before an answer that has come is handed over, so that many do not keep the event loop at once.
+    `turn` is awaited before an answer is handed over, so that many answers together do not block the event loop.
     """
 
     def __init__(
@@ -128,29 +128,29 @@ class Transport:
     def _session(self) -> aiohttp.ClientSession:
         if self._given is not None:
             if self._given.closed:
-                raise InputError("the session that was given is closed")
+                raise InputError("the session passed in is closed")
             return self._given
         if self._own is None:
-            connector = aiohttp.TCPConnector(limit=0)  # the slots are the limit; a token must not wait for one
+            connector = aiohttp.TCPConnector(limit=0)  # the slots are the limit, and do not apply to a login
             self._own = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._own
 
     async def close(self) -> None:
-        """Close the session if it is its own."""
+        """Close the session, unless it is the caller's."""
         if self._own is not None:
             await self._own.close()
             self._own = None
 
     async def page(self, url: str, sign: Sign, take: Callable[[Reply], T]) -> T:
-        """Make one attempt at a page, and give the reply to `take`; the memory of its body serves the next one.
+        """Make one attempt at a page, and pass the reply to `take`; the memory of its body is reused for the next one.
 
-        Waits while `connections` others are in flight. Raises as `send`, and what `take` raises.
+        Waits while `connections` others are in flight. Raises the same errors as `send`, and those of `take`.
         """
         async with self._slots:
             return await self._sent("GET", url, sign, None, take)
 
     async def send(self, method: str, url: str, *, form: Mapping[str, str] | None = None) -> Reply:
-        """Make one attempt. Raises TransientError for a fault of the network, ServiceError where another is no use."""
+        """Make one attempt. Raises TransientError for a network failure, ServiceError if a retry would be useless."""
         return await self._sent(method, url, None, form, _kept)
 
     async def _sent(
@@ -174,7 +174,7 @@ class Transport:
         self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
     ) -> T:
         async def signed(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-            # Here rather than before: aiohttp repeats a request by itself when a kept connection turns out closed,
+            # Here, because aiohttp itself repeats a request if a kept-alive connection was closed,
             # and a repeated nonce would be refused.
             if sign is not None:
                 request.headers["Authorization"] = await sign()
@@ -209,7 +209,7 @@ class Transport:
 
     @asynccontextmanager
     async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-        """Read the body, and count it as held for the length of the block."""
+        """Read the body, and count its memory for the duration of the block."""
         pieces: list[bytes] = []
         size, is_alone = 0, False
         try:
@@ -218,7 +218,7 @@ class Transport:
                 size += len(piece)
                 self._held += len(piece)
                 if size > MAX_BODY:
-                    raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB and was not read further")
+                    raise TooLargeError(f"the answer is larger than {MAX_BODY >> 20} MiB, and was not read to its end")
                 if self._held > SHARED_BODIES and not is_alone:
                     await self._overflow.acquire()
                     is_alone = True
@@ -230,12 +230,12 @@ class Transport:
                 self._overflow.release()
 
     def _joined(self, pieces: Sequence[bytes]) -> memoryview:
-        """Return the body; of several pieces in memory that serves each answer in turn, as fresh memory costs time."""
+        """Return the body; several pieces are joined in a reused buffer, because allocating memory takes time."""
         if len(pieces) == 1:
             return memoryview(pieces[0])
         size = sum(map(len, pieces))
         if not size <= len(self._scratch) <= max(size, _MOST_SCRATCH):
-            self._scratch = bytearray()  # first, so that the old and the new are never held at once
+            self._scratch = bytearray()  # first, so that the old and the new buffer are never held together
             self._scratch = bytearray(size + size // 8)
         body, end = memoryview(self._scratch), 0
         for piece in pieces:
@@ -244,11 +244,11 @@ class Transport:
         return body[:size]
 
     def load_certificates(self) -> None:
-        """Read the certificates that are trusted: some 20 ms, better spent in a thread than in the event loop."""
+        """Load the trusted certificates: about 20 ms, better spent in a thread than in the event loop."""
         self._context()
 
     def _context(self) -> ssl.SSLContext:
-        """Return what checks certificates, even where the caller's session would not."""
+        """Return the context that verifies certificates, even if the caller's session would not."""
         if self._tls is None:
             self._tls = ssl.create_default_context()
             for name in _CA_VARIABLES:
@@ -256,12 +256,12 @@ class Transport:
         return self._tls
 
     def _proxy(self, url: URL) -> _Proxy | None:
-        """Return the proxy that the environment names for a host, looked up once; aiohttp would do so each time."""
+        """Return the environment's proxy for a host, looked up once; aiohttp would do so for each request."""
         host = url.host or ""
         if host not in self._proxies:
             local = is_loopback(host)
             if local and self._session.trust_env and _environment_proxy(url.scheme, host):
-                raise InputError(f"the session that was given sends what is for {host} to a proxy; name it in NO_PROXY")
+                raise InputError(f"the session passed in uses a proxy for {host}; add the host to NO_PROXY")
             self._proxies[host] = None if local else _environment_proxy(url.scheme, host)
         return self._proxies[host]
 
@@ -297,7 +297,7 @@ def _kept(reply: Reply) -> Reply:
 
 
 def _headers(response: aiohttp.ClientResponse) -> Mapping[str, str]:
-    """Return the headers; of several `Retry-After` one, as the others would be hidden behind the first."""
+    """Return the headers, with several `Retry-After` joined, as a mapping shows only the first."""
     repeated = response.headers.getall("Retry-After", ())
     if len(repeated) < 2:
         return response.headers
@@ -310,17 +310,17 @@ def _proxy_fault(status: int, host: str | None) -> ServiceError | TransientError
     proxy = "the proxy that HTTPS_PROXY names"
     match status:
         case 407:
-            text = "does not accept the user name and password in it (407); it was not asked again: mend them first"
+            text = "does not accept the user name and password in it (407); the request was not repeated: correct them first"
             return ProxyError(f"{proxy} {text}", status=407)
         case 403:
-            return ServiceError(f"{proxy} forbids connections to {host} (403): have the host allowed", status=403)
+            return ServiceError(f"{proxy} forbids connections to {host} (403): get the host allowed", status=403)
         case 502 | 503 | 504:
             return TransientError(f"{proxy} cannot reach {host} ({status})", "server", status=status)
     return TransientError(f"{proxy} did not connect to {host} ({status})", "server", status=status)
 
 
 def _fault(error: Exception, host: str | None) -> str:
-    """Say what happened, without the request: its URL or headers could hold what must not be shown."""
+    """Describe a failure without the request, whose URL or headers could contain secrets."""
     match error:
         case aiohttp.ClientConnectorDNSError():
             said = f"the name {host} cannot be resolved"
@@ -333,22 +333,22 @@ def _fault(error: Exception, host: str | None) -> str:
         case aiohttp.ClientPayloadError(__cause__=ContentEncodingError() as cause):
             said = f"the answer cannot be decoded: {_said(cause.message)}"
         case aiohttp.ClientPayloadError():
-            said = "the answer broke off"
+            said = "the answer was cut off"
         case aiohttp.ClientResponseError():
-            said = f"the answer is not HTTP that can be read: {_said(error.message)}"
+            said = f"the answer is not valid HTTP:  {_said(error.message)}"
         case _:
             said = "the connection was dropped"
     return said
 
 
 def _said(message: str) -> str:
-    """Return what aiohttp said, without the part of the answer that it quotes."""
+    """Return aiohttp's message, without the part of the answer that it quotes."""
     return printable(message.strip().partition("\n")[0].partition(" b'")[0].rstrip(":"))
 
 
 @asynccontextmanager
 async def shared_session(connections: int) -> AsyncIterator[aiohttp.ClientSession]:
-    """Yield a session for many clients, which have at most so many connections together; requests wait in turn."""
+    """Yield a session for many clients, with a common limit of `connections`; further requests wait."""
     connector = aiohttp.TCPConnector(limit=connections)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield session

@@ -1,4 +1,4 @@
-"""Files of this machine, opened with care.
+"""Local files, opened safely.
 
-Called by every package that opens a file whose name it was given; calls nobody.
+Called by every package that opens a file by a name from outside; calls no other package.
 """

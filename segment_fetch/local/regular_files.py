@@ -1,7 +1,7 @@
-"""Opening what has to be a regular file (the manifest, credentials, kept state, a lock), and replacing one as a whole.
+"""Open files that must be regular (the manifest, credentials, stored state, a lock), and replace one atomically.
 
-A plain `open` waits for ever at a FIFO, reads `/dev/zero` without end, and, when it creates a file, follows a link that
-somebody else has put at its name. These functions do none of that. All errors are OSErrors that name the path.
+A plain `open` blocks forever on a FIFO, reads `/dev/zero` without end, and, when it creates a file, follows a link that
+another user has planted at its name. These functions do none of that. All errors are OSErrors that name the path.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO without a writer is open at once, and then refused
+_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC  # a FIFO without a writer opens at once, and is then refused
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 LARGEST = 2**30
-"""Bytes that `read_regular` takes at most: a gibibyte, a hundred times the manifest of a year."""
+"""Maximum bytes that `read_regular` reads: 1 GiB, a hundred times the manifest of a year."""
 
 
 class NotRegularError(OSError):
@@ -26,7 +26,7 @@ class NotRegularError(OSError):
 
 
 def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """Open a regular file for reading; a link to one will do."""
+    """Open a regular file for reading; links are followed."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE))  # noqa: SIM115 - returned
     try:
         refuse_irregular(os.fstat(file.fileno()), path)
@@ -37,11 +37,11 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def read_regular(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
-    """Return the contents of a regular file. OSError where it has more than `largest` bytes."""
+    """Return the contents of a regular file. Raises OSError if it has more than `largest` bytes."""
     with open_regular(path) as file:
         expected = os.fstat(file.fileno()).st_size
-        data = file.read(min(expected, largest) + 1)  # memory for as many bytes is taken at once
-        while len(data) <= largest and (more := file.read(65_536)):  # it has grown meanwhile
+        data = file.read(min(expected, largest) + 1)  # read allocates that many bytes at once
+        while len(data) <= largest and (more := file.read(65_536)):  # it has grown in the meantime
             data += more
     return _limited(data, path, largest)
 
@@ -55,7 +55,7 @@ def _limited(data: bytes, path: str | os.PathLike[str], largest: int) -> bytes:
 def read_named(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
     """Return the contents of a file that a user names: a regular one, or an open descriptor of this process.
 
-    The shell's `<(command)` is such a descriptor, whose other end a process is about to write to.
+    The shell's `<(command)` is such a descriptor, to which another process writes.
     """
     if not os.fspath(path).startswith(_DESCRIPTORS):
         return read_regular(path, largest)
@@ -65,7 +65,7 @@ def read_named(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
 
 
 def create_regular(path: Path) -> io.FileIO:
-    """Create a file of this name for writing, unbuffered. FileExistsError where there is anything, be it a link."""
+    """Create a file for writing, unbuffered. Raises FileExistsError if the name exists, even as a link."""
     return open(path, "xb", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
@@ -97,7 +97,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def open_lock(path: Path, *, create: bool) -> int:
-    """Return a descriptor of a file that is never read: one to take a lock on. A link at its name is not followed."""
+    """Return a descriptor of a file that is only used to take a lock. A link at its name is not followed."""
     flags = os.O_NOFOLLOW | _AT_ONCE | (os.O_RDWR | os.O_CREAT if create else os.O_RDONLY)
     handle = os.open(path, flags, 0o644)
     try:
@@ -109,7 +109,7 @@ def open_lock(path: Path, *, create: bool) -> int:
 
 
 def refuse_irregular(found: os.stat_result, path: str | os.PathLike[str]) -> None:
-    """Raise NotRegularError, or IsADirectoryError, for what is no regular file."""
+    """Raise NotRegularError, or IsADirectoryError, if a file is not regular."""
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):

@@ -1,4 +1,4 @@
-"""The record of what counts: manifest format, commit log, committer, and the check of a destination against it.
+"""The record of committed windows: manifest format, commit log, committer, and the verification of a destination.
 
 Called by `extraction`, `client`, `analysis` and `cli`; calls `sinks` and `windows`. Sinks never import it.
 """

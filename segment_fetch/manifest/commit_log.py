@@ -1,7 +1,7 @@
-"""The commit log of a destination: which windows count, and what a further run still has to do.
+"""The commit log of a destination: which windows are committed, and what the next run has to read.
 
-The manifest is written after the data that it names, so what it names is there. A window that is read again
-replaces the ones before it as a whole: while an older one is covered only in part, the new ones wait, unpublished.
+The manifest is written after the data that it names, so that data always exists. A window that is read again replaces
+older ones only as a whole: while an older one is covered only in part, the new ones wait, unpublished.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from segment_fetch.windows import planning
 from segment_fetch.windows.reader import WindowRead
 from segment_fetch.wire.models import Part
 
-_HALF_REPLACED = "proven, but not all of the older window that it would replace; that one stays"
+_HALF_REPLACED = "proven, but covers only part of an older window, which therefore stays"
 MOST_DRAFTS = 32
-"""Windows that are written at once, each with a file of its own open; the parts of others are held until their turn."""
+"""Maximum number of windows being written, each to its own open file; the parts of others wait in memory."""
 
 _FOLDED_AT = 1_000
-"""Records that are appended at least before they are folded into the manifest in the middle of a run."""
-_LOST = "its file is missing or was changed, and this part was not asked for again"
+"""Minimum number of appended records before they are folded into the manifest during a run."""
+_LOST = "its file is missing or was changed, and this part was not requested again"
 
 
 def _overlap(one: Window, other: Window) -> bool:
@@ -53,7 +53,7 @@ def _touches(window: Window, others: Iterable[Window]) -> bool:
 
 
 class Change(Struct, frozen=True):
-    """Segments that came and went between two readings of the same windows."""
+    """The number of segments that appeared and vanished between two readings of the same windows."""
 
     added: int = 0
     removed: int = 0
@@ -63,10 +63,10 @@ class Change(Struct, frozen=True):
 
 
 class CommitLog:
-    """The manifest of an open sink, and the windows that are on their way into it.
+    """The manifest of an open sink, and the windows that are being written to it.
 
-    A commit appends one record where the sink can do that, so that it costs the same however many windows there are;
-    the records are folded into the manifest when they are as many as its windows, and at the end of the run.
+    A commit appends one record if the sink supports it, so that its cost does not depend on the number of windows. The
+    records are folded into the manifest when there are as many as it has windows, and at the end of the run.
     """
 
     def __init__(
@@ -80,9 +80,9 @@ class CommitLog:
     ) -> None:
         """`stored` is the manifest that the sink returned when it was opened; None for a new destination.
 
-        `settle_after_ms` is the settle margin of this run. Where it is longer than that of the runs before, windows
-        that it would not have called complete are provisional again, unless they begin before `oldest`, the first
-        moment that the API still serves: those could never be settled.
+        `settle_after_ms` is the settle margin of this run. If it is longer than that of earlier runs, windows that it
+        would not have made complete become provisional again, unless they begin before `oldest`, the first moment that
+        the API still serves: those could never be settled.
         """
         self._sink = sink
         self._settle_after_ms = settle_after_ms
@@ -110,7 +110,7 @@ class CommitLog:
             self._appendable = same and not found.appended
 
     def _reopen(self, oldest: int) -> None:
-        """Make provisional again what the settle margin of this run would have made provisional when it was read."""
+        """Make windows provisional again that the settle margin of this run would have left provisional."""
         for window, entry in list(self._entries.items()):
             early = entry.read_ms is not None and entry.read_ms < settles_at(window.end, self._settle_after_ms)
             if entry.status == "complete" and early and window.start >= oldest:
@@ -131,9 +131,9 @@ class CommitLog:
     def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
     ) -> tuple[list[Window], int]:
-        """Return what is still to be read of a range, oldest first, and how many windows are complete.
+        """Return the parts of a range still to be read, oldest first, and how many windows are complete.
 
-        Also deletes what an interrupted run left there. `oldest` is the first moment that the API surely still serves.
+        Also delete leftovers of interrupted runs. `oldest` is the first moment that the API still serves.
         """
         windows = self.to_read(start, end, oldest, keep)
         self.clean([Window(start, end), *windows])
@@ -151,11 +151,11 @@ class CommitLog:
 
     @property
     def complete_before(self) -> str | None:
-        """The watermark: all that closed before it, from the destination's first window on, is there and final."""
+        """The watermark: everything from the destination's first window up to it is stored and final."""
         return self._entries.complete_before()
 
     def settle(self, windows: Iterable[Window]) -> None:
-        """Note that provisional windows are complete as they are."""
+        """Mark provisional windows as complete without reading them again."""
         settled = {window: structs.replace(self._entries[window], status="complete") for window in windows}
         if settled:
             self._store(settled)
@@ -163,8 +163,8 @@ class CommitLog:
     def to_read(self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()) -> list[Window]:
         """Return the parts of a range still to be read, oldest first; windows of `keep` are left as they are.
 
-        A window that reaches out of the range and is not complete is read again as a whole, as it is replaced as a
-        whole. One that begins before `oldest` cannot be had as a whole any more: what is there of it stays.
+        A window that extends beyond the range and is not complete is read again completely, because windows are only
+        replaced as a whole. One that begins before `oldest` is no longer available as a whole, so it stays as stored.
         """
         kept, low, high = list[Window](), start, end
         for window, entry in self._entries.within(Window(start, end)):
@@ -180,7 +180,7 @@ class CommitLog:
         return [entry for window, entry in found if window.start < oldest and entry.status != "complete"]
 
     def clean(self, windows: Sequence[Window]) -> None:
-        """Delete what an interrupted run left between the first and the last of these windows."""
+        """Delete the leftovers of interrupted runs between the first and the last of these windows."""
         if windows:
             whole = Window(min(each.start for each in windows), max(each.end for each in windows))
             keep = {entry.file for _, entry in self._entries.within(whole) if entry.file}
@@ -189,9 +189,9 @@ class CommitLog:
             self._sink.clean(keep, whole)
 
     def add(self, window: Window, parts: Iterable[Any]) -> None:
-        """Write what is ready of a window that is still being read.
+        """Write parts of a window that is still being read.
 
-        Nobody waits for this call, so it raises nothing: the next `commit` raises its error.
+        No caller waits for this, so it raises nothing: the next `commit` raises its error.
         """
         if self._failed is not None:
             return
@@ -209,25 +209,25 @@ class CommitLog:
         return self._sink.begin(window) if begun < MOST_DRAFTS else Held(self._sink, window)
 
     def withdraw(self, windows: Iterable[Window] | None = None) -> None:
-        """Drop what was written of windows that are not committed; of all of them if none are named."""
+        """Drop the drafts of windows that are not committed; of all of them if none are named."""
         for window in list(self._drafts if windows is None else windows):
             if (draft := self._drafts.pop(window, None)) is not None:
                 draft.drop()
 
     def close(self) -> None:
-        """Drop what is not committed, and leave one whole manifest. The sink stays open."""
+        """Drop everything uncommitted, and fold the records into the manifest. The sink stays open."""
         self.withdraw()
         if (self._appended or self._sink.appended()) and self._broken is None:
             self._commits += 1
             self._publish([])
 
     def _begin(self) -> None:
-        """A run that is killed after its first file can then be told from a folder of strangers."""
+        """Publish an empty manifest, so that files left by a killed run are recognised as this destination's."""
         if not self._begun:
             self._store({})
 
     def commit(self, read: WindowRead[Part]) -> WindowEntry:
-        """Write a window, or the rest of it, and make it count; an unproven one is only noted."""
+        """Write a window, or its remaining parts, and commit it; an unproven one is only recorded."""
         if self._failed is not None:
             raise self._failed
         if read.status == "unproven":
@@ -243,7 +243,7 @@ class CommitLog:
         return entry
 
     def _write(self, read: WindowRead[Part]) -> Written:
-        """Write a proven window, or what `add` has not written of it."""
+        """Write a proven window, or the parts that `add` has not written."""
         if read.window not in self._drafts:
             return self._sink.write(read.window, read.parts)
         try:
@@ -266,7 +266,7 @@ class CommitLog:
         return entry.status != "unproven" and self._sink.holds(entry.written)
 
     def _store_ready(self, window: Window) -> None:
-        """Make a staged window count, and those that go with it, unless an older one would be replaced only in part."""
+        """Publish a staged window and those it waits with, unless an older one would be replaced only in part."""
         ready, old = {window}, set[Window]()
         grown = True
         while grown:
@@ -281,7 +281,7 @@ class CommitLog:
             self._store({w: self._staged.pop(w) for w in ready})
 
     def _compare(self, old: Iterable[Window], new: Iterable[Window]) -> None:
-        """Add up which segments of the older windows came and went since they were read."""
+        """Count the segments that appeared and vanished since the older windows were read."""
         within = sorted(old)
         if not within:
             return  # a first reading: nothing is read back from what was just written
@@ -291,7 +291,7 @@ class CommitLog:
             self.change += changed(before, (key for key in after if _covers(within, key[0])))
 
     def _remember(self, window: Window) -> None:
-        """The older reading of the very same window is about to be overwritten."""
+        """Keep the keys of the older reading of a window, which is about to be overwritten."""
         if window in self._entries and self._holds(self._entries[window]):
             with suppress(ValueError):
                 self._before[window] = list(self._sink.keys(self._entries[window].written))
@@ -301,13 +301,13 @@ class CommitLog:
         return self._sink.keys(self._entries[window].written) if remembered is None else remembered
 
     def intact(self, windows: Iterable[Window]) -> list[Window]:
-        """Return those of the windows whose data is, byte for byte, what the manifest says."""
+        """Return the windows whose stored data matches the manifest, byte for byte."""
         return [window for window in windows if self._sink.intact(self._entries[window].written)]
 
     def _store(self, entries: dict[Window, WindowEntry]) -> None:
-        """Make these windows count. What they cover of others goes; what they leave of others is noted as unproven."""
+        """Commit windows. They replace the parts of others that they cover; what remains of those becomes unproven."""
         if self._broken is not None:
-            raise self._broken  # what is stored now is not known: nothing may be added to it
+            raise self._broken  # the stored state is unknown: nothing may be added to it
         gone = {window: old for new in entries for window, old in self._entries.within(new)}
         rest = {
             part: _unproven(old, part, old.reason or _LOST)
@@ -348,7 +348,7 @@ class CommitLog:
 
 
 def changed(before: Iterable[Key], after: Iterable[Key]) -> Change:
-    """Compare two readings of the same time, both in the written order."""
+    """Compare two readings of the same range, both in the written order."""
     added = removed = 0
     olds, news = iter(before), iter(after)
     old, new = next(olds, None), next(news, None)
@@ -367,7 +367,7 @@ def _covers(windows: Sequence[Window], at: int) -> bool:
 
 
 def _unproven(entry: WindowEntry, part: Window, reason: str) -> WindowEntry:
-    """An entry of a window, or of a part of it, of which nothing is in the destination."""
+    """Return the entry of a window, or of a part of one, that has no data in the destination."""
     return structs.replace(
         entry,
         from_=format_time(part.start),

@@ -1,4 +1,4 @@
-"""Committing: an open sink and its commit log, in a thread of their own, so that no disk makes the event loop wait."""
+"""The committer: runs a sink and its commit log in a thread, so that slow storage does not block the event loop."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _in_use: set[int] = set()
-"""The identities of the open sinks: two runs that used one sink object at once would mix up their files."""
+"""The identities of the open sinks: two runs using one sink object at the same time would mix up their files."""
 
 
 class Committer:
-    """An open sink and its commit log, in a thread of their own, so that no disk makes the event loop wait."""
+    """Runs an open sink and its commit log in a thread, so that slow storage does not block the event loop."""
 
     def __init__(self, sink: Sink[Any], query: Query, thread: Executor, settle_after_ms: int, oldest: int) -> None:
         self.sink = sink
@@ -61,7 +61,7 @@ class Committer:
             self.sink.close()
 
     async def close(self) -> None:
-        """Release the destination, if it was taken."""
+        """Release the destination, if it was opened."""
         if self._taken:
             self._taken = False
             await self._run(self._release)
@@ -73,7 +73,7 @@ class Committer:
 
     @property
     def change(self) -> Change:
-        """Segments that came and went in windows that were read again."""
+        """The segments that appeared and vanished in windows that were read again."""
         return self.log.change
 
     def out_of_reach(self, whole: Window, oldest: int) -> list[WindowEntry]:
@@ -83,36 +83,36 @@ class Committer:
     async def resume(
         self, start: int, end: int, oldest: int, keep: AbstractSet[Window] = frozenset()
     ) -> tuple[list[Window], int]:
-        """Return the parts of a range that are still to be read, and how many of its windows are complete."""
+        """Return the parts of a range still to be read, and the number of its complete windows."""
         return await self._run(lambda: self.log.resume(start, end, oldest, keep))
 
     async def intact(self, windows: Iterable[Window]) -> list[Window]:
-        """Return those of the windows whose data is, byte for byte, what the manifest says."""
+        """Return the windows whose stored data matches the manifest, byte for byte."""
         return await self._run(lambda: self.log.intact(windows))
 
     async def settle(self, windows: Iterable[Window]) -> None:
-        """Mark provisional windows as complete as they are."""
+        """Mark provisional windows as complete without reading them again."""
         await self._run(lambda: self.log.settle(windows))
 
     def encode(self, segments: Sequence[Segment]) -> Any:
-        """Return segments in the form in which the sink wants them kept until their window is proven."""
+        """Return segments in the form in which the sink keeps them until their window is proven."""
         return encoded(self.sink, segments)
 
     @property
     def ordered(self) -> bool:
-        """True if the sink takes windows oldest first only."""
+        """True if the sink takes windows only oldest first."""
         return self.sink.ordered
 
     def put(self, window: Window, parts: Sequence[Any]) -> None:
-        """Schedule the writing of what is ready of a window, before it is proven."""
+        """Schedule the writing of parts of a window, before it is proven."""
         self._thread.submit(self.log.add, window, parts)
 
     def withdraw(self, window: Window) -> None:
-        """Schedule the removal of what was written of a window."""
+        """Schedule the removal of the parts of a window written so far."""
         self._thread.submit(self.log.withdraw, [window])
 
     async def commit(self, read: WindowRead[Any]) -> WindowEntry:
-        """Write a window and make it count; `on_commit` is called even if the caller is cancelled meanwhile."""
+        """Write and commit a window; `on_commit` is called even if the caller is cancelled meanwhile."""
         loop = asyncio.get_running_loop()
 
         def commit() -> WindowEntry:
@@ -124,13 +124,13 @@ class Committer:
         return await self._run(commit)
 
     async def abandon(self) -> list[WindowEntry]:
-        """Delete what was written and cannot count, and return those windows as unproven."""
+        """Delete written windows that cannot be committed, and return them as unproven."""
         return await self._run(self.log.abandon)
 
     async def _run(self, call: Callable[[], T]) -> T:
         """Make a call in the thread and return its result.
 
-        A cancellation is raised only after the call has ended: one that is half done cannot be taken back.
+        A cancellation is raised only after the call has ended, because it cannot be undone halfway.
         """
         future = asyncio.get_running_loop().run_in_executor(self._thread, call)
         try:
@@ -147,20 +147,20 @@ def _ignore(_: WindowEntry) -> None:
 
 
 async def _close_after_failure(committer: Committer) -> None:
-    """Release the destination. The caller raises the error that ended the run; one of the clean-up is logged."""
+    """Release the destination. An error of the clean-up is logged, as the caller raises the one that ended the run."""
     try:
         await committer.close()
     except SegmentFetchError as error:
-        _log.warning("cleaning up after the failure failed, too: %s", error)
+        _log.warning("the clean-up after the failure failed, too: %s", error)
 
 
 @asynccontextmanager
 async def committing(
     sink: Sink[Any], query: Query, *, settle_after_ms: int = SETTLE_AFTER_MS, oldest: int = 0
 ) -> AsyncIterator[Committer]:
-    """Open a destination for the length of the block. `settle_after_ms` and `oldest` are as in `CommitLog`."""
+    """Open a destination for the duration of the block. `settle_after_ms` and `oldest` are as in `CommitLog`."""
     if id(sink) in _in_use:
-        raise DestinationBusyError("another run of this process is writing to this sink: wait for its end")
+        raise DestinationBusyError("another run of this process is writing to this sink: wait for it to end")
     _in_use.add(id(sink))
     try:
         with ThreadPoolExecutor(1, thread_name_prefix="segment_fetch") as thread:

@@ -1,7 +1,7 @@
-"""Ids that occur twice among any number of them, in bounded memory.
+"""Find duplicates among any number of ids, in bounded memory.
 
-Hashes of 8 bytes go into parts by their lowest byte, in memory first and then in a temporary file; each part is small
-enough to be looked through by itself. Ids whose hashes are equal may still differ, so the caller compares those.
+8-byte hashes are partitioned by their lowest byte, in memory first and then in a temporary file; each partition is
+small enough to be searched separately. Ids with equal hashes may still differ, so the caller compares those.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import IO, Self
 _PARTS = 256
 _IN_MEMORY = 1_000_000  # hashes, 8 MB
 _MOST = 200_000
-"""Equal hashes that are found at most: more would only say again that whole files are there twice."""
+"""Maximum number of equal hashes reported: more would only repeat that whole files are duplicated."""
 
 
 class Duplicates:
-    """Finds equal hashes. Use it with `with`: the temporary file, 8 bytes an id, is gone at the end."""
+    """Finds equal hashes. A context manager: the temporary file, 8 bytes per id, is deleted at the end."""
 
     def __init__(self, in_memory: int = _IN_MEMORY) -> None:
         self._in_memory = in_memory
@@ -35,7 +35,7 @@ class Duplicates:
             self._file.close()
 
     def add(self, segment_id: str) -> None:
-        """Take the next id."""
+        """Add an id."""
         hashed = hash(segment_id)
         self._parts[hashed & (_PARTS - 1)].append(hashed)
         self._count += 1
@@ -53,7 +53,7 @@ class Duplicates:
         self._count = 0
 
     def find(self) -> set[int]:
-        """Return the hashes that were added more than once, `_MOST` at most."""
+        """Return the hashes that were added more than once, at most `_MOST`."""
         found = set[int]()
         for number in range(_PARTS):
             seen = set[int]()

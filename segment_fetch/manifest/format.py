@@ -23,7 +23,7 @@ from segment_fetch.timerange import MAX_SETTLE_AFTER_MS, SETTLE_AFTER_MS, format
 from segment_fetch.windows.reader import WindowRead
 
 FORMAT_VERSION = 2
-"""Written. Version 1 had neither `commits` nor records beside the manifest; the next run upgrades it."""
+"""The version written. Version 1 had neither `commits` nor appended records; the next run upgrades it."""
 READ_VERSIONS = (1, 2)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,10 +33,10 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
 class WindowEntry(Struct, frozen=True, omit_defaults=True, gc=False):
     """A window in the manifest and in reports; times are RFC 3339, in UTC.
 
-    `count` is what the API reported, `segments` what was written, `duplicates` rows that were read beyond those: seen
-    twice, or on the instant that belongs to the next window. Without any page `read_at` is None, and `count` says
-    nothing. `bytes` and `sha256` are those of the file. `code` is the stable one of the error behind `reason`
-    (`segment_fetch.errors`), where there is one.
+    `count` is the number that the API reported, `segments` the number written, `duplicates` the rows read beyond those:
+    seen twice, or on the boundary that belongs to the next window. If no page was read, `read_at` is None and `count`
+    is meaningless. `bytes` and `sha256` are those of the file. `code` is the stable code of the error that caused
+    `reason` (`segment_fetch.errors`), if any.
     """
 
     from_: str = field(name="from")
@@ -57,26 +57,26 @@ class WindowEntry(Struct, frozen=True, omit_defaults=True, gc=False):
 
     @property
     def window(self) -> Window:
-        """The window that the entry is about."""
+        """The window of the entry."""
         return Window(_ms(self.from_), _ms(self.to))
 
     @property
     def read_ms(self) -> int | None:
-        """The moment at which it was read, epoch milliseconds; None where no page came."""
+        """The time at which it was read, epoch milliseconds; None if no page was read."""
         return None if self.read_at is None else _ms(self.read_at)
 
     @property
     def written(self) -> Written:
-        """The place of its segments."""
+        """The location of its segments."""
         return Written(self.file, self.bytes, self.sha256)
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
-    """All of the manifest. `query` is what every window of the destination was asked with.
+    """The whole manifest. `query` is the query of every window of the destination.
 
-    `commits` counts the commits that are in it: records appended since have higher numbers. All that closed before
-    `complete_before`, from the first window on, is there and final; None where there are no windows.
-    `settle_after_ms` is the settle margin of the last run: how long after its end a window could still change.
+    `commits` counts the commits it contains: records appended since have higher numbers. Everything that closed before
+    `complete_before`, from the first window on, is stored and final; None if there are no windows. `settle_after_ms` is
+    the settle margin of the last run: the time after its end in which a window may still change.
     """
 
     format_version: int
@@ -88,7 +88,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
 
 
 class Record(Struct, frozen=True):
-    """One commit, as appended to a manifest: `windows` take the place of all that they overlap."""
+    """One commit, as appended to a manifest: `windows` replace all windows that they overlap."""
 
     commit: int
     complete_before: str | None
@@ -96,7 +96,7 @@ class Record(Struct, frozen=True):
 
 
 def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
-    """Return the entry of a window that was read, and written unless it is unproven."""
+    """Return the entry of a window that was read and, unless it is unproven, written."""
     return WindowEntry(
         from_=format_time(read.window.start),
         to=format_time(read.window.end),
@@ -117,12 +117,12 @@ def entry_of(read: WindowRead[Any], written: Written) -> WindowEntry:
 
 
 def identity(query: Query, settings: dict[str, str]) -> dict[str, Any]:
-    """Return what may not change between two runs into one destination, and `source`, which may.
+    """Return the settings that may not change between runs into one destination, and `source`, which may.
 
-    InputError where the destination is that of another account.
+    Raises InputError if the destination belongs to another account.
     """
     if settings.get("account_id", query.account) != query.account:
-        raise InputError(f"the destination is that of account {settings['account_id']}, not of {query.account}")
+        raise InputError(f"the destination belongs to account {settings['account_id']}, not to {query.account}")
     return {
         "account": query.account,
         "source": query.source,
@@ -132,12 +132,12 @@ def identity(query: Query, settings: dict[str, str]) -> dict[str, Any]:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """Return the manifest, without the records beside it. ManifestError says where it is damaged."""
+    """Return the manifest, without appended records. Raises ManifestError that says where it is damaged."""
     return parse_with_windows(data)[0]
 
 
 def parse_with_windows(data: bytes) -> tuple[Manifest, list[Window]]:
-    """Return the manifest and the windows of its entries, which take long to parse where there are many."""
+    """Return the manifest and the windows of its entries, so that those need not be parsed twice."""
     try:
         try:
             manifest = msgspec.json.decode(data, type=Manifest)
@@ -153,7 +153,7 @@ def parse_with_windows(data: bytes) -> tuple[Manifest, list[Window]]:
 
 
 def parse_record(data: bytes) -> Record:
-    """Return one appended record. ManifestError says where it is damaged."""
+    """Return one appended record. Raises ManifestError that says where it is damaged."""
     try:
         record = msgspec.json.decode(data, type=Record)
         _checked(record.windows)
@@ -163,14 +163,14 @@ def parse_record(data: bytes) -> Record:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Return the manifest as it is stored: JSON that people can read."""
+    """Return the manifest as stored: indented JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
 
 
 def check_names(
     entries: Iterable[tuple[Window, WindowEntry]], may_be_called: Callable[[Window, str | None], bool]
 ) -> None:
-    """A name from the manifest is opened and deleted one day: it must be one that the sink itself would give."""
+    """Check that the sink could have given each file its name: the manifest's files will be opened and deleted."""
     for window, entry in entries:
         if entry.status != "unproven" and not may_be_called(window, entry.file):
             raise _damaged(f"the file of window {window} cannot be {entry.file!r}")
@@ -178,7 +178,7 @@ def check_names(
 
 def damaged_sequence(number: int, due: int) -> ManifestError:
     """Return the error for a record that does not follow the one before it."""
-    return _damaged(f"commit {due} is missing from the records beside it; the next one there is {number}")
+    return _damaged(f"commit {due} is missing from the appended records; the next one is {number}")
 
 
 def _damaged(where: str) -> ManifestError:
@@ -200,7 +200,7 @@ def _check_version(version: int) -> None:
 
 
 def _checked(entries: Sequence[WindowEntry]) -> list[Window]:
-    """Return the windows of the entries, each checked by itself."""
+    """Return the windows of the entries, each checked on its own."""
     windows = []
     for index, entry in enumerate(entries):
         try:
@@ -229,11 +229,11 @@ def _ms(text: str) -> int:
     ValueError where it is none.
     """
     if not _TIME.fullmatch(text):
-        raise ValueError(f"{text!r} is not a time as 2026-11-01T08:00:00Z")
+        raise ValueError(f"{text!r} is not a time such as 2026-11-01T08:00:00Z")
     try:
         since = datetime.fromisoformat(text) - _EPOCH
     except ValueError as error:
-        raise ValueError(f"{text!r} is no time: {error}") from None
+        raise ValueError(f"{text!r} is not a time: {error}") from None
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 

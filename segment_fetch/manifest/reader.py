@@ -1,6 +1,6 @@
-"""Reading back what has been committed: the manifest and the records that were appended to it since.
+"""Reads the committed state back: the manifest and the records appended to it since.
 
-Runs, `verify` and everything else that looks into a destination read it here.
+Runs, `verify` and all other readers of a destination use this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segment_fetch.manifest.time_index import Entries
 
 
 class Committed(Struct):
-    """The state of a destination: `commits` counts all commits, `appended` those whose records are not folded in."""
+    """The state of a destination: `commits` counts all commits, `appended` those not folded in yet."""
 
     version: int
     query: dict[str, Any]
@@ -31,7 +31,7 @@ class Committed(Struct):
     settle_after_ms: int
 
     def manifest(self) -> Manifest:
-        """Return the state as one manifest, of the version that this release writes."""
+        """Return the state as one manifest, in the version that this release writes."""
         return Manifest(
             format_version=FORMAT_VERSION,
             complete_before=self.entries.complete_before(),
@@ -43,10 +43,9 @@ class Committed(Struct):
 
 
 def read_committed(stored: bytes, records: Iterable[bytes] = ()) -> Committed:
-    """Return the state that a stored manifest and the records beside it add up to. ManifestError where damaged.
+    """Return the state of a stored manifest and its appended records. Raises ManifestError if they are damaged.
 
-    Records that the manifest already has in it are passed over: a run that was killed after it stored the manifest
-    left them behind.
+    Records that the manifest already contains are skipped: a run killed after it stored the manifest left them behind.
     """
     manifest, windows = parse_with_windows(stored)
     entries = Entries(dict(zip(windows, manifest.windows, strict=True)))

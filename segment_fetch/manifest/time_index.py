@@ -1,7 +1,7 @@
-"""The windows of a manifest in order of time.
+"""The windows of a manifest, ordered by time.
 
-They never overlap, so those that a window touches lie side by side: looking them up and replacing them costs the same
-however many there are.
+They never overlap, so those that a window touches are adjacent: the cost of finding and replacing them does not depend
+on the number of windows.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Entries:
         return self._by_window[window]
 
     def __iter__(self) -> Iterator[WindowEntry]:
-        """All entries, oldest first."""
+        """Iterate over all entries, oldest first."""
         return map(self._by_window.__getitem__, self._windows)
 
     def items(self) -> Iterator[tuple[Window, WindowEntry]]:
-        """All windows with their entries, oldest first."""
+        """Iterate over all windows with their entries, oldest first."""
         return ((window, self._by_window[window]) for window in self._windows)
 
     def within(self, window: Window) -> list[tuple[Window, WindowEntry]]:
-        """The windows that overlap this one, oldest first."""
+        """Return the windows that overlap this one, with their entries, oldest first."""
         low, high = self._slice(window)
         return [(found, self._by_window[found]) for found in self._windows[low:high]]
 
@@ -49,7 +49,7 @@ class Entries:
         return low, bisect_left(self._windows, window.end, lo=low, key=lambda each: each.start)
 
     def replace(self, entries: Iterable[tuple[Window, WindowEntry]]) -> None:
-        """Put these windows in, in place of all that they overlap."""
+        """Insert windows in place of all that they overlap."""
         for window, entry in entries:
             low, high = self._slice(window)
             for old in self._windows[low:high]:
@@ -57,12 +57,12 @@ class Entries:
             self._windows[low:high] = [window]
             self._by_window[window] = entry
             if self._final_before is not None and window.start < self._final_before:
-                self._final_before = None  # what was final may not be so any more: count again from the beginning
+                self._final_before = None  # it may have moved back: compute it again
 
     def complete_before(self) -> str | None:
-        """The watermark: all that closed before it, from the first window on, is there and final.
+        """Return the watermark: everything that closed before it, from the first window on, is stored and final.
 
-        No gap and no provisional or unproven window lies before it. None where there are no windows.
+        There is no gap and no provisional or unproven window before it. None if there are no windows.
         """
         if not self._windows:
             return None

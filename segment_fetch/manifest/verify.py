@@ -1,7 +1,7 @@
-"""Verification: hold a destination against its manifest, every file and every segment, without the API.
+"""Verification: check every file and segment of a destination against its manifest, without the API.
 
-What differs between folders, object stores and tables is behind three methods of a sink: `fault` checks the bytes of a
-window, `keys` reads its segments back, `strangers` finds what no window accounts for.
+Folders, object stores and tables differ in three methods of their sink: `fault` checks the bytes of a window, `keys`
+reads its segments back, `strangers` finds data that belongs to no window.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from segment_fetch.sinks.base import AGAIN, Finding, Sink
 from segment_fetch.sinks.files.base import FileSink
 from segment_fetch.sinks.registry import file_sink, table_sink
 
-_NOTHING_THERE = "nothing has been committed here yet: run the extraction, or let the one that is running go on"
+_NOTHING_THERE = "nothing has been committed here yet: run the extraction, or wait for the running one"
 _LOST = "it is missing: restore it from a copy, or extract elsewhere"
 _UNCHECKED = ("missing file", "bad manifest", "wrong row count")
-"""Faults of a window after which its segments say nothing more."""
+"""Faults of a window after which its segments are not checked."""
 
 
 class Audit(Struct, frozen=True):
-    """The result of a verification: `windows` that are there, how many of them are provisional, segments in them.
+    """The result of a verification: the number of stored windows, of provisional ones among them, and of segments.
 
-    `running`: a run is writing there, so that files which are not committed yet say nothing. All that closed before
-    `complete_before` is there and final.
+    `running` is True if a run is writing there, so that uncommitted files are no fault. Everything that closed before
+    `complete_before` is stored and final.
     """
 
     findings: tuple[Finding, ...]
@@ -44,17 +44,17 @@ class Audit(Struct, frozen=True):
 
     @property
     def sound(self) -> bool:
-        """True if nothing is wrong."""
+        """True if there are no findings."""
         return not self.findings
 
 
 def counted(segments: int) -> str:
-    """Return 1 segment, 2 segments."""
+    """Return "1 segment", "2 segments" and so on."""
     return f"{segments} segment{'' if segments == 1 else 's'}"
 
 
 def manifest_of(place: str | Path | Sink[Any]) -> Manifest:
-    """Return the manifest of a destination. ManifestError or DestinationError where there is none."""
+    """Return the manifest of a destination. Raises ManifestError or DestinationError if there is none."""
     sink = _sink(place)
     with _reading(sink) as committed:
         if committed is None:
@@ -63,7 +63,7 @@ def manifest_of(place: str | Path | Sink[Any]) -> Manifest:
 
 
 def audit(place: str | Path | Sink[Any]) -> Audit:
-    """Hold a destination against its manifest. DestinationError where it cannot be read."""
+    """Check a destination against its manifest. Raises DestinationError if it cannot be read."""
     there = _sink(place)
     try:
         with _reading(there) as committed:
@@ -72,7 +72,7 @@ def audit(place: str | Path | Sink[Any]) -> Audit:
                 return _only(Finding("no manifest", there.manifest_name, _LOST if lost else _NOTHING_THERE))
             sink = there
             if not isinstance(place, Sink) and isinstance(there, FileSink):
-                sink = file_sink(place, committed.query)  # now that it is known how the files were written
+                sink = file_sink(place, committed.query)  # now that the settings of the files are known
             check_names(committed.entries.items(), sink.may_be_called)
             return _audit(sink, committed)
     except (ManifestError, InputError) as error:
@@ -80,13 +80,13 @@ def audit(place: str | Path | Sink[Any]) -> Audit:
 
 
 def _sink(place: str | Path | Sink[Any]) -> Sink[Any]:
-    """Return a sink that can read the manifest; that of files need not know their format yet."""
+    """Return a sink that can read the manifest; for files, their format need not be known yet."""
     return place if isinstance(place, Sink) else table_sink(place) or file_sink(place)
 
 
 @contextmanager
 def _reading(sink: Sink[Any]) -> Iterator[Committed | None]:
-    """The destination's state, while it is open for reading; None where nothing was ever committed."""
+    """Open the destination for reading and yield its state; None if nothing was ever committed."""
     stored = sink.look()
     try:
         yield None if stored is None else read_committed(stored, sink.appended())
@@ -100,7 +100,7 @@ def _only(finding: Finding) -> Audit:
 
 def _audit(sink: Sink[Any], committed: Committed) -> Audit:
     entries = [entry for entry in committed.entries if entry.status != "unproven"]
-    running = sink.in_use  # before and after the files are listed: a run may begin or end meanwhile
+    running = sink.in_use  # checked before and after the files are listed: a run may begin or end meanwhile
     strangers = list(sink.strangers({entry.file for entry in entries if entry.file is not None}))
     running = running or (bool(strangers) and sink.in_use)
     findings = [*(() if running else strangers), *holes(committed.entries)]
@@ -119,7 +119,7 @@ def _audit(sink: Sink[Any], committed: Committed) -> Audit:
 
 
 def holes(entries: Iterable[WindowEntry]) -> Iterator[Finding]:
-    """Yield what the manifest itself says is missing; `entries` are in order of time."""
+    """Yield the gaps and unproven windows of the manifest; `entries` are ordered by time."""
     before: Window | None = None
     for entry in entries:
         window = entry.window
@@ -131,7 +131,7 @@ def holes(entries: Iterable[WindowEntry]) -> Iterator[Finding]:
 
 
 def _where(entry: WindowEntry) -> str:
-    """A file by its name, rows of a table by their window."""
+    """Return the name of a window's file, or for the rows of a table the window."""
     return str(entry.window) if entry.bytes is None else str(entry.file)
 
 
@@ -166,7 +166,7 @@ def _check_rows(sink: Sink[Any], entry: WindowEntry, seen: Duplicates) -> Iterat
 
 
 def _doubled(sink: Sink[Any], entries: Sequence[WindowEntry], suspects: set[int]) -> Iterator[Finding]:
-    """Segments that are there twice: only where hashes are equal are the windows read again, to compare ids."""
+    """Yield segments that are stored twice; windows with equal hashes are read again to compare the ids."""
     first: dict[str, str] = {}
     for entry in entries if suspects else ():
         here, doubled = _where(entry), dict[str, list[str]]()

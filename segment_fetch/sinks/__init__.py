@@ -1,7 +1,7 @@
-"""Destinations: `open_sink` returns the one that a URL names; `Sink` is the interface to write another one.
+"""Destinations: `open_sink` returns the sink for a URL; `Sink` is the interface for writing another one.
 
-Called by the client and by users, who choose a destination; `manifest` commits windows into it. Calls `wire` and the
-medium alone, and knows neither the manifest's contents nor the API.
+Called by the client and by users, who choose a destination; `manifest` commits windows into it. Calls only `wire` and
+the storage medium, and knows neither the manifest's contents nor the API.
 """
 
 from importlib import import_module
@@ -74,7 +74,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first asked for: most programs use one sink. MissingExtraError without its extra."""
+    """Import a name on first access: most programs use one sink. Raises MissingExtraError without its extra."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -37,15 +37,15 @@ Damage: TypeAlias = Literal[
 
 
 class Finding(Struct, frozen=True):
-    """A fault that was found: its kind, its place (a file or a window), and in a sentence what to do about it."""
+    """A fault: its kind, its place (a file or a window), and a sentence that says what to do about it."""
 
     kind: Damage
     where: str
     message: str
 
 
-AGAIN = "run the extraction again: it reads the window anew"
-"""The mend of most findings."""
+AGAIN = "run the extraction again, which reads the window again"
+"""The remedy for most findings."""
 
 
 class Written(Struct, frozen=True):
@@ -57,15 +57,15 @@ class Written(Struct, frozen=True):
 
 
 class Draft(ABC, Generic[Part]):
-    """A window's segments being written, before they count. Ends with one call of `finish` or `drop`."""
+    """A window while it is being written, before it is committed. Ends with one call of `finish` or `drop`."""
 
     @abstractmethod
     def add(self, part: Part) -> None:
-        """Take the next segments, as encoded."""
+        """Add the next segments, as encoded."""
 
     @abstractmethod
     def finish(self) -> Written:
-        """Store the window, which is complete now, in place of any earlier version of it."""
+        """Store the window, which is now complete, in place of any earlier version of it."""
 
     @abstractmethod
     def drop(self) -> None:
@@ -73,7 +73,7 @@ class Draft(ABC, Generic[Part]):
 
 
 class Held(Draft[Part]):
-    """A draft in memory, for a sink that stores a window in one call."""
+    """A draft in memory, for sinks that store a window in one call."""
 
     def __init__(self, sink: Sink[Part], window: Window) -> None:
         self._sink = sink
@@ -97,40 +97,40 @@ Key: TypeAlias = tuple[int, str]
 class Sink(ABC, Generic[Part]):
     """A destination for windows of segments.
 
-    What it promises: a window is complete or absent, whatever happens in between; writing a window again replaces it;
-    the manifest is stored last, so it never names what is not there. `encode` is called in the event loop for each page
-    and must not wait; all other methods are called one at a time in a thread. Errors of the medium (OSError, or a
-    driver's own) are to be raised as DestinationError, with what to do.
+    It promises that a window is complete or absent, whatever happens; that writing a window again replaces it; and that
+    the manifest is stored last, so it never names missing data. `encode` is called in the event loop for each page and
+    must not block; all other methods are called one at a time in a thread. Errors of the medium (OSError, or those of a
+    driver) must be raised as DestinationError, with a message that says what to do.
     """
 
     ordered: bool = False
-    """True if windows must come oldest first."""
+    """True if windows must be written oldest first."""
 
     appends: bool = False
-    """True if single commits can be appended to the manifest. Where not, it is stored whole with each of them."""
+    """True if single commits can be appended to the manifest; otherwise each commit stores it as a whole."""
 
     always_whole: bool = False
-    """True if `append` leaves the whole manifest up to date, so that there is nothing to fold in at the end."""
+    """True if `append` keeps the whole manifest up to date, so that no records need to be folded in."""
 
     utc_days: bool = False
-    """True if no window may reach over a midnight of UTC."""
+    """True if no window may extend past midnight UTC."""
 
     mend: str = "delete what is stored of the window"
-    """The step that a user has to take before a damaged window is read again."""
+    """The step that a user must take before a damaged window can be read again."""
 
     @property
     def place(self) -> object:
-        """The destination as messages name it, without secrets."""
+        """The destination as shown in messages, without secrets."""
         return type(self).__name__
 
     @property
     def manifest_name(self) -> str:
-        """The manifest as findings name it."""
+        """The manifest as shown in findings."""
         return str(self.place)
 
     @property
     def in_use(self) -> bool:
-        """True if a run is known to be writing there now, this one or another."""
+        """True if a run, this one or another, is known to be writing there now."""
         return False
 
     @abstractmethod
@@ -138,126 +138,126 @@ class Sink(ABC, Generic[Part]):
         """Return the settings that shape the stored data (format, compression, …); the manifest keeps them."""
 
     def migrates(self, name: str, stored: object) -> bool:
-        """Return True if this sink takes over a destination with another value of this setting.
+        """Return True if this sink can take over a destination with another value of this setting.
 
-        An older version of the columns is one, to which new ones can be added. Any other difference is refused.
+        For example, columns of an older version, to which the new ones can be added. Other differences are refused.
         """
         return False
 
     @abstractmethod
     def open(self) -> bytes | None:
-        """Take the destination for this run, and return the manifest that is there.
+        """Take the destination for this run, and return its manifest, None if there is none.
 
-        Raises DestinationBusyError where another run has it.
+        Raises DestinationBusyError if another run is using it.
         """
 
     def look(self) -> bytes | None:
-        """Open the destination for reading alone and return the manifest that is there, also while a run writes there.
+        """Open the destination for reading only and return its manifest, even while a run is writing there.
 
-        Ends with `close`. Unless overridden, the destination is taken as for a run.
+        Ends with `close`. By default the destination is taken as for a run.
         """
         return self.open()
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> Part:
-        """Return segments in the form in which they stay in memory until their window is proven. Pure.
+        """Return segments in the form in which they are kept in memory until their window is proven. Pure.
 
-        UnstorableValueError where the destination has no room for a value.
+        Raises UnstorableValueError if the destination cannot store a value.
         """
 
     def encode_lines(self, lines: bytes) -> Part:
-        """Return the same as `encode`, for segments given as JSON Lines. Pure.
+        """Return the same as `encode`, for segments passed as JSON Lines. Pure.
 
-        Worth overriding, beside `encode`, where lines can be stored as they are; otherwise they are decoded.
+        Worth overriding together with `encode` if lines can be stored unchanged; by default they are decoded.
         """
         return self.encode(decode_lines(lines))
 
     def name(self, window: Window) -> str | None:
-        """Return the name that `write` gives a window's file; None where there are no files."""
+        """Return the name that `write` gives to a window's file; None if there are no files."""
         return None
 
     def may_be_called(self, window: Window, file: str | None) -> bool:
         """Return True if this can be the name of a window's file.
 
-        It comes from the manifest, which may have been edited, and the file of that name is opened and deleted one day.
+        The name comes from the manifest, which may have been edited, and the file will be opened and deleted.
         """
         return file == self.name(window)
 
     @abstractmethod
     def write(self, window: Window, parts: Iterable[Part]) -> Written:
-        """Store a window's segments, as `encode` returned them, in order; no parts for an empty window."""
+        """Store a window's segments, as returned by `encode`, in order; there are no parts for an empty window."""
 
     def begin(self, window: Window) -> Draft[Part]:
-        """Begin a window that is stored part by part while it is still being read; several may be begun at once.
+        """Begin a window that is stored part by part while it is being read; several can be open at once.
 
-        Unless overridden, its parts are held until it is proven, and then given to `write`.
+        By default its parts are kept in memory until it is proven, and then passed to `write`.
         """
         return Held(self, window)
 
     def keys(self, written: Written) -> Iterator[Key]:
-        """Yield close time and id of each stored segment, in order; nothing where they cannot be read back.
+        """Yield close time and id of each stored segment, in order; nothing if they cannot be read back.
 
-        ValueError where the stored data is damaged.
+        Raises ValueError if the stored data is damaged.
         """
         return iter(())
 
     @abstractmethod
     def publish(self, manifest: bytes, obsolete: Sequence[str]) -> None:
-        """Store the whole manifest atomically, which makes what was written count; then delete the obsolete files.
+        """Store the whole manifest atomically, which commits what was written; then delete the obsolete files.
 
-        It takes the place of the manifest that is there and of all records appended to that.
+        It replaces the existing manifest and all records appended to it.
         """
 
     def append(self, record: bytes, obsolete: Sequence[str]) -> None:
-        """Append one commit to the manifest atomically, which makes what was written count; then delete as `publish`.
+        """Append one commit to the manifest atomically, which commits what was written; then delete obsolete files.
 
-        Called only where `appends` is True, and after the first `publish` of a destination. It should cost the same
-        however many went before it. `record` is JSON without line breaks; its number, `commit`, rises by one each time.
+        Called only if `appends` is True, and after the first `publish` of a destination. Its cost should not depend on
+        the number of commits. `record` is JSON without line breaks; its number, `commit`, rises by one each time.
         """
         raise NotImplementedError
 
     def appended(self) -> Sequence[bytes]:
-        """Return the records that were there when the sink was opened, oldest first.
+        """Return the records that existed when the sink was opened, oldest first.
 
-        Those that the manifest already holds may be among them. A last one that was not written to its end is left
-        out; ManifestError where another is damaged.
+        They may include some that the manifest already contains. An incomplete last record is left out; raises
+        ManifestError if another one is damaged.
         """
         return ()
 
     def holds(self, written: Written) -> bool:
-        """Return True if the stored data is still there; if not, its window is read again."""
+        """Return True if the stored data still exists; if not, its window is read again."""
         return True
 
     def intact(self, written: Written) -> bool:
-        """Return True if the stored data is there, byte for byte as the manifest says."""
+        """Return True if the stored data exists and matches the manifest, byte for byte."""
         return self.holds(written)
 
     def fault(self, window: Window, segments: int, written: Written) -> Finding | None:
-        """Check the bytes of a window that the manifest names. Return the first thing that is wrong, None if nothing.
+        """Check the stored data of a window in the manifest. Return the first fault, None if there is none.
 
-        `segments` is their number as the manifest has it.
+        `segments` is the number of segments by the manifest.
         """
         if self.intact(written):
             return None
-        return Finding("changed", str(window), f"it is not what was written; {self.mend}, and {AGAIN}")
+        return Finding("changed", str(window), f"it differs from what was written; {self.mend}, and {AGAIN}")
 
     def strangers(self, known: AbstractSet[str]) -> Iterator[Finding]:
-        """Yield what is there that no window accounts for; `known` are the files that the manifest names."""
+        """Yield stored data that belongs to no window; `known` are the files that the manifest names."""
         return iter(())
 
     def must_commit_first(self, keep: AbstractSet[str], window: Window) -> bool:
-        """Return True if `clean` would delete what another run may be about to commit.
+        """Return True if `clean` would delete data that another run may be about to commit.
 
-        Where no lock keeps that run out, this one commits first, after which the other can no longer do so.
+        Without a lock that excludes such a run, this one commits first, after which the other one can no longer commit.
         """
         return False
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
-        """Delete what an interrupted run left behind within the window, except the files of these names."""
+        """Delete what interrupted runs left behind within the window, except the files named in `keep`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Release the destination. Called once after `open`, whatever happened."""
+        """Release the destination. Always called once after `open`."""
 
 
 def write_all(draft: Draft[Part], parts: Iterable[Part]) -> Written:
@@ -278,11 +278,11 @@ class Encoder(Protocol[Part_co]):
         """Return encoded segments."""
 
     def encode_lines(self, lines: bytes, /) -> Part_co:
-        """Return encoded segments, given as JSON Lines."""
+        """Return encoded segments, passed as JSON Lines."""
 
 
 def encoded(encoder: Encoder[Part], segments: Sequence[Segment]) -> Part:
-    """Return segments in the encoder's form, whether they were decoded or are still the bytes that were received."""
+    """Return segments in the encoder's form, from decoded segments or from the bytes received."""
     return encoded_lines(encoder, segments.text) if isinstance(segments, RawRows) else encoder.encode(segments)
 
 
@@ -293,8 +293,8 @@ def encoded_lines(encoder: Encoder[Part], lines: bytes) -> Part:
 
 @cache
 def _takes_lines(kind: type) -> bool:
-    """Return True if a class's `encode_lines` belongs to its `encode`.
+    """Return True if a class's `encode_lines` matches its `encode`.
 
-    A class that overrides `encode` alone, below one that has both, has to see every segment.
+    If a subclass overrides only `encode`, that must be called for every segment.
     """
     return next("encode_lines" in vars(base) for base in kind.__mro__ if {"encode", "encode_lines"} & vars(base).keys())

@@ -68,7 +68,7 @@ def _duckdb(url: str, account_id: str | None) -> TableSink:
 def _postgres(url: str, account_id: str | None) -> TableSink:
     from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415
 
-    Dsn(url)  # a URL that cannot be read is refused before an extra is missed
+    Dsn(url)  # refuse an invalid URL before a missing extra
     from segment_fetch.sinks.tables.postgres import PostgresSink  # noqa: PLC0415 - an optional extra
 
     return PostgresSink(url, account_id=account_id)
@@ -85,14 +85,13 @@ URL_FORMS = (
     "duckdb:///FILE",
     "postgresql://USER@HOST/DATABASE",
 )
-"""The forms of destination URLs, for help and messages; anything without a scheme is a folder."""
+"""The forms of destination URLs, for help and messages; a path without a scheme is a folder."""
 
 
 def kind_of(url: str | Path) -> Kind:
-    """Return what a destination is: a folder, a place in an object store, or a table of a database.
+    """Return the kind of a destination: a folder, a place in an object store, or a table of a database.
 
-    Raises InputError for a scheme that is not registered; the message repeats nothing behind the scheme, where a
-    password may be.
+    Raises InputError for an unknown scheme; the message shows nothing after the scheme, which may hold a password.
     """
     text = str(url)
     scheme = _scheme(text)
@@ -103,12 +102,12 @@ def kind_of(url: str | Path) -> Kind:
     if scheme in _TABLES:
         return "table"
     found = _BEGINNING.match(text)
-    shown = (found and found[0]) or "what stands before ://"
+    shown = (found and found[0]) or "the part before ://"
     raise InputError(f"{shown} is not a known destination; use a folder or one of {', '.join(URL_FORMS)}")
 
 
 def _scheme(text: str) -> str | None:
-    """Return a URL's scheme, without the driver that SQLAlchemy adds to it; "" where the two slashes were forgotten."""
+    """Return a URL's scheme, without the driver that SQLAlchemy adds to it; "" if the two slashes are missing."""
     found = _SCHEME.match(text)
     if found is None:
         return None
@@ -120,7 +119,7 @@ def _scheme(text: str) -> str | None:
 def open_sink(
     url: str | Path,
     *,
-    format: str | None = None,  # noqa: A002 - the word that users know
+    format: str | None = None,  # noqa: A002 - the established name of the option
     compress: str | None = None,
     partition: str = "none",
     csv_safe: bool = False,
@@ -128,7 +127,7 @@ def open_sink(
     local_times: str | None = None,
     account_id: str | None = None,
 ) -> Sink[Any]:
-    """Return the sink of a destination; nothing is opened or created before a run takes it.
+    """Return the sink of a destination; nothing is opened or created until a run uses it.
 
     `url` is a folder, or a URL: `s3://bucket/prefix`, `gs://…`, `az://…`, `duckdb:///file.duckdb` (a path relative to
     the working directory; four slashes for an absolute one), `postgresql://user@host/database`. The last two take
@@ -138,12 +137,12 @@ def open_sink(
     files get a column `account_id`, and each account a manifest of its own. Parquet files of each account are in a
     folder of its name. In the URL of a table it can be written `?account_id=ID`.
 
-    The other options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` "none",
-    "gzip" or "zstd", by default what is usual for the format; `partition` "none" or "day", a folder for each day of
-    UTC; `csv_safe` keeps spreadsheets from running a text as a formula; `excel`, "en" or "de" say, makes CSV for the
-    spreadsheets of a country; `local_times`, an IANA name, adds columns with local times to CSV and Parquet.
+    The other options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` is "none",
+    "gzip" or "zstd", with a default for each format; `partition` is "none" or "day", a folder for each UTC day;
+    `csv_safe` keeps spreadsheets from evaluating text as a formula; `excel`, such as "en" or "de", writes CSV for a
+    country's spreadsheets; `local_times`, an IANA name, adds columns with local times to CSV and Parquet.
 
-    Raises InputError for a URL or an option that cannot be, and MissingExtraError where an extra is not installed.
+    Raises InputError for an invalid URL or option, and MissingExtraError if an extra is not installed.
     """
     check_type("url", url, (str, Path), "a folder or a URL")
     check_type("partition", partition, str, "text")
@@ -156,12 +155,10 @@ def open_sink(
     if kind_of(url) == "table":
         given = texts | {"csv_safe": csv_safe, "partition": partition != "none"}
         if names := [name for name, value in given.items() if value]:
-            raise InputError(
-                f"{' and '.join(names)}: for files only; a table has columns, which the database stores its own way"
-            )
+            raise InputError(f"{' and '.join(names)}: for files only, not for tables")
         return _TABLES[str(_scheme(text))](text, account_id)
     if text == "-":
-        raise InputError("- is no folder; to write to standard output use StreamSink(sys.stdout.buffer)")
+        raise InputError("- is not a folder; to write to standard output use StreamSink(sys.stdout.buffer)")
     if not text.strip():
         raise InputError("the destination is empty: name a folder, or give a URL")
     form = file_format(
@@ -181,7 +178,7 @@ def file_format(
     local_times: str | None = None,
     account_id: str | None = None,
 ) -> FileFormat[Any]:
-    """Return a new file's format by its name. InputError where there is none of that name."""
+    """Return the format with a name, for new files. Raises InputError if there is none with that name."""
     if name not in FORMATS:
         raise InputError(f"format {name!r} is unknown: choose one of {', '.join(FORMATS)}")
     options = {
@@ -208,10 +205,10 @@ def _takers(option: str) -> str:
 
 
 def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> FileSink[Any]:
-    """Return the sink that wrote what is in a folder or object store, from the settings in its manifest.
+    """Return the sink that wrote the files in a folder or object store, from the settings in its manifest.
 
-    Without settings, a sink that can list the files and read the manifest. InputError where the settings name a format
-    that this release does not know.
+    Without settings, return a sink that can list the files and read the manifest. Raises InputError if the settings
+    name a format that this release does not know.
     """
     if settings is None:
         return _file_sink(place, JsonLines(), "none", "none")
@@ -222,16 +219,16 @@ def file_sink(place: str | Path, settings: Mapping[str, Any] | None = None) -> F
 
 
 def table_sink(url: str | Path) -> TableSink | None:
-    """Return the sink of a table, None where the destination is made of files."""
+    """Return the sink of a table, None if the destination consists of files."""
     return cast("TableSink", open_sink(url)) if kind_of(url) == "table" else None
 
 
 def _file_sink(place: str | Path, form: FileFormat[Any], compress: str, partition: str) -> FileSink[Any]:
     if kind_of(place) == "objects":
-        from segment_fetch.sinks.objects.sink import ObjectSink  # noqa: PLC0415 - a folder does without
+        from segment_fetch.sinks.objects.sink import ObjectSink  # noqa: PLC0415 - not needed for a folder
 
         return ObjectSink(str(place), form, compress, partition=partition)
-    from segment_fetch.sinks.files.folder import FolderSink  # noqa: PLC0415 - an object store does without
+    from segment_fetch.sinks.files.folder import FolderSink  # noqa: PLC0415 - not needed for an object store
 
     return FolderSink(place, form, compress, partition=partition)
 
@@ -243,7 +240,7 @@ def duckdb_file(url: str) -> tuple[str, dict[str, str]]:
     path = unquote(parts.path)[1:]
     if parts.netloc or not path or parts.fragment or query.keys() - {"table", "account_id"}:
         raise InputError(
-            "the URL of the DuckDB file cannot be read: write duckdb:///FILE, or duckdb:////FILE for an absolute path; "
+            "the URL of the DuckDB file is invalid: write duckdb:///FILE, or duckdb:////FILE for an absolute path; "
             "?table=NAME names another table"
         )
     return path, query

@@ -1,4 +1,4 @@
-"""An open stream, such as standard output: windows oldest first, each complete. Nothing is kept between runs."""
+"""The sink for an open stream, such as standard output: complete windows, oldest first. No state is kept."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ class StreamSink(Sink[bytes]):
             raise DestinationError(f"cannot write to the output: {reason}") from error
 
     def _write(self, data: bytes) -> None:
-        """Write all of the data; an unbuffered stream may take a part at a time."""
+        """Write all of the data; an unbuffered stream may take only part of it at a time."""
         view = memoryview(data)
         while view:
             taken: int | None = self._stream.write(view)
             if taken is None:
-                raise BlockingIOError(errno.EAGAIN, "it does not wait for its reader")
+                raise BlockingIOError(errno.EAGAIN, "it is in non-blocking mode and its reader is too slow")
             view = view[taken:]

@@ -100,8 +100,8 @@ def test_options_of_files_are_refused(run: Run, api: Simulator, place: Place, op
         ("duckdb:///x?table=a;drop", "'a;drop' is not a table name"),
         ("duckdb:///x?table=", "'' is not a table name"),
         ("postgresql://host/db?table=a;drop", "'a;drop' is not a table name"),
-        ("duckdb:///none/out.duckdb", "there is no folder none; make it first"),
-        ("postgresql://me@127.0.0.1:port/db", "the address of the PostgreSQL server cannot be read"),
+        ("duckdb:///none/out.duckdb", "there is no folder none; create it first"),
+        ("postgresql://me@127.0.0.1:port/db", "the URL of the PostgreSQL server is invalid"),
     ],
 )
 def test_addresses_that_are_none(run: Run, api: Simulator, out: str, reason: str) -> None:
@@ -117,10 +117,10 @@ def test_addresses_that_are_none(run: Run, api: Simulator, out: str, reason: str
     [
         ("jdbc:postgresql://127.0.0.1/wfm?password=hunter2", "jdbc: is not a known destination; use a folder"),
         ("mysql+pymysql://me:hunter2@host/wfm", "mysql+pymysql:// is not a known destination"),
-        ("me@hunter2/jdbc://host", "what stands before :// is not a known destination"),
+        ("me@hunter2/jdbc://host", "the part before :// is not a known destination"),
         ("duckdb://me:hunter2@host/db", "write duckdb:///FILE"),
         ("duckdb:///x?motherduck_token=hunter2", "write duckdb:///FILE"),
-        ("postgresql://loader%3Ahunter2@host/wfm", "has a colon, %3A, in the name of the user"),
+        ("postgresql://loader%3Ahunter2@host/wfm", "has a colon, %3A, in the user name"),
     ],
 )
 def test_nothing_of_a_refused_address_is_shown_or_made(
@@ -144,7 +144,7 @@ def test_without_a_password_it_says_where_to_put_it(
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
     result = extract(run, api, postgres_server.url(password=None))
     assert result.code == 2
-    assert "asks for a password, and there is none; set PGPASSWORD, or write" in result.words
+    assert "requires a password, and none is set; set PGPASSWORD, or write" in result.words
     assert "run again" not in result.words
 
 

@@ -168,7 +168,7 @@ def test_a_failure_after_something_was_read(
         (("--account", "11/22"), "letters, digits"),
         (("--window", "8d"), "one week"),
         (("--agent-id", " "), "filter AgentId: is empty"),
-        (("--base-url", "http://example.org"), "plain http would show the credentials"),
+        (("--base-url", "http://example.org"), "plain http would expose the credentials"),
         (("--base-url", "https://name:hush@localhost"), "must not hold a user name or password"),
         (("--base-url", "nonsense"), "write https://host"),
         (("--out", ""), "--out is empty"),

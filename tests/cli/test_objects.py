@@ -110,8 +110,12 @@ def key_in_url(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TROUBLE = {
-    "no bucket": (no_bucket, 2, "there is no such bucket; create it, or mend the URL"),
-    "no permission": (answers(Answer(403, "AccessDenied")), 2, "no permission; allow to list, read, write and delete"),
+    "no bucket": (no_bucket, 2, "there is no such bucket; create it, or fix the URL"),
+    "no permission": (
+        answers(Answer(403, "AccessDenied")),
+        2,
+        "no permission; grant the right to list, read, write and delete",
+    ),
     "wrong keys": (answers(Answer(403, "InvalidAccessKeyId")), 2, "the credentials are refused; set AWS_ACCESS_KEY_ID"),
     "wrong region": (answers(Answer(301, "PermanentRedirect")), 2, "in another region; set AWS_REGION to that"),
     "overloaded": (answers(Answer(503, "SlowDown")), 3, "answered 503 SlowDown; run again later; what is committed"),

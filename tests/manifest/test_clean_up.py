@@ -25,7 +25,7 @@ async def test_what_failed_first_is_raised_and_what_failed_then_is_logged(
         async with committing(_ClosesBadly(tmp_path), Query("111111", "test")):
             raise ServiceError("no answer")
     assert [record.getMessage() for record in caplog.records] == [
-        "cleaning up after the failure failed, too: the disk went away"
+        "the clean-up after the failure failed, too: the disk went away"
     ]
 
 

@@ -81,7 +81,7 @@ def test_a_damaged_record_in_the_middle_is_named(tmp_path: Path) -> None:
     killed(JsonlSink(tmp_path), ONE, TWO, THREE)
     log = tmp_path / "manifest.log"
     log.write_bytes(log.read_bytes().replace(b"2026-11-01T02", b"2026-11-01T03", 1))
-    with pytest.raises(ManifestError, match=r"line 2 of manifest\.log does not fit its checksum; restore"):
+    with pytest.raises(ManifestError, match=r"line 2 of manifest\.log does not match its checksum; restore"):
         JsonlSink(tmp_path).open()
     [finding] = audit(tmp_path).findings
     assert (finding.kind, finding.where) == ("bad manifest", "manifest.json")
@@ -94,7 +94,7 @@ def test_a_missing_record_in_the_middle_is_named(tmp_path: Path) -> None:
     first, _, third = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(first + third)
     sink = JsonlSink(tmp_path)
-    with pytest.raises(ManifestError, match="commit 3 is missing from the records"):
+    with pytest.raises(ManifestError, match="commit 3 is missing from the appended records"):
         CommitLog(sink, QUERY, sink.open())
     sink.close()
 

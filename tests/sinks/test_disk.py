@@ -128,7 +128,7 @@ def test_closing_a_lock_that_fails_is_only_logged(
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", failing)
         sink.close()
-    assert "closing the lock failed: Input/output error" in caplog.text
+    assert "closing the lock file failed: Input/output error" in caplog.text
     assert not is_locked(tmp_path / ".lock")
 
 

@@ -195,11 +195,11 @@ def test_a_table_with_other_columns(path: Path) -> None:
     with pytest.raises(DestinationError) as raised:
         DuckDbSink(path).open()
     for told in (
-        "table agent_segments does not fit",
-        "segment_id is INTEGER and has to be VARCHAR",
+        "table agent_segments does not match",
+        "segment_id is INTEGER but must be VARCHAR",
         "agent_id BIGINT is missing",
-        "note VARCHAR is not known, and has no default",
-        "the primary key is missing and has to be segment_id",
+        "note VARCHAR is unknown and has no default",
+        "the primary key is missing but must be segment_id",
         "use another table",
     ):
         assert told in raised.value.message

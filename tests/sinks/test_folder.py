@@ -320,8 +320,8 @@ def test_place_that_cannot_be_used_is_refused(
 ADVICE = {
     errno.ENOSPC: "no space left for .*: free some and run again",
     errno.EDQUOT: "no space left for .*: free some and run again",
-    errno.EIO: "cannot write .*: Input/output error; mend that, or choose another folder, and run again",
-    errno.EACCES: "no permission for .*: give it, or choose another folder",
+    errno.EIO: "cannot write .*: Input/output error; fix that, or choose another folder, and run again",
+    errno.EACCES: "no permission to write .*: grant it, or choose another folder",
     errno.EROFS: "cannot be written, as its file system is read-only: choose another folder",
 }
 

@@ -501,7 +501,7 @@ def test_damaged_object_is_told_by_its_keys(bucket: Bucket) -> None:
     with pytest.raises(ValueError, match="the compressed data is damaged"):
         list(sink.keys(written))
     bucket.delete(str(written.file))
-    with pytest.raises(DestinationUnavailableError, match="does not have an object any more"):
+    with pytest.raises(DestinationUnavailableError, match="no longer has an object"):
         list(sink.keys(written))
 
 
@@ -510,7 +510,7 @@ def test_damaged_object_is_told_by_its_keys(bucket: Bucket) -> None:
 
 ADVICE = {
     Answer(404, "NoSuchBucket"): "there is no such bucket; create it",
-    Answer(403, "AccessDenied"): "no permission; allow to list, read, write and delete",
+    Answer(403, "AccessDenied"): "no permission; grant the right to list, read, write and delete",
     Answer(403, "InvalidAccessKeyId"): "the credentials are refused; set AWS_ACCESS_KEY_ID and",
     Answer(403, "SignatureDoesNotMatch"): "the credentials are refused; set AWS_ACCESS_KEY_ID and",
     Answer(400, "ExpiredToken"): "the credentials are refused; set AWS_ACCESS_KEY_ID and",
@@ -555,7 +555,7 @@ def assert_no_secret(text: str) -> None:
 
 def test_store_that_refuses_conditions_is_refused(bucket: Bucket) -> None:
     bucket.proxy.fault = lambda asked: Answer(501, "NotImplemented") if asked.method == "PUT" else None
-    with pytest.raises(DestinationError, match=r"cannot write on condition .*use one that can"):
+    with pytest.raises(DestinationError, match=r"has no conditional writes .*use one that has them"):
         commit(ObjectSink(bucket.url, JsonLines(), store=bucket.store()), ONE)
     assert bucket.names() == []
 
@@ -565,6 +565,6 @@ def test_store_that_ignores_conditions_is_refused(bucket: Bucket, begun: bool) -
     if begun:
         commit(ObjectSink(bucket.url, JsonLines()), ONE)
     bucket.proxy.heedless = True
-    with pytest.raises(DestinationError, match=r"cannot write on condition .*use one that can"):
+    with pytest.raises(DestinationError, match=r"has no conditional writes .*use one that has them"):
         commit(ObjectSink(bucket.url, JsonLines(), store=bucket.store()), TWO)
     assert_sound(bucket)

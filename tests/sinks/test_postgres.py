@@ -173,9 +173,9 @@ def test_a_table_with_other_columns(postgres_server: Postgres, sink: PostgresSin
     with pytest.raises(DestinationError) as raised:
         sink.open()
     for difference in (
-        "agent_id is integer and has to be bigint",
+        "agent_id is integer but must be bigint",
         "extras json is missing",
-        "note text is not known, and has no default",
+        "note text is unknown and has no default",
         "use another table",
     ):
         assert difference in raised.value.message
@@ -249,7 +249,7 @@ class TestAddresses:
     ) -> None:
         bare = PostgresSink(postgres_server.url(password=None), table)
         monkeypatch.setenv("PGPASSFILE", str(tmp_path / "none"))
-        with pytest.raises(DestinationError, match=r"asks for a password.*set PGPASSWORD, or.*~/\.pgpass") as raised:
+        with pytest.raises(DestinationError, match=r"requires a password.*set PGPASSWORD, or.*~/\.pgpass") as raised:
             bare.open()
         assert not isinstance(raised.value, DestinationUnavailableError)
         file = tmp_path / "pgpass"

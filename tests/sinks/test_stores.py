@@ -64,8 +64,8 @@ ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STO
 @pytest.mark.parametrize(
     ("endpoint", "says"),
     [
-        ("http://store.example.com", "plain http would show the data to the network; use https"),
-        ("http://127.0.0.1.example.com", "plain http would show"),
+        ("http://store.example.com", "plain http would expose the data on the network; use https"),
+        ("http://127.0.0.1.example.com", "plain http would expose"),
         (f"https://user:{SECRET}@store.example.com", "without user name, password or question mark"),
         (f"https://store.example.com?key={SECRET}", "without user name, password or question mark"),
         ("store.example.com", "write https://host"),
@@ -133,7 +133,9 @@ def test_settings_that_fit_no_account_are_not_repeated(monkeypatch: pytest.Monke
     if name == "AZURE_STORAGE_ACCOUNT_KEY":
         monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
         monkeypatch.setenv(name, f"{SECRET} is not base64")
-    with pytest.raises(DestinationError, match="fit no account: set AZURE_STORAGE_ACCOUNT_NAME and") as caught:
+    with pytest.raises(
+        DestinationError, match="do not match any account: set AZURE_STORAGE_ACCOUNT_NAME and"
+    ) as caught:
         ObjectSink("az://container/a", JsonLines())
     assert SECRET not in repr(caught.value)
 
@@ -152,7 +154,7 @@ def test_keys_of_a_profile_are_used(bucket: Bucket, monkeypatch: pytest.MonkeyPa
     ObjectSink(bucket.url, JsonLines()).open()
     assert [asked.key for asked in bucket.proxy.asked] == ["AKIADEFAULT"] * 2 + ["AKIANIGHTLY"] * 2
     monkeypatch.setenv("AWS_PROFILE", "unknown")
-    with pytest.raises(DestinationError, match="the AWS profile gives no credentials: set AWS_ACCESS_KEY_ID"):
+    with pytest.raises(DestinationError, match="the AWS profile has no credentials: set AWS_ACCESS_KEY_ID"):
         ObjectSink(bucket.url, JsonLines())
 
 

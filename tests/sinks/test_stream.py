@@ -117,7 +117,7 @@ FAULTS: dict[str, tuple[Stream, str]] = {
         "cannot write to the output: No space left",
     ),
     "reader gone": (Stream(room=10, error=BrokenPipeError(errno.EPIPE, "Broken pipe")), "closed it before the end"),
-    "does not wait": (Stream(room=10), "it does not wait for its reader"),
+    "does not wait": (Stream(room=10), "it is in non-blocking mode"),
 }
 
 

@@ -203,7 +203,7 @@ def test_second_run_of_one_account_is_refused(database: Database) -> None:
 def test_account_that_is_not_the_clients(database: Database) -> None:
     with closing(sink := database.new("222222")) as opened:
         stored = opened.open()
-        with pytest.raises(InputError, match="the destination is that of account 222222, not of 111111"):
+        with pytest.raises(InputError, match="the destination belongs to account 222222, not to 111111"):
             CommitLog(sink, QUERY, stored)
 
 

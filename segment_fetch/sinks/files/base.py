@@ -1,4 +1,4 @@
-"""Destinations made of files, in a folder or an object store: the files' names, and a file while it is written."""
+"""Destinations that consist of files, in a folder or an object store: the names, and a file while it is written."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from segment_fetch.wire.models import Part, Segment
 
 
 class FileDraft(Draft[Part]):
-    """A file that appears under its name when it is complete, or leaves nothing behind.
+    """A file that appears under its name once complete, or leaves nothing behind.
 
-    Packs what it is given, and hashes and counts the bytes as they are stored; a subclass knows where to.
+    Packs the parts, and hashes and counts the stored bytes; subclasses store them.
     """
 
     def __init__(self, name: str, packer: Packer[Part], translated: Callable[[], AbstractContextManager[None]]) -> None:
-        """`translated` turns the medium's errors into DestinationErrors."""
+        """Store the arguments. `translated` turns the medium's errors into DestinationErrors."""
         self.name = name
         self.size = 0
         self._packer = packer
@@ -37,7 +37,7 @@ class FileDraft(Draft[Part]):
     def _put(self, data: bytes) -> None:
         if data:
             self._store(data)
-            self._sha.update(data)  # now, while the processor's cache has it
+            self._sha.update(data)  # now, while it is in the processor's cache
             self.size += len(data)
 
     def finish(self) -> Written:
@@ -52,21 +52,21 @@ class FileDraft(Draft[Part]):
 
     @abstractmethod
     def _store(self, data: bytes) -> None:
-        """Append all of the data. Errors of the medium pass through, as from the two others."""
+        """Append all of the data. Errors of the medium pass through, as in the next two methods."""
 
     @abstractmethod
     def _give_name(self) -> None:
-        """Put the file at its name, in a way that survives a loss of power."""
+        """Move the file to its name, so that it survives a loss of power."""
 
     @abstractmethod
     def _discard(self) -> None:
-        """Delete what there is of it."""
+        """Delete the unfinished file."""
 
 
 class FileSink(Sink[Part]):
-    """One file per window, all of one format; knows the files' names.
+    """One file per window, all of one format; defines the files' names.
 
-    `partition="day"` puts them into a folder a day, as Hive does: `date=2026-11-01/`, days of UTC.
+    `partition="day"` puts them into a folder per UTC day, in Hive style: `date=2026-11-01/`.
     """
 
     appends = True
@@ -103,11 +103,11 @@ class FileSink(Sink[Part]):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Return the names of the files that are there, as the manifest names them."""
+        """Return the names of the existing files, in the form used in the manifest."""
 
     @abstractmethod
     def size(self, name: str) -> int | None:
-        """Return a file's length in bytes, None where it is not there."""
+        """Return a file's length in bytes, None if it does not exist."""
 
     def holds(self, written: Written) -> bool:
         return written.file is not None and self.size(written.file) == written.bytes
@@ -116,12 +116,12 @@ class FileSink(Sink[Part]):
         name = str(written.file)
         size = self.size(name)
         if size is None:
-            return Finding("missing file", name, f"it is not there; {AGAIN}")
+            return Finding("missing file", name, f"it does not exist; {AGAIN}")
         if written.sha256 is None or written.bytes is None:
-            told = "its size or checksum is not in the manifest: restore that from a copy"
-            return Finding("bad manifest", name, told)
+            advice = "its size or checksum is missing in the manifest: restore that from a copy"
+            return Finding("bad manifest", name, advice)
         if size != written.bytes:
-            return Finding("wrong size", name, f"it has {size} bytes and should have {written.bytes}; {AGAIN}")
+            return Finding("wrong size", name, f"it has {size} bytes but should have {written.bytes}; {AGAIN}")
         if not self.intact(written):
             told = f"its size is right but its contents have changed; {self.mend}, and {AGAIN}"
             return Finding("changed", name, told)
@@ -130,7 +130,7 @@ class FileSink(Sink[Part]):
     def strangers(self, known: AbstractSet[str]) -> Iterator[Finding]:
         for name in self.names():
             if is_leftover(name):
-                yield Finding("left over", name, "an interrupted run left it; the next run removes it")
+                yield Finding("left over", name, "left by an interrupted run; the next run removes it")
             elif is_segments(name) and name not in known:
                 told = "the manifest does not name it, but a reader of the folder would count it: move or delete it"
                 yield Finding("extra file", name, told)
@@ -147,7 +147,7 @@ class FileSink(Sink[Part]):
     def begin(self, window: Window) -> Draft[Part]:
         if self.utc_days and day(window.start) != day(window.end - 1):
             raise DestinationError(
-                f"{window} is of more than one day: with a folder a day, no window reaches over midnight"
+                f"{window} spans more than one day: with a folder per day, no window may extend past midnight"
             )
         with self._translated():
             draft = self._new_file(window, self._format.packer(self._compress))
@@ -161,14 +161,14 @@ class FileSink(Sink[Part]):
 
     @abstractmethod
     def _new_file(self, window: Window, packer: Packer[Part]) -> FileDraft[Part]:
-        """Begin the file of a window."""
+        """Return a draft for the file of a window."""
 
     @abstractmethod
     def _translated(self) -> AbstractContextManager[None]:
-        """Turn the medium's errors into DestinationErrors."""
+        """Return a context that turns the medium's errors into DestinationErrors."""
 
     def _left_over(self, names: Iterable[str], keep: AbstractSet[str], window: Window) -> list[str]:
-        """Return the names of this sink's files for windows that overlap this one, without those to keep."""
+        """Return the names of this sink's files for windows that overlap this one, except those to keep."""
         found = ((name, window_in(name)) for name in sorted(names) if name not in keep)
         own = ((name, named) for name, named in found if named and self.may_be_called(named, name))
         return [name for name, named in own if named.start < window.end and named.end > window.start]

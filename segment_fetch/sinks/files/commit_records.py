@@ -1,4 +1,4 @@
-"""Records of commits in a file: one a line, each behind its checksum, so that one that is cut off is told from others.
+"""Records of commits in a file: one per line, each after its checksum, which reveals a record that was cut off.
 
 5f0c9a1e {"commit":17,…}
 """
@@ -18,10 +18,10 @@ def frame(record: bytes) -> bytes:
 
 
 def unframe(data: bytes, name: str, *, whole: bool = False) -> list[bytes]:
-    """Return the records in a file. A last one that was not written to its end is left out, unless all are `whole`.
+    """Return the records in a file. An incomplete last record is left out, unless all must be `whole`.
 
-    Only the last one can have been cut off by a crash, as each was on the disk before the next was begun. ManifestError
-    names the line where another one is damaged.
+    Only the last one can have been cut off by a crash, because each was on disk before the next was started. Raises
+    ManifestError with the line number if another one is damaged.
     """
     *lines, rest = data.split(b"\n")
     records = [_record(line) for line in lines]
@@ -32,7 +32,7 @@ def unframe(data: bytes, name: str, *, whole: bool = False) -> list[bytes]:
     for number, record in enumerate(records, 1):
         if record is None:
             raise ManifestError(
-                f"the manifest is damaged: line {number} of {name} does not fit its checksum; restore {name} and the "
+                f"the manifest is damaged: line {number} of {name} does not match its checksum; restore {name} and the "
                 "manifest beside it from a copy, or move the destination away and extract again"
             )
     return [record for record in records if record is not None]

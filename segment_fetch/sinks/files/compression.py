@@ -1,4 +1,4 @@
-"""Compression of files. The same data gives the same bytes: no time and no name is in them."""
+"""Compression of files. The same data gives the same bytes: they contain no time and no name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Compressor(Protocol):
     """Compresses a file piece by piece."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """Return bytes to write; may be empty until more comes."""
+        """Return bytes to write; may be empty until more data arrives."""
 
     def flush(self) -> bytes:
         """Return the remaining bytes, which end the file."""
@@ -38,7 +38,7 @@ class _Plain:
 
 
 def check_compression(name: str) -> Compression:
-    """Return the name if it is known and its library is installed; InputError or MissingExtraError if not."""
+    """Return the name if it is known and its library is installed; else raise InputError or MissingExtraError."""
     match name:
         case "none" | "gzip":
             return name
@@ -60,7 +60,7 @@ def unpacked(file: BinaryIO, name: Compression) -> BinaryIO:
 
 
 def damage(name: Compression) -> tuple[type[Exception], ...]:
-    """Return the errors that reading damaged data raises."""
+    """Return the exceptions raised when damaged data is read."""
     if name == "zstd":
         return (_zstandard().ZstdError,)
     return (EOFError, zlib.error, gzip.BadGzipFile)

@@ -1,4 +1,4 @@
-"""The calls that change a folder, and its lock; a test can let each of them fail or lose power."""
+"""The calls that change a folder, and its lock; tests can make each of them fail or lose power."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NO_LOCKS = {errno.ENOLCK, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 class Disk:
-    """The file system. Each method is one call to it; OSError passes through."""
+    """The file system. Each method is one operation; OSError passes through."""
 
     def make_folder(self, folder: Path) -> None:
-        """Create one folder, whose parent is there; one that is there already is fine."""
+        """Create a folder in an existing parent; an existing folder is fine."""
         folder.mkdir(exist_ok=True)
 
     def create(self, path: Path) -> BinaryIO:
-        """Create an empty file, unbuffered. FileExistsError where there is one, or a link, of that name."""
+        """Create an empty file, unbuffered. Raises FileExistsError if the name exists, even as a link."""
         return create_regular(path)
 
     def write(self, file: BinaryIO, data: bytes) -> None:
@@ -37,36 +37,35 @@ class Disk:
             view = view[file.write(view) :]
 
     def write_back(self, file: BinaryIO, start: int, length: int) -> None:
-        """Have the system begin to bring a part of the file to the disk, so that `sync` finds less to wait for.
+        """Ask the system to start writing a part of the file to disk, so that `sync` has less to wait for.
 
-        A hint, and never an error: where it is not taken, `sync` does it all, and says what is wrong with the disk.
+        A hint that never fails: otherwise `sync` writes everything, and reports the disk's errors.
         """
-        if hasattr(os, "posix_fadvise"):  # Linux begins to write what it is told it need not keep
+        if hasattr(os, "posix_fadvise"):  # makes Linux start writing
             with suppress(OSError):
                 os.posix_fadvise(file.fileno(), start, length, os.POSIX_FADV_DONTNEED)
 
     def sync(self, file: BinaryIO) -> None:
-        """Make what was written survive a loss of power."""
+        """Make the written data survive a loss of power."""
         full = getattr(fcntl, "F_FULLFSYNC", None)
-        if full is not None:  # macOS: fsync leaves the data in the drive's own cache
+        if full is not None:  # macOS: fsync leaves the data in the drive's cache
             try:
                 fcntl.fcntl(file.fileno(), full)
             except OSError as error:
-                if error.errno not in _NO_SYNC:  # else a network file system, which knows fsync alone
+                if error.errno not in _NO_SYNC:  # else a network file system, which supports only fsync
                     raise
             else:
                 return
         os.fsync(file.fileno())
 
     def replace(self, source: Path, target: Path) -> None:
-        """Rename, atomically, over what is there."""
+        """Rename a file atomically, replacing the target."""
         source.replace(target)
 
     def sync_folder(self, folder: Path) -> None:
         """Make the names in a folder survive a loss of power.
 
-        File systems that cannot sync a folder, as SMB and some of FUSE, refuse it: then the names are as safe as they
-        get.
+        Some file systems, such as SMB and some FUSE ones, refuse to sync a folder; then nothing more can be done.
         """
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -78,12 +77,12 @@ class Disk:
             os.close(handle)
 
     def remove(self, path: Path) -> None:
-        """Delete a file; one that is not there is fine."""
+        """Delete a file, if it exists."""
         path.unlink(missing_ok=True)
 
 
 def make_folders(disk: Disk, folder: Path) -> None:
-    """Create a folder and its parents, if need be, so that all of them survive a loss of power."""
+    """Create a folder and its missing parents, so that all of them survive a loss of power."""
     missing: list[Path] = []
     place = folder
     while not place.exists() and place.parent != place:
@@ -93,11 +92,11 @@ def make_folders(disk: Disk, folder: Path) -> None:
         disk.make_folder(each)
         disk.sync_folder(each.parent)
     if not missing:
-        disk.make_folder(folder)  # an error where it is a file
+        disk.make_folder(folder)  # fails if it is a file
 
 
 def is_locked(path: Path) -> bool:
-    """Return True if a run holds the lock. Takes it for an instant, shared; creates no file."""
+    """Return True if a run holds the lock. Takes it briefly, in shared mode; creates no file."""
     try:
         handle = open_lock(path, create=False)
     except OSError:
@@ -106,7 +105,7 @@ def is_locked(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # without locks nobody holds one
+    except OSError:  # the file system has no locks
         return False
     finally:
         release(handle)
@@ -114,10 +113,10 @@ def is_locked(path: Path) -> bool:
 
 
 def take_lock(path: Path, place: Path) -> int | None:
-    """Return a descriptor that holds the lock until it is released, or None, with a warning, where locks do not work.
+    """Return a descriptor that holds the lock until it is released; or warn and return None if locks do not work.
 
-    The lock ends with the process, however it ends, so none is ever left behind; the file stays. `place` is what a
-    message names. DestinationBusyError where another run has the lock, OSError where the file cannot be made.
+    The lock ends with the process, however that ends, so none is ever left behind; the file stays. `place` is shown in
+    messages. Raises DestinationBusyError if another run holds the lock, OSError if the file cannot be created.
     """
     handle = open_lock(path, create=True)
     try:
@@ -131,7 +130,7 @@ def take_lock(path: Path, place: Path) -> int | None:
         raise
     release(handle)
     _log.warning(
-        "the file system of %s does not lock files: make sure that one run at a time writes there; a second one is "
+        "the file system of %s does not lock files: make sure that only one run at a time writes there; a second is "
         "noticed only when it commits",
         place,
     )
@@ -139,9 +138,9 @@ def take_lock(path: Path, place: Path) -> int | None:
 
 
 def _lock(handle: int) -> bool:
-    """Take the lock; False where the file system has none. BlockingIOError where it stays taken.
+    """Take the lock; return False if the file system has none. Raises BlockingIOError if it stays taken.
 
-    Whoever only looks whether a run is there takes it for an instant, too: that is waited for.
+    Processes that only check for a run hold it briefly, too, so it is tried more than once.
     """
     for pause in (0.005, 0.02, None):
         try:
@@ -160,7 +159,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_refused_twice(path: Path) -> bool:
-    """Return True if the lock, which this process holds, is refused to a second opening of its file."""
+    """Return True if a second descriptor of the file is refused the lock that this process holds."""
     second = open_lock(path, create=False)
     try:
         fcntl.flock(second, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -172,8 +171,8 @@ def _is_refused_twice(path: Path) -> bool:
 
 
 def release(handle: int) -> None:
-    """Give a lock back. A descriptor is gone however its closing ends, so an error of that is only logged."""
+    """Release a lock. Even a failed close frees the descriptor, so its error is only logged."""
     try:
         os.close(handle)
     except OSError as error:
-        _log.warning("closing the lock failed: %s; the lock is given back all the same", error.strerror or error)
+        _log.warning("closing the lock file failed: %s; the lock is released all the same", error.strerror or error)

@@ -1,4 +1,4 @@
-"""Names of files: the manifest's, and that of each window's file."""
+"""The names of files: the manifest, and the file of each window."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from segment_fetch.query import Window
 
 MANIFEST = "manifest.json"
 HIDDEN_MANIFEST = "_manifest.json"
-"""Its name among files whose readers take a whole folder: they pass over what begins with an underscore."""
+"""The manifest's name for formats whose readers load a whole folder: they skip names that begin with an underscore."""
 MANIFESTS = (MANIFEST, HIDDEN_MANIFEST)
 DAY = "date="
-"""The start of the name of a day's folder."""
+"""The prefix of a day folder's name."""
 PATTERN = r"segments-(\d{8}T\d{9}Z)-(\d{8}T\d{9}Z)"
-"""The start of a window's file name, as a regular expression; its groups are the stamps of start and end."""
+"""The start of a window's file name, as a regular expression; its groups are the start and end times."""
 PARTIAL = ".partial"
-"""The end of a file's name while it is written."""
+"""The suffix of a file while it is being written."""
 TOKEN_BYTES = 6
-"""Random bytes in a name, where each writing of a window gets a file of its own; written in hexadecimal."""
+"""Number of random bytes in a name, if each version of a window gets a separate file; shown in hexadecimal."""
 TOKEN = rf"[0-9a-f]{{{2 * TOKEN_BYTES}}}"
-"""The token of those bytes, as a regular expression."""
+"""The token made of those bytes, as a regular expression."""
 _TOKEN = re.compile(f"-{TOKEN}", re.ASCII)
 _OWN = rf"\.(?:{'|'.join(map(re.escape, MANIFESTS))}|{PATTERN}(?:-{TOKEN})?\.[a-z0-9.-]+?)"
 _OWN_PARTIAL = re.compile(rf"{_OWN}(?:\.{TOKEN})?{re.escape(PARTIAL)}", re.ASCII)
@@ -30,24 +30,24 @@ _NAME = re.compile(PATTERN + r"[.-]", re.ASCII)
 
 
 def log_name(manifest: str, number: int | None = None) -> str:
-    """Return the name of the log beside a manifest, or of the object with one of its records."""
+    """Return the name of a manifest's log, or of the object with one of its records."""
     stem = manifest.removesuffix(".json")
     return f"{stem}.log" if number is None else f"{stem}-{number:012}.log"
 
 
 def is_leftover(name: str) -> bool:
-    """Return True if a file is named like one that was being written when its run ended."""
+    """Return True if a file's name is that of an unfinished file of a run that has ended."""
     return _OWN_PARTIAL.fullmatch(name) is not None
 
 
 def is_segments(name: str) -> bool:
-    """Return True if a file is named like one with a window's segments."""
+    """Return True if a file's name is that of a window's file."""
     return _NAME.match(_base(name)) is not None
 
 
 @lru_cache(maxsize=4)  # a window begins where the one before it ends
 def stamp(ms: int) -> str:
-    """Return a time as file names have it: 20261101T000000000Z."""
+    """Return a time in the form used in file names: 20261101T000000000Z."""
     minutes, rest = divmod(ms, 60_000)
     hours, minutes = divmod(minutes, 60)
     return f"{_date(hours // 24)}T{hours % 24:02}{minutes:02}{rest:05}Z"
@@ -70,7 +70,7 @@ def stem(window: Window) -> str:
 
 
 def window_in(name: str) -> Window | None:
-    """Return the window in a file's name, None where there is none. The rest of the name is ignored."""
+    """Return the window in a file's name, None if there is none. The rest of the name is ignored."""
     name = _base(name)
     match = _NAME.match(name)
     try:
@@ -92,7 +92,7 @@ def is_name(name: str | None, window: Window, suffix: str) -> bool:
 
 
 def _base(name: str) -> str:
-    """Return a name without the folder of its day."""
+    """Return a name without its day folder."""
     return name.rpartition("/")[2]
 
 

@@ -1,4 +1,4 @@
-"""A folder: one file a window, complete or absent, and a manifest that says what they are."""
+"""The sink for a folder: one file per window, complete or absent, and a manifest that describes them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from segment_fetch.wire.models import Part
 
 T = TypeVar("T")
 _LOCK = ".lock"
-_ABANDONED_S = 86_400.0  # after which a file that is not committed is taken for left over, where no lock tells
-_WRITE_BACK = 4 * 2**20  # bytes that are written before the disk is to begin with them
+_ABANDONED_S = 86_400.0  # seconds after which an uncommitted file counts as left over, if there are no locks
+_WRITE_BACK = 4 * 2**20  # bytes written before the disk is asked to start on them
 
 
 class FolderSink(FileSink[Part]):
-    """Files of one format in one folder, which is created if need be.
+    """Files of one format in one folder, which is created if necessary.
 
-    `partition="day"` puts them into a folder a day, as Hive does: `date=2026-11-01/`, days of UTC.
+    `partition="day"` puts them into a folder per UTC day, in Hive style: `date=2026-11-01/`.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class FolderSink(FileSink[Part]):
         return self._listed(None)
 
     def _listed(self, window: Window | None) -> list[str]:
-        """Return the names of all files; of the folders of days only those of this window's days, if one is named."""
+        """Return the names of all files; given a window, only its days' folders are searched."""
         found = _names(self.folder)
         for each in [name for name in found if name.startswith(DAY) and _overlaps(name, window)]:
             if (self.folder / each).is_dir():
@@ -73,7 +73,7 @@ class FolderSink(FileSink[Part]):
             make_folders(self._disk, self.folder)
             self._lock = take_lock(self.folder / _LOCK, self.folder)
             self._unlocked = self._lock is None
-            self.appends = not self._unlocked  # without a lock two runs could append to one log
+            self.appends = not self._unlocked  # without a lock two runs could append to the same log
             try:
                 return self._opened()
             except BaseException:
@@ -100,26 +100,26 @@ class FolderSink(FileSink[Part]):
         return self._manifest.records
 
     def _sync_parent(self) -> None:
-        """Make a new destination survive a loss of power, also where an earlier run made it and was killed."""
+        """Make a new destination survive a loss of power, even if an earlier run created it and was killed."""
         with suppress(PermissionError):  # a parent that may not be listed cannot be synced, either
             self._disk.sync_folder(self.folder.absolute().parent)
 
     def _remove_partial(self) -> None:
         for name in sorted(_names(self.folder)):
-            if is_leftover(name) and self._is_nobodys(self.folder / name):
+            if is_leftover(name) and self._is_abandoned(self.folder / name):
                 self._disk.remove(self.folder / name)
 
-    def _is_nobodys(self, path: Path) -> bool:
-        """Return True if a file that is not committed cannot be one that another run is about to commit.
+    def _is_abandoned(self, path: Path) -> bool:
+        """Return True if an uncommitted file cannot be one that another run is about to commit.
 
-        The lock says so. Without one the file has to be a day old.
+        The lock guarantees it. Without a lock, the file must be a day old.
         """
         return not self._unlocked or time.time() - path.stat().st_mtime > _ABANDONED_S
 
     def _refuse_strangers(self) -> None:
-        """Raise DestinationError if files of windows are there without a manifest.
+        """Raise DestinationError if there are files of windows but no manifest.
 
-        Nobody knows their contents, and deleting them could lose what the API no longer has.
+        Their contents are unknown, and deleting them could lose data that the API no longer has.
         """
         found = next((name for name in self.names() if is_segments(name)), None)
         if found is not None:
@@ -130,7 +130,7 @@ class FolderSink(FileSink[Part]):
 
     def _new_file(self, window: Window, packer: Packer[Part]) -> FolderDraft[Part]:
         name = self.name(window)
-        if self._unlocked:  # two runs may be writing the same window, and must not overwrite each other's file
+        if self._unlocked:  # two runs may write the same window, and must not overwrite each other's file
             name = f"{self._day(window)}{stem(window)}-{secrets.token_hex(TOKEN_BYTES)}.{self._suffix}"
         self._make_day(name)
         return self._draft(name, packer)
@@ -170,7 +170,7 @@ class FolderSink(FileSink[Part]):
         return iter(()) if written.file is None else self._file_keys(self.folder / written.file)
 
     def _file_keys(self, path: Path) -> Iterator[Key]:
-        """Yield the keys in a file. ValueError where it is not of its format."""
+        """Yield the keys in a file. Raises ValueError if it is not of its format."""
         with self._translated(), open_regular(path) as file:
             yield from self._format.keys_in(file, self._compress)
 
@@ -187,7 +187,7 @@ class FolderSink(FileSink[Part]):
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
         with self._translated():
             left = self._left_over(self._listed(window), keep, window)
-            self._remove(name for name in left if self._is_nobodys(self.folder / name))
+            self._remove(name for name in left if self._is_abandoned(self.folder / name))
 
     def _remove(self, names: Iterable[str]) -> None:
         for name in names:
@@ -228,12 +228,12 @@ class FolderDraft(FileDraft[Part]):
         folder: Path,
         check: Callable[[], None],
     ) -> None:
-        """`check` raises where another run has taken the folder; it is called before anything there is replaced."""
+        """Create the file. `check` raises if another run has taken the folder; called before a file is replaced."""
         super().__init__(name, packer, translated)
         self._disk = disk
         self._check = check
         self._target = folder / name
-        # A name that nobody can guess: no link waits there, and no second run writes into the same file.
+        # An unpredictable name: no link can be planted there, and no other run writes to the same file.
         self._partial = folder / f".{self._target.name}.{secrets.token_hex(TOKEN_BYTES)}{PARTIAL}"
         self._file = disk.create(self._partial)
         self._on_its_way = 0
@@ -257,12 +257,12 @@ class FolderDraft(FileDraft[Part]):
 
 
 def _overlaps(day_folder: str, window: Window | None) -> bool:
-    """Return True if a day's folder can hold files of a window, which ends on the day on which it begins."""
+    """Return True if a day folder can hold files of a window, which is within one day."""
     return window is None or day(window.start) <= day_folder.removeprefix(DAY) <= day(window.end - 1)
 
 
 def _names(folder: Path) -> list[str]:
-    with os.scandir(folder) as found:  # a path object for each of 50,000 files takes longer than to read their names
+    with os.scandir(folder) as found:  # creating 50,000 path objects takes longer than reading the names
         return [each.name for each in found]
 
 
@@ -272,13 +272,13 @@ def _advice(error: OSError, folder: Path) -> str:
         case errno.ENOSPC | errno.EDQUOT:
             return f"no space left for {folder}: free some and run again; what is committed stays"
         case errno.EACCES | errno.EPERM:
-            return f"no permission for {place}: give it, or choose another folder"
+            return f"no permission to write {place}: grant it, or choose another folder"
         case errno.EROFS:
             return f"{place} cannot be written, as its file system is read-only: choose another folder"
         case errno.ENOTDIR | errno.EEXIST:
             return f"{place} is not a folder: choose another one"
     return (
-        f"cannot write {place}: {error.strerror or error}; mend that, or choose another folder, and run again; what is "
+        f"cannot write {place}: {error.strerror or error}; fix that, or choose another folder, and run again; what is "
         "committed stays"
     )
 
@@ -293,9 +293,9 @@ class JsonlSink(FolderSink[bytes]):
 
 
 class CsvSink(FolderSink[bytes]):
-    """CSV files in a folder. `safe` keeps spreadsheets from running a text as a formula.
+    """CSV files in a folder. `safe` keeps spreadsheets from evaluating text as a formula.
 
-    `excel`, a country such as "de", and `local_times`, an IANA name, are those of `Csv`.
+    `excel`, a country such as "de", and `local_times`, an IANA name, are as in `Csv`.
     """
 
     def __init__(

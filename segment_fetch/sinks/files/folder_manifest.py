@@ -1,4 +1,4 @@
-"""The manifest of a folder: a whole one, replaced atomically, and beside it a log to which each commit is appended."""
+"""The manifest of a folder: a whole one, replaced atomically, and a log to which each commit is appended."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from segment_fetch.sinks.files.file_names import MANIFESTS, log_name
 class FolderManifest:
     """The manifest and its log in one folder. OSError passes through.
 
-    `usual` is the manifest's name where there is none yet; `write` replaces a file of a name by these bytes, complete
-    or not at all.
+    `usual` is the name for a new manifest; `write` replaces a file by bytes, completely or not at all.
     """
 
     def __init__(self, folder: Path, disk: Disk, usual: str, write: Callable[[str, bytes], None]) -> None:
         self.name = usual
         self.records: Sequence[bytes] = ()
-        """The records that were in the log when it was read; none any more once a manifest has been published."""
+        """The records that were in the log when it was read; empty once a manifest has been published."""
         self._folder = folder
         self._disk = disk
         self._usual = usual
@@ -40,9 +39,9 @@ class FolderManifest:
         return self._folder / log_name(self.name)
 
     def read(self) -> bytes | None:
-        """Return the whole manifest, None where there is none, and set `records` to those in the log.
+        """Return the whole manifest, None if there is none, and set `records` to those in the log.
 
-        The log is read first: a manifest that a running extraction stores meanwhile then has at least what was in it.
+        The log is read first, so a manifest that a run stores in the meantime contains at least the log's records.
         """
         there = [name for name in MANIFESTS if (self._folder / name).exists()]
         if len(there) > 1:
@@ -54,13 +53,13 @@ class FolderManifest:
         return self._read_whole()
 
     def _read_whole(self) -> bytes | None:
-        self._known = self._signature()  # first: what is replaced while it is read is then found to have changed
+        self._known = self._signature()  # taken first, so that a replacement during the reading is noticed
         manifest = _bytes(self._folder / self.name)
         self._digest = _digest(manifest)
         return manifest
 
     def _signature(self) -> tuple[int, int, int] | None:
-        """Return a mark of the manifest that is there, which another one has not: inode, size and time of change."""
+        """Return the signature of the current manifest: inode, size and time of change."""
         try:
             found = (self._folder / self.name).stat()
         except FileNotFoundError:
@@ -68,36 +67,36 @@ class FolderManifest:
         return found.st_ino, found.st_size, found.st_mtime_ns
 
     def refuse_overtaken(self) -> None:
-        """Raise DestinationBusyError if the manifest is not the one that this run knows: the lock does not hold."""
+        """Raise DestinationBusyError if the manifest is not the one this run knows: locking does not work here."""
         if self._signature() == self._known:
             return
         known = self._digest
         self._read_whole()
-        if self._digest != known:  # else the file system merely changed the mark
+        if self._digest != known:  # else only the signature changed
             raise self._overtaken()
 
     def _overtaken(self) -> DestinationBusyError:
         return DestinationBusyError(
             f"another run has written to {self._folder} since this one began, as its file system does not lock files: "
-            "what that one committed stays; wait for it to end, and run again"
+            "what it committed stays; wait for it to end, and run again"
         )
 
     def tidy(self) -> None:
-        """Delete a log that a killed run left without one whole record."""
+        """Delete a log that a killed run left without a single complete record."""
         if not self.records:
             self._drop_log()
 
     def publish(self, data: bytes) -> None:
-        """Replace the manifest, and then delete the log, whose records are in it."""
+        """Replace the manifest, and then delete the log, whose records it contains."""
         self._write(self.name, data)
         self._known, self._digest = self._signature(), _digest(data)
         self._drop_log()
 
     def append(self, record: bytes) -> None:
-        """Add a record to the log, and return when it is on the disk."""
+        """Append a record to the log, and wait until it is on disk."""
         begun = self._log is not None
         if self._log is None:
-            self._drop_log()  # of one that was left, all that is whole has been published, or was in the manifest
+            self._drop_log()  # the complete records of an older log have been published, or were in the manifest
             try:
                 self._log = self._disk.create(self._log_path)
             except FileExistsError:
@@ -117,7 +116,7 @@ class FolderManifest:
             self._left_log, self.records = False, ()
 
     def close(self) -> None:
-        """Close the log; it stays."""
+        """Close the log file, and keep it."""
         log, self._log = self._log, None
         if log is not None:
             log.close()

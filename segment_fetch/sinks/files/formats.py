@@ -1,4 +1,4 @@
-"""Formats of files: the text formats, JSON Lines and CSV. Parquet is in a module of its own."""
+"""Formats of files: the text formats, JSON Lines and CSV. Parquet is in a separate module."""
 
 from __future__ import annotations
 
@@ -46,28 +46,28 @@ class Packer(Protocol[Part_contra]):
     """Turns the parts of one file into its bytes."""
 
     def compress(self, data: Part_contra, /) -> bytes:
-        """Return bytes to write; may be empty until more comes."""
+        """Return bytes to write; may be empty until more data arrives."""
 
     def flush(self) -> bytes:
         """Return the remaining bytes, which end the file."""
 
 
 class FileFormat(ABC, Generic[Part]):
-    """The contents of a window's file, and their compression. `header` opens every file, an empty window's too."""
+    """The contents of a window's file, and their compression. `header` starts every file, even of an empty window."""
 
     name: str
     manifest: str = MANIFEST
     """The manifest's name in new destinations."""
     usual: Compression = "none"
-    """The compression unless told otherwise."""
+    """The default compression."""
     header: Part | None = None
 
     @abstractmethod
     def encode(self, segments: Sequence[Segment]) -> Part:
-        """Return the segments, a record each."""
+        """Return the segments, one record each."""
 
     def encode_lines(self, lines: bytes) -> Part:
-        """Return the same as `encode`, for segments given as JSON Lines."""
+        """Return the same as `encode`, for segments passed as JSON Lines."""
         return self.encode(decode_lines(lines))
 
     def check(self, compress: str) -> Compression:
@@ -75,7 +75,7 @@ class FileFormat(ABC, Generic[Part]):
         return check_compression(compress)
 
     def suffix(self, compress: Compression) -> str:
-        """Return the end of its files' names, without the first dot: lower-case letters, digits, dots and hyphens."""
+        """Return the suffix of its files, without the first dot: lower-case letters, digits, dots and hyphens."""
         return f"{self.name}{SUFFIXES[compress]}"
 
     @abstractmethod
@@ -84,9 +84,9 @@ class FileFormat(ABC, Generic[Part]):
 
     @abstractmethod
     def keys_in(self, file: BinaryIO, compress: Compression) -> Iterator[tuple[int, str]]:
-        """Yield close time and id of each segment in a file as it is stored. ValueError where it is damaged.
+        """Yield close time and id of each segment in a stored file. Raises ValueError if it is damaged.
 
-        The file may hold any bytes: check them before they reach a library that trusts its input.
+        The file may contain anything: check its bytes before they reach a library that trusts its input.
         """
 
     def settings(self) -> dict[str, str]:
@@ -94,7 +94,7 @@ class FileFormat(ABC, Generic[Part]):
         return {"format": self.name}
 
     def migrates(self, name: str, stored: object) -> bool:
-        """Return True if files with another value of this setting can stay beside new ones: see `Sink.migrates`."""
+        """Return True if files with another value of this setting can be kept with new ones: see `Sink.migrates`."""
         return False
 
 
@@ -105,7 +105,7 @@ class Format(FileFormat[bytes]):
 
     @abstractmethod
     def keys(self, file: BinaryIO) -> Iterator[tuple[int, str]]:
-        """Yield close time and id of each segment in a file's text. ValueError, with the line, where it is damaged."""
+        """Yield close time and id of each segment in a file's text. Raises ValueError with the line if damaged."""
 
     def packer(self, compress: Compression) -> Packer[bytes]:
         return compressor(compress)
@@ -119,8 +119,8 @@ class Format(FileFormat[bytes]):
 
 
 class JsonLines(Format):
-    """One segment a line, with the wire's names, types and values. Absent stays absent, null stays null, and fields
-    that this version does not know are carried through behind the others.
+    """One segment per line, with the API's names, types and values. Absent stays absent, null stays null, and fields
+    that this version does not know follow the others.
     """
 
     name = "jsonl"
@@ -161,12 +161,12 @@ def _plain(segment: Segment) -> Segment | dict[str, object]:
 class Csv(Format):
     """RFC 4180: CRLF, quotes where needed, a header line. Absent and null are both empty; new fields are left out.
 
-    A text that a spreadsheet would run as a formula is data like any other; `safe` puts an apostrophe before it.
+    Text that a spreadsheet would evaluate as a formula is written unchanged; `safe` puts an apostrophe before it.
 
-    `local_times`, an IANA name, adds both times in that zone, ISO 8601 with the offset. `excel`, "de" say, makes files
-    that this country's spreadsheet opens right by a double click: a byte order mark, the country's separator and
-    decimal mark, ids and epoch milliseconds as texts, no formulas, and columns behind the others with the times in the
-    zone (by default UTC) as cells, their offsets, and the handle time in minutes.
+    `local_times`, an IANA name, adds both times in that zone, in ISO 8601 with the offset. `excel`, such as "de", makes
+    files that the country's spreadsheet opens correctly: with a byte order mark, the country's separator and decimal
+    mark, ids and epoch milliseconds as text, no formulas, and extra columns with the times in the zone (by default UTC)
+    as date cells, their offsets, and the handle time in minutes.
     """
 
     name = "csv"
@@ -201,7 +201,7 @@ class Csv(Format):
         return _csv([[*map(cell, row), self._label(row[_START]), self._label(row[_CLOSE])] for row in rows])
 
     def _label(self, moment: object) -> str:
-        """Return a time as ISO 8601 with its offset; empty where there is none."""
+        """Return a time in ISO 8601 with its offset; an empty text if there is none."""
         if self._clock is None or not isinstance(moment, int) or (shown := self._clock.wall(moment)) is None:
             return ""
         return f"{shown[0].isoformat(timespec='milliseconds')}{offset_text(shown[1])}"
@@ -234,22 +234,22 @@ class Csv(Format):
 
 
 def _csv_rows(text: Iterable[str], separator: str = ",") -> Iterator[list[str]]:
-    """Yield the rows of a CSV file. ValueError, with the line, where it is malformed.
+    """Yield the rows of a CSV file. Raises ValueError with the line if it is malformed.
 
-    The csv module reads fields of at most 131,072 characters, and its limit is one for the whole process; a record that
-    could be beyond it, which is rare, is taken apart here.
+    The csv module reads fields of at most 131,072 characters, a limit that applies to the whole process; a record that
+    could exceed it, which is rare, is split here.
     """
     limit, lines, number, given = csv.field_size_limit(), iter(text), 0, list[str]()
     short_rows = csv.reader(
         iter(given.pop, None), delimiter=separator, strict=True
-    )  # one for all: to make one takes longer than a row
+    )  # created once: creating one takes longer than reading a row
     for record in lines:
         number += 1
         while record.count('"') % 2:  # a line break within quotes
             rest = next(lines, None)
             if rest is None:
-                raise ValueError(f"line {number} is not CSV: it ends within quotes")
-            record += rest  # noqa: PLW2901 - the record goes on
+                raise ValueError(f"line {number} is not CSV: it ends inside quotes")
+            record += rest  # noqa: PLW2901 - the record continues
             number += 1
         try:
             if len(record) > limit:
@@ -271,7 +271,7 @@ def _long_row(record: str, separator: str) -> list[str]:
     while end == separator:
         match = _field(separator).match(record, at)
         if match is None:
-            raise csv.Error(f"a field cannot be read, from character {at:,} on")
+            raise csv.Error(f"a field cannot be read at character {at:,}")
         quoted, plain, end = match.groups()
         fields.append(plain if quoted is None else quoted.replace('""', '"'))
         at = match.end()

@@ -1,4 +1,4 @@
-"""Times on the clock of a time zone, for files that people read."""
+"""Local times in a time zone, for files that people read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LocalClock:
-    """The clock of a time zone, an IANA name. Times are epoch milliseconds, offsets minutes from UTC."""
+    """The local clock of a time zone (IANA name). Times are epoch milliseconds, offsets are minutes from UTC."""
 
     def __init__(self, zone: str) -> None:
         self.zone = zone
@@ -19,9 +19,9 @@ class LocalClock:
         self._offsets: dict[int, int | None] = {}
 
     def offset(self, moment: int) -> int | None:
-        """Return the offset at a moment, None beyond the years 1 to 9999.
+        """Return the offset at a moment, None outside the years 1 to 9999.
 
-        Looked up once for each quarter of an hour: no zone changes its offset within one.
+        Looked up once per quarter of an hour: no zone changes its offset within one.
         """
         quarter = moment // _QUARTER
         if quarter not in self._offsets:
@@ -34,7 +34,7 @@ class LocalClock:
         return self._offsets[quarter]
 
     def wall(self, moment: int) -> tuple[datetime, int] | None:
-        """Return what the clock shows, without a time zone, and its offset; None beyond the years 1 to 9999."""
+        """Return the local time, without a time zone, and its offset; None outside the years 1 to 9999."""
         offset = self.offset(moment)
         if offset is None:
             return None
@@ -46,5 +46,5 @@ class LocalClock:
 
 
 def offset_text(minutes: int) -> str:
-    """Return an offset from UTC as +01:00."""
+    """Return an offset from UTC in the form +01:00."""
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"

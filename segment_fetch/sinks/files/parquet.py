@@ -24,14 +24,14 @@ except (ImportError, MissingExtraError):
     raise MissingExtraError("Parquet needs an extra: pip install 'segment-fetch[parquet]'") from None
 
 ROW_GROUP = 131_072
-"""Rows in a row group, the last one of a file aside: few enough to be held until they are written, about 25 MB, and
-enough for a reader that skips what its query does not want."""
+"""Rows in a row group, except the last of a file: few enough to be kept until they are written, about 25 MB, and
+enough for readers that skip row groups."""
 
 _CLOSE, _ID = COLUMNS["endTimeL"], COLUMNS["segmentId"]
 _CODECS: dict[str, dict[str, Any]] = {
     "none": {"compression": "NONE"},
     "gzip": {"compression": "GZIP", "compression_level": 6},
-    "zstd": {"compression": "ZSTD", "compression_level": 1},  # 3 takes twice as long, and saves nothing here
+    "zstd": {"compression": "ZSTD", "compression_level": 1},  # level 3 takes twice as long and saves nothing here
 }
 _FEW_VALUES = [COLUMNS[name] for name in ("agentId", "employeeId", "skillId", "groupId", "endReason")] + [ACCOUNT]
 _AT_ONCE = 65_536
@@ -40,16 +40,16 @@ _WALL, _OFFSET = pa.timestamp("ms"), pa.int16()
 
 
 class Parquet(FileFormat[pa.RecordBatch]):
-    """Parquet, compressed inside: each column for itself. Sorted by close time, then segmentId, and says so."""
+    """Parquet, with each column compressed; declares its sort order, close time and then segmentId."""
 
     name = "parquet"
     manifest = HIDDEN_MANIFEST
     usual: Compression = "zstd"
 
     def __init__(self, *, account_id: str | None = None, local_times: str | None = None) -> None:
-        """With an `account_id`, each row has it in a column of that name. With `local_times`, an IANA name, the columns
-        `start_time_local` and `end_time_local` say what the clock of that zone showed, and `start_offset_minutes` and
-        `end_offset_minutes` how far it was from UTC.
+        """Store the settings. With an `account_id`, each row has it in a column of that name. With `local_times`, an
+        IANA name, the columns `start_time_local` and `end_time_local` hold the local times of that zone, and
+        `start_offset_minutes` and `end_offset_minutes` their offsets from UTC.
         """
         if account_id is not None:
             check_type("account_id", account_id, str, "the account number as text, or None")
@@ -105,12 +105,12 @@ class Parquet(FileFormat[pa.RecordBatch]):
                 yield from zip(closes, batch.column(_ID).to_pylist(), strict=True)
         except (pa.ArrowException, KeyError, OSError) as error:
             if getattr(error, "errno", None) is not None:
-                raise  # the disk's, not the file's
-            raise ValueError(f"it is not Parquet with these columns: {error}") from None
+                raise  # an error of the disk, not of the file's contents
+            raise ValueError(f"it is not a Parquet file with these columns: {error}") from None
 
 
 class ParquetPacker:
-    """Turns rows into the bytes of one Parquet file; holds at most one row group."""
+    """Encodes rows as one Parquet file; holds at most one row group."""
 
     def __init__(self, compress: Compression, columns: pa.Schema) -> None:
         self._schema = columns
@@ -137,7 +137,7 @@ class ParquetPacker:
 
     def _write_group(self) -> None:
         table = pa.Table.from_batches(self._rows, self._schema)
-        group = table.slice(0, ROW_GROUP).combine_chunks()  # many small ones take longer to write
+        group = table.slice(0, ROW_GROUP).combine_chunks()  # many small chunks take longer to write
         self._writer.write_table(group, ROW_GROUP)
         self._rows = table.slice(ROW_GROUP).to_batches()
         self._count -= min(ROW_GROUP, self._count)
@@ -151,7 +151,7 @@ class ParquetPacker:
 
 
 class _Pieces:
-    """A file-like object for pyarrow that keeps what is written until it is taken."""
+    """A file-like object for pyarrow that buffers written bytes until they are taken."""
 
     closed = False
 
@@ -163,7 +163,7 @@ class _Pieces:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing: written bytes are available at once."""
+        """Do nothing: written bytes are available immediately."""
 
     def close(self) -> None:
         self.closed = True
@@ -174,7 +174,7 @@ class _Pieces:
 
 
 class ParquetSink(FolderSink[pa.RecordBatch]):
-    """Parquet files in a folder. `compress`, "zstd", "gzip" or "none", is that of the columns in them.
+    """Parquet files in a folder. `compress`, "zstd", "gzip" or "none", applies to the columns in them.
 
     With an `account_id`, each row has it in a column, so that folders of several accounts can be read together.
     """

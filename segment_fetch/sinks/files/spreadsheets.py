@@ -1,4 +1,4 @@
-"""Cells of CSV that a spreadsheet opens right by a double click: how each country separates them and writes numbers."""
+"""CSV cells that spreadsheets open correctly: each country's separator and number format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from msgspec import Struct
 from segment_fetch.errors import InputError
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-"""Without it Excel reads UTF-8 as the country's own encoding."""
+"""Without it, Excel reads UTF-8 in the country's legacy encoding."""
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""Beginnings of texts that a spreadsheet would run as a formula."""
+"""Prefixes of texts that a spreadsheet would evaluate as a formula."""
 
 _LIKE_A_NUMBER = re.compile(r"[\d.][\d.,:/\-\seE+]*")
 
@@ -36,24 +36,24 @@ DIALECTS: Mapping[str, Dialect] = MappingProxyType(
 
 
 def dialect_of(country: str) -> Dialect:
-    """Return the dialect of a country, or raise InputError that lists those there are."""
+    """Return the dialect of a country, or raise InputError with the known ones."""
     if country not in DIALECTS:
         raise InputError(f"excel {country!r}: choose one of {', '.join(DIALECTS)}")
     return DIALECTS[country]
 
 
 def safe_text(value: str) -> str:
-    """Return a text with an apostrophe before what a spreadsheet would run."""
+    """Return a text, with an apostrophe before it if a spreadsheet would evaluate it as a formula."""
     return "'" + value if value.startswith(FORMULA_STARTS) else value
 
 
 def text_cell(value: str) -> str:
-    """Return a text that stays one: a tab stands before what a spreadsheet would make a number or a date of."""
+    """Return a text, with a tab before it if a spreadsheet would turn it into a number or a date."""
     return "\t" + value if _LIKE_A_NUMBER.fullmatch(value) else safe_text(value)
 
 
 def plain_text(cell: str) -> str:
-    """Return the text that `text_cell` was given."""
+    """Return the text that was passed to `text_cell`."""
     if cell.startswith("\t") or (cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS)):
         return cell[1:]
     return cell

@@ -1,7 +1,7 @@
 """Errors of object stores, translated into messages that say what to do.
 
-The client gives most failures one class, so the status and the store's own error code are taken from its text. The rest
-of that text is not passed on: it holds whole requests, whose URLs can be signed.
+The client has one class for most failures, so the status and the store's error code are extracted from its text. The
+rest of that text is not shown: it contains whole requests, whose URLs can be signed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REFUSED = {
 _OTHER_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 _REDIRECT = "redirect without LOCATION"
 _METADATA = ("/latest/api/token", "/latest/meta-data", "/metadata/identity", "/computeMetadata/", "169.254.170.")
-"""Parts of the addresses that the client asks for a machine's credentials when it finds no others."""
+"""Parts of the metadata URLs from which the client requests a machine's credentials when it finds no others."""
 
 
 @contextmanager
@@ -32,11 +32,11 @@ def translated(place: Place) -> Iterator[None]:
     try:
         yield
     except (exceptions().BaseError, OSError) as error:
-        raise told(error, place) from None
+        raise _translation(error, place) from None
 
 
-def told(error: Exception, place: Place) -> DestinationError:
-    """Return the error as it is shown."""
+def _translation(error: Exception, place: Place) -> DestinationError:
+    """Return the error to show."""
     text = str(error)
     code = found[1] if (found := _CODE.search(text)) else ""
     status = int(found[1]) if (found := _STATUS.search(text)) else 0
@@ -46,17 +46,17 @@ def told(error: Exception, place: Place) -> DestinationError:
         return unsafe(place)
     answer = f"answered {status} {code}".rstrip() if status else "did not answer"
     if isinstance(error, FileNotFoundError):
-        answer = "does not have an object any more that was there"
+        answer = "no longer has an object that existed"
     return DestinationUnavailableError(f"{place}: the store {answer}; run again later; what is committed stays")
 
 
 def _advice(error: Exception, text: str, status: int, code: str) -> str | None:
     if code in _NO_BUCKET:
-        return "there is no such bucket; create it, or mend the URL"
+        return "there is no such bucket; create it, or fix the URL"
     if code in _OTHER_REGION or _REDIRECT in text:
         return "the bucket is in another region; set AWS_REGION to that"
     if status == 403 or isinstance(error, exceptions().PermissionDeniedError):
-        return "no permission; allow to list, read, write and delete objects there"
+        return "no permission; grant the right to list, read, write and delete objects there"
     return None
 
 
@@ -71,6 +71,6 @@ def _credentials_advice(error: Exception, text: str, status: int, code: str, sch
 def unsafe(place: Place) -> DestinationError:
     """Return the error for a store without conditional writes."""
     return DestinationError(
-        f"{place}: this store cannot write on condition (If-Match, If-None-Match), so two runs could destroy each "
-        "other's work; use one that can, as S3, Google and Azure do, or a folder"
+        f"{place}: this store has no conditional writes (If-Match, If-None-Match), so two runs could destroy each "
+        "other's work; use one that has them, such as S3, Google or Azure, or a folder"
     )

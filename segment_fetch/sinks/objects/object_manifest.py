@@ -1,9 +1,9 @@
-"""The manifest in an object store: a whole one, and beside it an object for each commit since.
+"""The manifest in an object store: a whole one, and an object for each commit since.
 
-A commit puts the object of its number on condition that there is none yet. Two runs that know the same commits would
-put the same number, so the second one finds out that it has lost. Numbers are used again only where the objects have
-been deleted, after the manifest was replaced; so each run looks, when it has put its object, whether the manifest is
-still the one that it knows.
+A commit writes the object of its number on condition that it does not exist yet. Two runs that know the same commits
+would write the same number, so the second one finds out that it has lost. A number is reused only if its object was
+deleted after the manifest was replaced; so after writing its object each run checks that the manifest is still the one
+that it knows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 _LOG = re.compile(r"(_?manifest)-(\d{12})\.log", re.ASCII)
 _TOGETHER = 64
-"""Commits whose records are in one object at most, so that few objects have to be read."""
+"""Maximum number of commits whose records are in one object, so that few objects have to be read."""
 _NO_VERSION = {"e_tag": '"00000000000000000000000000000000"'}
-_TURNS = 5  # to read what is being replaced while it is read
+_TURNS = 5  # attempts to read a manifest that is being replaced
 
 
 class OvertakenError(Exception):
-    """Another run has written since this one began."""
+    """Another run has committed since this one began."""
 
 
 class _Commits(msgspec.Struct):
@@ -51,7 +51,7 @@ class ObjectManifest:
         self.name = usual
         self.whole: bytes | None = None
         self.records: list[bytes] = []
-        """Of the commits since the whole manifest, as far as they are known, oldest first."""
+        """The known records of commits since the whole manifest, oldest first."""
         self._store = store
         self._place = place
         self._usual = usual
@@ -62,7 +62,7 @@ class ObjectManifest:
         self._heeded = set() if place.scheme == "s3" else {"create", "update"}
 
     def read(self, listed: Iterable[str]) -> bytes | None:
-        """Return the whole manifest, None where there is none, and set `records`; `listed` are the objects there."""
+        """Return the whole manifest, None if there is none, and set `records`; `listed` are the existing objects."""
         names = set(listed)
         there = [name for name in MANIFESTS if name in names]
         if len(there) > 1:
@@ -72,10 +72,10 @@ class ObjectManifest:
         self._objects = {name for name in names if (found := _LOG.fullmatch(name)) and found[1] == stem}
         for _ in range(_TURNS):
             self._read_whole()
-            with suppress(FileNotFoundError):  # folded into another manifest since it was listed
+            with suppress(FileNotFoundError):  # folded into a newer manifest since the listing
                 self._read_records()
                 return self.whole
-        raise ManifestError(f"{self._place}: commits that {self.name} does not have yet are missing beside it")
+        raise ManifestError(f"{self._place}: records of commits that are not in {self.name} are missing")
 
     def _read_whole(self) -> None:
         try:
@@ -85,7 +85,7 @@ class ObjectManifest:
             self.whole = self._version = None
 
     def _read_records(self) -> None:
-        """Read from the last commit back: an object holds the records of up to `_TOGETHER` commits."""
+        """Read backwards from the last commit: an object holds the records of up to `_TOGETHER` commits."""
         first = _commits(self.whole)
         number = self._last = max([first, *(_number(name) for name in self._objects)])
         self.records = []
@@ -97,13 +97,13 @@ class ObjectManifest:
             number -= max(1, len(records))
 
     def tidy(self) -> None:
-        """Delete the objects that a killed run left although their records are in the manifest."""
+        """Delete objects that a killed run left behind, whose records are in the manifest."""
         folded = _commits(self.whole)
         for name in sorted(name for name in self._objects if _number(name) <= folded):
             self._delete(name)
 
     def append(self, record: bytes) -> None:
-        """Put the object of one commit. OvertakenError where another run has put it."""
+        """Write the object of one commit. Raises OvertakenError if another run has written it."""
         number = msgspec.json.decode(record, type=_Commit).commit
         self._claim(number, [*self.records, record])
         if self._version != self._head():
@@ -116,14 +116,14 @@ class ObjectManifest:
         del self.records[: -2 * _TOGETHER]
 
     def _claim(self, number: int, records: list[bytes]) -> None:
-        """Put the object of this number, with its record and those before it that go with it, if there is none."""
+        """Write the object of a number, with its record and the preceding ones that it includes, unless it exists."""
         name = log_name(self.name, number)
         together = min(number & -number, _TOGETHER, len(records))  # 1, 2, 1, 4, 1, 2, 1, 8, … as the number rises
         data = b"%s\n" % self._token + b"".join(map(frame, records[len(records) - together :]))
         try:
             self._store.put(name, data, mode="create")
         except _conflicts():
-            if self._found(name) != data:  # else the answer got lost: the repeat found itself
+            if self._found(name) != data:  # else the response was lost, and the retry met its own object
                 raise OvertakenError from None
         self._objects.add(name)
         self._last = number
@@ -142,9 +142,9 @@ class ObjectManifest:
             return None
 
     def _check_not_folded(self, number: int) -> None:
-        """Raise OvertakenError if the manifest that is there now may have been made without the commit of this number.
+        """Raise OvertakenError if the current manifest may have been made without the commit of this number.
 
-        No harm is done where a run that has lost to this one replaced it by what had been committed before.
+        It is harmless if a run that lost to this one replaced it with the commits of before.
         """
         known = _commits(self.whole)
         self._read_whole()
@@ -152,11 +152,11 @@ class ObjectManifest:
             raise OvertakenError
 
     def publish(self, data: bytes) -> None:
-        """Replace the whole manifest, if this run may, and then delete the objects whose records are in it."""
+        """Replace the whole manifest, unless overtaken, and then delete the objects whose records it contains."""
         number = _commits(data)
         if self._version is not None:
             empty = msgspec.json.encode({"commit": number, "complete_before": None, "windows": []})
-            self._claim(number, [empty])  # from now on no other run commits what this manifest would leave out
+            self._claim(number, [empty])  # from now on no other run can commit something that this manifest lacks
         self._replace(data, number)
         for name in sorted(self._objects):
             self._delete(name)
@@ -167,7 +167,7 @@ class ObjectManifest:
         try:
             self._put_whole(data)
         except _conflicts():
-            if self._found(self.name) != data:  # else the answer got lost: the repeat found itself
+            if self._found(self.name) != data:  # else the response was lost, and the retry met its own object
                 self._check_not_folded(number)
                 try:
                     self._put_whole(data)
@@ -187,9 +187,9 @@ class ObjectManifest:
         self._objects.discard(name)
 
     def _try(self, condition: str, name: str, data: bytes) -> None:
-        """Not every store that speaks S3 heeds conditions: once a run, one is set that does not hold.
+        """Check once per run that the store honours conditions, with one that is not met: not every S3 store does.
 
-        A store that does not heed it stores the same bytes again, and is refused.
+        A store that ignores it stores the same bytes again, and is refused.
         """
         if condition not in self._heeded:
             with suppress(*_conflicts()):
@@ -203,11 +203,11 @@ def _number(name: str) -> int:
 
 
 def _commits(manifest: bytes | None) -> int:
-    """Return the number of the last commit in a manifest; 0 where it says none, or cannot be read."""
+    """Return the number of the last commit in a manifest; 0 if it has none or cannot be read."""
     try:
         return 0 if manifest is None else msgspec.json.decode(manifest, type=_Commits).commits
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return 0  # damaged: the commit log says so
+        return 0  # damaged: the commit log reports it
 
 
 def _version(meta: PutResult | Any) -> UpdateVersion:

@@ -1,10 +1,10 @@
-"""Object stores: the files of a folder as objects below a prefix, and the manifest beside them. Needs the extra
+"""The sink for object stores: the files of a folder as objects under a prefix, with the manifest. Needs the extra
 `objects`.
 
-There is no lock, and none is needed. Commits are numbered, and each number is put only once, so of two runs at once the
-second to commit loses: it gets DestinationBusyError and takes back what it wrote. Every object has a name of its own,
-so none is ever overwritten. And none that may be another run's is deleted before this run has committed: that other
-run can no longer commit from then on.
+There is no lock, and none is needed. Commits are numbered, and each number is written only once, so of two concurrent
+runs the second to commit loses: it gets DestinationBusyError and deletes what it wrote. Every object has a unique name,
+so none is ever overwritten. An object that may belong to another run is deleted only after this run has committed,
+when the other run can no longer commit.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class ObjectSink(FileSink[Part]):
-    """Files of one format below a prefix of an object store: `s3://bucket/prefix`, `gs://…`, `az://container/…`.
+    """Files of one format under a prefix of an object store: `s3://bucket/prefix`, `gs://…`, `az://container/…`.
 
-    `store`, an obstore store for that very bucket and prefix, takes the place of the one that the environment says.
+    `store`, an obstore store for that bucket and prefix, replaces the one configured by the environment.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class ObjectSink(FileSink[Part]):
         return self._manifest.records
 
     def names(self) -> list[str]:
-        """Return the files of windows that are there, in whichever format, and the manifest."""
+        """Return the existing files of windows, in any format, and the manifest."""
         with self._translated():
             self._sizes = _windows(self._listed())
         return sorted(self._sizes)
 
     def _listed(self) -> dict[str, int]:
-        """Return names and sizes of all objects. Folders other than those of days are not looked into."""
+        """Return names and sizes of all objects. Of subfolders, only day folders are listed."""
         top = self._store.list_with_delimiter()
         found = [*top["objects"]]
         for folder in top["common_prefixes"]:
@@ -113,7 +113,7 @@ class ObjectSink(FileSink[Part]):
         return iter(()) if written.file is None else self._file_keys(written.file)
 
     def _file_keys(self, name: str) -> Iterator[Key]:
-        """Yield the keys in an object. ValueError where it is not of its format."""
+        """Yield the keys in an object. Raises ValueError if it is not of its format."""
         with self.open_file(name) as file:
             yield from self._format.keys_in(file, self._compress)
 
@@ -124,7 +124,7 @@ class ObjectSink(FileSink[Part]):
             return hashlib.file_digest(file, "sha256").hexdigest() == written.sha256  # type: ignore[arg-type]
 
     def open_file(self, name: str) -> BinaryIO:
-        """Return an object's bytes as a file to read, fetched as they are asked for."""
+        """Return an object as a readable file, whose bytes are fetched on demand."""
         return io.BufferedReader(Download(self._store, name, self._translated), READ_AT_ONCE)
 
     def size(self, name: str) -> int | None:
@@ -162,14 +162,14 @@ class ObjectSink(FileSink[Part]):
         known = b"".join([self._manifest.whole or b"", *self._manifest.records])
         self._delete([name for name in self._own if name.encode() not in known])
         return DestinationBusyError(
-            f"another run has written to {self.place} since this one began: what that one committed stays; wait for it "
+            f"another run has written to {self.place} since this one began: what it committed stays; wait for it "
             "to end, and run again"
         )
 
     def must_commit_first(self, keep: AbstractSet[str], window: Window) -> bool:
-        """Return True if there are objects to delete that this run has not written itself.
+        """Return True if there are objects to delete that this run has not written.
 
-        They may be another run's, which can no longer commit them once this run has committed.
+        They may belong to another run, which can no longer commit them once this run has committed.
         """
         dead = self._left_over({*self._sizes, *self._own}, keep, window)
         return not self._committed and self._manifest.whole is not None and not self._own.issuperset(dead)
@@ -190,5 +190,5 @@ class ObjectSink(FileSink[Part]):
 
 
 def _windows(listed: Mapping[str, int]) -> dict[str, int]:
-    """Return those of the objects that are named like a window's file."""
+    """Return the objects whose names are those of windows' files."""
     return {name: size for name, size in listed.items() if is_segments(name)}

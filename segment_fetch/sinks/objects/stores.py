@@ -1,7 +1,7 @@
-"""Object stores by their URLs: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`. Needs the extra
+"""Object stores by URL: `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`. Needs the extra
 `objects`.
 
-Credentials come from where each platform's own tools look for them, and never from a URL.
+Credentials come from the same places as for each platform's own tools, and never from a URL.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 SCHEMES = ("s3", "gs", "az")
 CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or assign a role to the machine",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS, or run where the machine has a service account",
-    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or give the machine an identity",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or assign an identity to the machine",
 }
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
@@ -41,7 +41,7 @@ _CONNECT_TIMEOUT = timedelta(seconds=10)
 
 
 class Place(Struct, frozen=True):
-    """A bucket, or container, and a prefix in it; `prefix` has no slash at either end."""
+    """A bucket or container, and a prefix in it; `prefix` has no leading or trailing slash."""
 
     scheme: str
     bucket: str
@@ -52,7 +52,7 @@ class Place(Struct, frozen=True):
 
 
 def place_of(url: str) -> Place:
-    """Return the place that a URL names. InputError where it names none; possible secrets are not repeated."""
+    """Return the place that a URL names. Raises InputError, without possible secrets, if it is invalid."""
     scheme, _, rest = url.partition("://")
     scheme = scheme.lower()
     if scheme not in SCHEMES:
@@ -81,8 +81,8 @@ def store_of(place: Place, environ: Mapping[str, str] | None = None) -> ObjectSt
             return stores.GCSStore(place.bucket, **shared, **base)  # type: ignore[no-any-return]
         given = {"endpoint": endpoint} if endpoint else {}
         return stores.AzureStore(place.bucket, **shared, **given)  # type: ignore[no-any-return]
-    except (ValueError, OSError, exceptions().BaseError):  # their texts may hold what the environment does
-        raise DestinationError(f"{place}: the settings of the environment fit no account: {_how(place)}") from None
+    except (ValueError, OSError, exceptions().BaseError):  # their texts may contain values of the environment
+        raise DestinationError(f"{place}: the environment's settings do not match any account: {_how(place)}") from None
 
 
 def exceptions() -> ModuleType:
@@ -106,7 +106,7 @@ def _obstore_stores() -> ModuleType:
 
 
 def _endpoint(scheme: str, env: Mapping[str, str]) -> str | None:
-    """Return the configured address, None for the platform's own. InputError if credentials would be sent in clear."""
+    """Return the configured endpoint, None for the platform's. Raises InputError if it would not be encrypted."""
     name = next((name for name in _ENDPOINTS[scheme] if env.get(name)), None)
     if name is None:
         return None
@@ -119,7 +119,7 @@ def _endpoint(scheme: str, env: Mapping[str, str]) -> str | None:
     if parsed.scheme not in ("http", "https") or not host or "@" in parsed.netloc or parsed.query or parsed.fragment:
         raise InputError(f"{name}: write https://host, without user name, password or question mark")
     if parsed.scheme == "http" and not is_loopback(host):
-        raise InputError(f"{name}: plain http would show the data to the network; use https")
+        raise InputError(f"{name}: plain http would expose the data on the network; use https")
     return url.rstrip("/")
 
 
@@ -140,12 +140,12 @@ def _certificates(file: str) -> bytes:
 
 
 def _s3_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, Any]:
-    options: dict[str, Any] = {"conditional_put": "etag", "disable_bulk_delete": True}  # not every store has that
+    options: dict[str, Any] = {"conditional_put": "etag", "disable_bulk_delete": True}  # not every store supports it
     if endpoint:
         options["endpoint"] = endpoint
     if attempts := env.get("AWS_MAX_ATTEMPTS"):
         if not attempts.isdecimal() or not int(attempts):
-            raise InputError("AWS_MAX_ATTEMPTS is not a number of attempts; write 3, say")
+            raise InputError("AWS_MAX_ATTEMPTS is not a number of attempts, such as 3")
         options["retry_config"] = {"max_retries": int(attempts) - 1}
     if not env.get("AWS_ACCESS_KEY_ID") and _has_profiles(env):
         provider = _profile()
@@ -154,7 +154,7 @@ def _s3_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _has_profiles(env: Mapping[str, str]) -> bool:
-    """Return True if there are configuration files of the AWS tools, which the AWS tools' own library reads."""
+    """Return True if there are configuration files of the AWS tools, which need the AWS library."""
     home = Path(env.get("HOME", "~")).expanduser() / ".aws"
     files = (env.get("AWS_SHARED_CREDENTIALS_FILE", home / "credentials"), env.get("AWS_CONFIG_FILE", home / "config"))
     return bool(env.get("AWS_PROFILE")) or any(Path(file).is_file() for file in files)
@@ -169,4 +169,4 @@ def _profile() -> Any:
     try:
         return Boto3CredentialProvider()
     except (ValueError, BotoCoreError):
-        raise DestinationError(f"the AWS profile gives no credentials: {CREDENTIALS['s3']}") from None
+        raise DestinationError(f"the AWS profile has no credentials: {CREDENTIALS['s3']}") from None

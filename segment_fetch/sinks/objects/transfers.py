@@ -1,4 +1,4 @@
-"""Upload and download of objects, a piece at a time."""
+"""Upload and download of objects, one piece at a time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 READ_AT_ONCE = 4 * 1024 * 1024
-_PART = 5 * 1024 * 1024  # the least that S3 takes; 10,000 of them make an object of 50 GB
+_PART = 5 * 1024 * 1024  # the minimum of S3; 10,000 parts make an object of 50 GB
 _PARTS_AT_ONCE = 3
 
 
 class ObjectDraft(FileDraft[Part]):
-    """An object that appears when it is complete, or not at all: one request if it is small, else a multipart upload.
+    """An object that appears once complete, or not at all: one request if it is small, else a multipart upload.
 
-    At most `_PARTS_AT_ONCE` + 1 parts of `_PART` bytes are in memory. `done` takes the name when it is there.
+    At most `_PARTS_AT_ONCE` + 1 parts of `_PART` bytes are in memory. The name is added to `done` when it exists.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class ObjectDraft(FileDraft[Part]):
         self._writer = open_writer(store, name, buffer_size=_PART, max_concurrency=_PARTS_AT_ONCE)
 
     def _store(self, data: bytes) -> None:
-        self._writer.write(data)  # waits while as much as may be is on its way
+        self._writer.write(data)  # blocks while the maximum number of parts is being sent
 
     def _give_name(self) -> None:
         self._writer.close()
         self._done.add(self.name)
 
     def _discard(self) -> None:
-        """Abort the upload. If that fails, parts are left that the store lists to nobody, and charges for."""
+        """Abort the upload. If that fails, parts remain that the store does not list but charges for."""
         from obstore.exceptions import BaseError  # noqa: PLC0415 - an optional extra
 
         try:

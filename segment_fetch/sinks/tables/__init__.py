@@ -1,4 +1,4 @@
-"""Tables of a database: DuckDB or PostgreSQL, one transaction a window.
+"""Tables of a database: DuckDB or PostgreSQL, one transaction per window.
 
 Called by the registry and by users; calls `arrow` and the drivers, which are extras.
 """

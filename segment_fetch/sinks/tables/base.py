@@ -1,7 +1,8 @@
-"""Segments in a table of a database, and the manifest in another one beside it.
+"""The sink for a table of a database, with the manifest in tables next to it.
 
-A window's rows are those whose close time is in the window. They wait in memory, or many of them in a temporary table,
-which ends with the connection; one transaction then removes the older rows, adds the new ones and stores the manifest.
+A window's rows are those whose close time is in the window. They wait in memory or, if there are many, in a temporary
+table, which vanishes with the connection; one transaction then deletes the older rows, inserts the new ones and stores
+the manifest.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from segment_fetch.wire.models import Segment
 
 TABLE = "agent_segments"
 _NAME = re.compile(PATTERN, re.ASCII)
-_LONGEST_NAME = 63  # bytes; PostgreSQL cuts off the rest
+_LONGEST_NAME = 63  # bytes; PostgreSQL truncates longer names
 _WIRE = {column: name for name, column in arrow.COLUMNS.items()}
 
 
@@ -52,10 +53,10 @@ class _Windows(msgspec.Struct):
 
 
 class TableSink(Sink["pa.RecordBatch"]):
-    """A table of one database; the kinds of databases differ in `connect`.
+    """A table of a database; subclasses for each database define `connect`.
 
-    With an `account_id` the table can hold the segments of several accounts, whose runs may write at once: the account
-    is in the column `account_id`, part of the primary key, and each has a manifest of its own.
+    With an `account_id` the table can hold the segments of several accounts, whose runs may write concurrently: the
+    account is in the column `account_id`, part of the primary key, and each has a separate manifest.
     """
 
     earliest: int
@@ -63,14 +64,14 @@ class TableSink(Sink["pa.RecordBatch"]):
     """The first and the last time that the database can hold, in epoch milliseconds."""
 
     zero_characters = True
-    """True if a text in the database can hold the character U+0000."""
+    """True if text in the database can contain the character U+0000."""
 
     appends = True
     always_whole = True
     mend = "delete its rows from the table"
     held = 250_000
-    """Rows in memory, of all windows, until they are published; where there are more, those of the largest window go
-    into a temporary table."""
+    """Maximum number of unpublished rows in memory, of all windows; beyond it the largest window moves to a temporary
+    table."""
 
     def __init__(self, table: str, account_id: str | None = None) -> None:
         if not re.fullmatch(r"\w+", table):
@@ -95,13 +96,13 @@ class TableSink(Sink["pa.RecordBatch"]):
     @property
     @abstractmethod
     def place(self) -> str:
-        """The name of the destination in messages; without secrets."""
+        """The destination as shown in messages, without secrets."""
 
     @abstractmethod
     def connect(self, table: str, *, reading: bool) -> Database:
-        """Open a connection, and unless it is for `reading` only, take the right to write to this table.
+        """Open a connection, and unless it is for `reading` only, take the write lock of this table.
 
-        With an account, to its rows of the table. DestinationBusyError where another run has that right.
+        With an account, that of its rows in the table. Raises DestinationBusyError if another run holds the lock.
         """
 
     def settings(self) -> dict[str, str]:
@@ -112,21 +113,21 @@ class TableSink(Sink["pa.RecordBatch"]):
         return arrow.migrates(name, stored)
 
     def name(self, window: Window) -> str:
-        """Return the name that the manifest has for the rows of a window."""
+        """Return the name of a window's rows in the manifest."""
         return stem(window)
 
     def open(self) -> bytes | None:
         return self._opened(reading=False)
 
     def look(self) -> bytes | None:
-        """Open the destination for reading alone, also while another run writes to it; return the manifest."""
+        """Open the destination for reading only, even while a run is writing to it; return the manifest."""
         return self._opened(reading=True)
 
     def _opened(self, *, reading: bool) -> bytes | None:
         self._database = self.connect(self._table, reading=reading)
         try:
             if reading:
-                self._db.run("BEGIN")  # all that is read from now on is of one moment
+                self._db.run("BEGIN")  # everything read from now on is one snapshot
             self._prepare(reading=reading)
             manifest = self._read_manifest()
             self._entries = _named(manifest)
@@ -136,7 +137,7 @@ class TableSink(Sink["pa.RecordBatch"]):
         return manifest
 
     def _prepare(self, *, reading: bool) -> None:
-        """Create what is missing, and check what is there: columns of the user's own are left alone."""
+        """Create missing tables, and check existing ones; the user's additional columns are left alone."""
         db = self._db
         if reading:
             if db.columns(self._table):
@@ -181,7 +182,7 @@ class TableSink(Sink["pa.RecordBatch"]):
         return batch if self.account_id is None else arrow.with_account(batch, self.account_id)
 
     def _misfits(self, column: pa.Array) -> pa.Array | None:
-        """Return a mask of the values that the database cannot hold; None where it can hold all of their type."""
+        """Return a mask of the values that the database cannot store; None if it can store all of their type."""
         if pa.types.is_timestamp(column.type):
             number = column.view(pa.int64())
             return pc.or_(pc.greater(number, self.latest), pc.less(number, self.earliest))
@@ -213,7 +214,9 @@ class TableSink(Sink["pa.RecordBatch"]):
             return
         draft = self._drafts.get(written.file)
         source = draft.temporary() if draft is not None and draft.finished else self._stored(written.file)
-        for rows in list(self._read(source, "end_time, segment_id")):  # while this waits, others may use the connection
+        for rows in list(
+            self._read(source, "end_time, segment_id")
+        ):  # read at once, as others may use the connection in between
             closes = rows.column(0).cast(pa.timestamp("ms", "UTC")).view(pa.int64())
             yield from zip(closes.to_pylist(), rows.column(1).to_pylist(), strict=True)
 
@@ -226,7 +229,7 @@ class TableSink(Sink["pa.RecordBatch"]):
 
     @property
     def _own_rows(self) -> str:
-        """The table, and the condition for the rows of this sink's account, as they stand behind FROM."""
+        """The table and the condition for the rows of this sink's account, as written after FROM."""
         own = "" if self.account_id is None else f" WHERE {arrow.ACCOUNT} = '{self.account_id}'"
         return f"{quoted(self._table)}{own}"
 
@@ -243,7 +246,7 @@ class TableSink(Sink["pa.RecordBatch"]):
         self._entries |= entries
 
     def _commit(self, entries: Mapping[str, _Entry], obsolete: Sequence[str], store: Callable[[], None]) -> None:
-        """Move the finished rows of these windows into the table, and store what the manifest says of them."""
+        """Move the finished rows of these windows into the table, and store their manifest entries."""
         ready = {
             name: draft for name, draft in self._drafts.items() if name in entries and draft.has(entries[name].sha256)
         }
@@ -259,10 +262,10 @@ class TableSink(Sink["pa.RecordBatch"]):
     def _replace(
         self, ready: dict[str, TableDraft], obsolete: Sequence[str], store: Callable[[], None], *, taken: bool
     ) -> None:
-        """Replace windows and what the manifest says of them in one transaction.
+        """Replace windows and their manifest entries in one transaction.
 
-        With `taken`, rows of other windows have ids of these, as close times have changed since: the newer reading
-        keeps them, and the next run reads the window that lost a row again, as it lacks one.
+        With `taken`, rows of other windows have the same ids, because close times have changed: the newer reading keeps
+        them, and the next run notices the window that lost a row and reads it again.
         """
         db = self._db
         with db.transaction():
@@ -284,10 +287,10 @@ class TableSink(Sink["pa.RecordBatch"]):
     def fault(self, window: Window, segments: int, written: Written) -> Finding | None:
         found = self.found(written.file)
         if found != segments:
-            due = f"the table has {found} rows of it and should have {segments}"
+            due = f"the table has {found} rows of it but should have {segments}"
             return Finding("wrong row count", str(window), f"{due}; {AGAIN}")
         if not self.intact(written):
-            told = "the number of its segments is right, but their values have changed"
+            told = "its row count is right, but values have changed"
             return Finding("changed", str(window), f"{told}; {self.mend}, and {AGAIN}")
         return None
 
@@ -295,26 +298,26 @@ class TableSink(Sink["pa.RecordBatch"]):
         if not self._db.columns(self._table):
             return
         if strangers := self.found() - sum(map(self.found, known)):
-            told = "closed at a time that is in no window of the manifest; delete them, or keep them in another table"
+            told = "have close times in no window of the manifest; delete them, or keep them in another table"
             yield Finding("extra rows", self.place, f"{strangers} rows {told}")
 
     def found(self, name: str | None = None) -> int:
-        """Return how many rows the table has, in a window or in all."""
+        """Return the number of rows in the table, of one window or in total."""
         source = self._own_rows if name is None else self._stored(name)
         [(rows,)] = self._db.rows(f"SELECT count(*) FROM {source}")  # noqa: S608
         return int(str(rows))
 
     @property
     def table_name(self) -> str:
-        """Return the table's name as a query has it."""
+        """The table's name, quoted for a query."""
         return self._table if re.fullmatch("[a-z_][a-z0-9_]*", self._table) else quoted(self._table)
 
     def ask(self, sql: str) -> Sequence[tuple[object, ...]]:
-        """Return the rows of any query, while the sink is open."""
+        """Run a query while the sink is open, and return its rows."""
         return self._db.rows(sql)
 
     def intact(self, written: Written) -> bool:
-        """Return True if the table has the window's rows, value by value, as they were written."""
+        """Return True if the values of the window's rows in the table are those that were written."""
         if written.file is None:
             return False
         digest = RowsDigest(self.schema)
@@ -322,12 +325,12 @@ class TableSink(Sink["pa.RecordBatch"]):
         try:
             for rows in self._read(self._stored(written.file), columns):
                 digest.add(pa.Table.from_batches([rows]))
-        except pa.ArrowInvalid:  # a time that is no whole millisecond
+        except pa.ArrowInvalid:  # a time that is not a whole number of milliseconds
             return False
         return digest.hexdigest() == written.sha256
 
     def clean(self, keep: AbstractSet[str], window: Window) -> None:
-        """Drop this run's drafts within the window; those of an earlier run ended with its connection."""
+        """Drop this run's drafts within the window; those of earlier runs vanished with their connections."""
         for name in list(self._drafts):
             staged = _window(name)
             if staged.start < window.end and staged.end > window.start:
@@ -341,7 +344,7 @@ class TableSink(Sink["pa.RecordBatch"]):
 
 
 def _named(manifest: bytes | None) -> dict[str, _Entry]:
-    """Return the windows that are in the table, by name. The commit log checks everything else in a manifest."""
+    """Return the windows in the table, by name. The commit log checks everything else in a manifest."""
     if manifest is None:
         return {}
     try:
@@ -354,7 +357,7 @@ def _named(manifest: bytes | None) -> dict[str, _Entry]:
 def _window(name: str) -> Window:
     window = window_in(f"{name}.")
     if window is None or not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a window")
+        raise ValueError(f"{name!r} is not the name of a window")
     return window
 
 

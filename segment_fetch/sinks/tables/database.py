@@ -1,6 +1,6 @@
-"""The interface of a database that holds segments, and the columns of their table in its words.
+"""The interface to a database that stores segments, and the columns of their table in SQL.
 
-The SQL is what DuckDB and PostgreSQL both understand.
+The SQL is limited to what both DuckDB and PostgreSQL understand.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class ConflictError(DestinationError):
 
 
 class Database(ABC):
-    """An open connection. Every error of the driver comes as DestinationError, without any secret."""
+    """An open connection. Every error of the driver is raised as DestinationError, without secrets."""
 
     types: Mapping[str, str]
-    """The database's names of the types "text", "time", "number" and "json"."""
+    """The database's names for the types "text", "time", "number" and "json"."""
 
     byte_order: str = ""
-    """The words that make ORDER BY sort texts by their bytes."""
+    """The clause that makes ORDER BY sort text by its bytes."""
 
     indexed: bool = False
-    """True if finding rows by time takes an index."""
+    """True if the database needs an index to find rows by time."""
 
     @abstractmethod
     def run(self, sql: str, *values: str | int) -> None:
@@ -43,19 +43,19 @@ class Database(ABC):
 
     @abstractmethod
     def load(self, table: str, rows: pa.Table, *, temporary: bool) -> None:
-        """Append rows to the columns of these names of a table, which may be a temporary one, as fast as it goes."""
+        """Append rows to the same-named columns of a table, possibly a temporary one, in bulk."""
 
     @abstractmethod
     def read(self, sql: str) -> Iterator[pa.RecordBatch]:
-        """Execute a query, and yield its rows as they come."""
+        """Execute a query, and yield its rows in batches."""
 
     @abstractmethod
     def columns(self, table: str) -> dict[str, str]:
-        """Return name and type of each column of a table; nothing where there is no such table."""
+        """Return the names and types of a table's columns; empty if there is no such table."""
 
     @abstractmethod
     def needless(self, table: str) -> set[str]:
-        """Return the columns of a table that a new row need not name: they can be null, or have a default."""
+        """Return the columns of a table that are nullable or have a default, which INSERT may omit."""
 
     @abstractmethod
     def primary_key(self, table: str) -> tuple[str, ...]:
@@ -63,32 +63,32 @@ class Database(ABC):
 
     @abstractmethod
     def preparing(self, table: str) -> AbstractContextManager[None]:
-        """Keep others from creating the same tables at the same time, for the length of the block."""
+        """Return a context in which no other process creates the same tables."""
 
     @abstractmethod
     def close(self) -> None:
-        """End the connection; what has not been committed is gone."""
+        """Close the connection; uncommitted changes are lost."""
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do all of the block, or nothing of it."""
+        """Run the block in a transaction: all of it takes effect, or nothing."""
         self.run("BEGIN")
         try:
             yield
             self.run("COMMIT")
         except BaseException:
-            with suppress(DestinationError):  # without a connection there is nothing to take back
+            with suppress(DestinationError):  # without a connection there is nothing to roll back
                 self.run("ROLLBACK")
             raise
 
 
 def quoted(name: str) -> str:
-    """Return a name as SQL takes it, whatever characters it has."""
+    """Return a name quoted for SQL, whatever characters it contains."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def create(db: Database, table: str, schema: pa.Schema) -> None:
-    """Create the table of segments, as a whole."""
+    """Create the table of segments, with its key and index."""
     types, key = column_types(db, schema), primary_key(schema)
     columns = [_column(field, types[field.name], db.byte_order) for field in schema]
     with db.transaction():
@@ -99,7 +99,7 @@ def create(db: Database, table: str, schema: pa.Schema) -> None:
 
 
 def primary_key(schema: pa.Schema) -> tuple[str, ...]:
-    """Return the columns that tell one segment from another."""
+    """Return the columns that identify a segment."""
     return (arrow.ACCOUNT, "segment_id") if arrow.ACCOUNT in schema.names else ("segment_id",)
 
 
@@ -109,37 +109,37 @@ def _column(field: pa.Field, kind: str, order: str) -> str:
 
 
 def column_types(db: Database, schema: pa.Schema) -> dict[str, str]:
-    """Return the columns with the database's names of their types."""
+    """Return the columns with the database's names for their types."""
     kinds = {field.name: db.types[_KINDS.get(field.type, "text")] for field in schema}
     return kinds | {arrow.EXTRAS: db.types["json"]}
 
 
 def missing_columns(db: Database, table: str, place: str, schema: pa.Schema) -> list[str]:
-    """Return the columns that an older release did not have yet, and that can be added to its table.
+    """Return the columns that a table of an older release lacks and that can be added.
 
-    Columns of the user's own are fine where a row need not name them. DestinationError names every other difference
-    between the table that is there and the one that is needed.
+    Additional columns of the user are fine if INSERT may omit them. Raises DestinationError that lists every other
+    difference between the existing and the required table.
     """
     due, found, key = column_types(db, schema), db.columns(table), db.primary_key(table)
     addable = {field.name for field in schema if field.nullable and arrow.SINCE.get(field.name, 1) > 1}
     differences = [
-        f"{name} is {found[name]} and has to be {kind}" if name in found else f"{name} {kind} is missing"
+        f"{name} is {found[name]} but must be {kind}" if name in found else f"{name} {kind} is missing"
         for name, kind in due.items()
         if found.get(name, "").lower() != kind.lower() and (name in found or name not in addable)
     ]
     needed = found.keys() - due.keys() - db.needless(table)
-    differences += [f"{name} {found[name]} is not known, and has no default" for name in found if name in needed]
+    differences += [f"{name} {found[name]} is unknown and has no default" for name in found if name in needed]
     if set(key) != set(primary_key(schema)):
         differences.append(
-            f"the primary key is {', '.join(key) or 'missing'} and has to be {', '.join(primary_key(schema))}"
+            f"the primary key is {', '.join(key) or 'missing'} but must be {', '.join(primary_key(schema))}"
         )
     if differences:
-        raise DestinationError(f"{place}, table {table} does not fit: {'; '.join(differences)}; use another table")
+        raise DestinationError(f"{place}, table {table} does not match: {'; '.join(differences)}; use another table")
     return [name for name in due if name not in found]
 
 
 def add_columns(db: Database, table: str, names: Sequence[str], schema: pa.Schema) -> None:
-    """Add columns to the table of an older release; the rows that are there have null in them."""
+    """Add columns to the table of an older release; existing rows get null."""
     types = column_types(db, schema)
     with db.transaction():
         for name in names:

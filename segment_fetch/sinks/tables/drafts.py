@@ -1,4 +1,4 @@
-"""A window's rows before they are published: in memory, or in a temporary table where there are many."""
+"""A window's rows before they are published: in memory, or in a temporary table if there are many."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from segment_fetch.sinks.tables.row_checksum import RowsDigest
 
 
 class TableDraft(Draft["pa.RecordBatch"]):
-    """A window's rows. A temporary table ends with the connection, so nothing can be left of it."""
+    """A window's rows. A temporary table vanishes with the connection, so it leaves nothing behind."""
 
     def __init__(
         self,
@@ -27,9 +27,9 @@ class TableDraft(Draft["pa.RecordBatch"]):
         drafts: Collection[TableDraft],
         schema: pa.Schema,
     ) -> None:
-        """`drafts` are all open ones, this one included; `held` limits the rows in memory of all of them together."""
+        """Store the arguments. `drafts` are all open drafts, this one included; `held` limits their rows in memory."""
         self.rows = 0
-        """Rows in memory."""
+        """Number of rows in memory."""
         self._schema = schema
         self._database = database
         self._name = name
@@ -43,12 +43,12 @@ class TableDraft(Draft["pa.RecordBatch"]):
         self._held: list[pa.RecordBatch] = []
 
     def has(self, sha256: str | None) -> bool:
-        """Return True if these are the rows with this checksum, all of them."""
+        """Return True if the draft is finished and has this checksum."""
         return self._written is not None and self._written.sha256 == sha256
 
     @property
     def finished(self) -> bool:
-        """True if all of the window's rows are here."""
+        """True if all of the window's rows have been added."""
         return self._written is not None
 
     def add(self, part: pa.RecordBatch) -> None:
@@ -67,7 +67,7 @@ class TableDraft(Draft["pa.RecordBatch"]):
         if not self.finished:
             self._digest.add(self._joined())
         if not self._spilled:
-            columns = ", ".join(map(quoted, self._schema.names))  # not those of the user's own
+            columns = ", ".join(map(quoted, self._schema.names))  # without the user's additional ones
             like = f"SELECT {columns} FROM {quoted(self._like)} LIMIT 0"  # noqa: S608
             self._database.run(f"CREATE TEMPORARY TABLE {self._temporary} AS {like}")
             self._spilled = True
@@ -86,7 +86,7 @@ class TableDraft(Draft["pa.RecordBatch"]):
         return self._temporary
 
     def insert(self, columns: str) -> None:
-        """Insert the rows into the table. ConflictError where one of them is there."""
+        """Insert the rows into the table. Raises ConflictError if one of them exists."""
         if self._spilled:
             into = f"INSERT INTO {quoted(self._like)} ({columns})"
             self._database.run(f"{into} SELECT {columns} FROM {self._temporary}")  # noqa: S608
@@ -97,5 +97,5 @@ class TableDraft(Draft["pa.RecordBatch"]):
         self._held, self.rows, self._written = [], 0, None
         if self._spilled:
             self._spilled = False
-            with suppress(DestinationError):  # a table that cannot be dropped ends with the connection
+            with suppress(DestinationError):  # a table that cannot be dropped vanishes with the connection
                 self._database.run(f"DROP TABLE {self._temporary}")

@@ -1,4 +1,4 @@
-"""Addresses of PostgreSQL servers, whose secrets are never shown."""
+"""URLs of PostgreSQL servers; their secrets are never shown."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _SECRETIVE = ("password", "secret", "token")
 _DEFAULTS = {
     "fallback_application_name": "segment-fetch",
     "connect_timeout": "10",
-    "keepalives_idle": "30",  # a network that swallows everything is noticed in a minute, not in hours
+    "keepalives_idle": "30",  # a dead network is noticed in a minute, not in hours
     "keepalives_interval": "10",
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
-_FORM = "write postgresql://USER@HOST:PORT/DATABASE?schema=SCHEMA&table=TABLE; each part may be left out"
+_FORM = "write postgresql://USER@HOST:PORT/DATABASE?schema=SCHEMA&table=TABLE; each part may be omitted"
 
 
 class Dsn:
-    """The parts of a URL as libpq knows it; `table`, `schema` and `account_id` are parameters that it does not see.
+    """The parts of a libpq URL; the parameters `table`, `schema` and `account_id` are not passed to libpq.
 
-    The driver in a URL of SQLAlchemy's, `postgresql+psycopg2://`, is left out: the server is the same.
+    The driver in a SQLAlchemy URL, `postgresql+psycopg2://`, is ignored: the server is the same.
 
-    Neither `str` nor `repr` shows a secret. InputError, which shows nothing of the URL, where it cannot be read.
+    Neither `str` nor `repr` shows a secret. Raises InputError, which shows no part of the URL, if it is invalid.
     """
 
     def __init__(self, url: str) -> None:
@@ -43,11 +43,11 @@ class Dsn:
         self._uri = f"postgresql://{parts.netloc}{parts.path}?{urlencode(_DEFAULTS | passed, quote_via=quote)}"
 
     def reveal(self) -> str:
-        """Return the address with its secrets, as the driver takes it."""
+        """Return the URL with its secrets, for the driver."""
         return self._uri
 
     def redacted(self, text: str) -> str:
-        """Return a text without the secrets of the address."""
+        """Return a text without the secrets of the URL."""
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
@@ -60,7 +60,7 @@ class Dsn:
 
 
 def _users(parts: SplitResult) -> list[str]:
-    """Return the names of users among the parameters."""
+    """Return the user names among the parameters."""
     return [value for key, value in parse_qsl(parts.query) if key == "user"]
 
 
@@ -69,18 +69,17 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
-        raise InputError(f"the address of the PostgreSQL server cannot be read: {_FORM}") from None
+        raise InputError(f"the URL of the PostgreSQL server is invalid: {_FORM}") from None
     if parts.scheme.partition("+")[0] not in SCHEMES or "://" not in url:
-        raise InputError(f"this is no address of a PostgreSQL server: {_FORM}")
+        raise InputError(f"this is not the URL of a PostgreSQL server: {_FORM}")
     user, _, place = parts.netloc.rpartition("@")
     if url.count("@") > 1 or ("@" in url and "@" not in parts.netloc) or "@" in unquote(place):
         raise InputError(
-            "the address of the PostgreSQL server has an @ too many, or one of / ? # before it: within a name or a "
-            "password they are written %40 %2F %3F %23"
+            "the URL of the PostgreSQL server has more than one @, or one of / ? # before it: within a name or a "
+            "password write them as %40 %2F %3F %23"
         )
     if any(":" in name for name in (unquote(user.partition(":")[0]), *_users(parts))):
         raise InputError(
-            "the address of the PostgreSQL server has a colon, %3A, in the name of the user, where a password may be "
-            f"hidden: {_FORM}"
+            "the URL of the PostgreSQL server has a colon, %3A, in the user name, which may hide a password: {_FORM}"
         )
     return parts

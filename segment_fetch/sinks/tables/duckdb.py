@@ -1,4 +1,4 @@
-"""A DuckDB file that can be queried at once. Needs the extra `duckdb`."""
+"""The sink for a DuckDB file. Needs the extra `duckdb`."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _PREPARING = Lock()
 
 
 class DuckDbSink(TableSink):
-    """A table in a DuckDB file, made if need be; columns as `segment_fetch.arrow` has them, segment_id the primary key.
+    """A table in a DuckDB file, created if necessary, with the columns of `segment_fetch.arrow` and key segment_id.
 
     The manifest is in the table of that name with `_manifest` behind it. A window is replaced in one transaction. While
     a run has the file open, other processes cannot open it: that is how DuckDB shares files. DuckDB's extensions are
     neither loaded nor downloaded. InputError where the path is empty or the name of the table is none.
     """
 
-    latest = (2**63 - 2) // 1000  # DuckDB counts microseconds, and takes the last number for infinity
+    latest = (2**63 - 2) // 1000  # DuckDB counts microseconds; the largest number means infinity
     earliest = -9_223_372_022_400_000  # in 290309 BC
 
     def __init__(self, path: str | Path, table: str = TABLE, *, account_id: str | None = None) -> None:
@@ -48,7 +48,7 @@ class DuckDbSink(TableSink):
         check_type("table", table, str, "the name of a table")
         super().__init__(table, account_id)
         if not str(path).strip() or str(path).startswith(":memory:"):
-            raise InputError("DuckDbSink needs the path of a file; what is in memory would be gone at the end")
+            raise InputError("DuckDbSink needs the path of a file; an in-memory database would be lost at the end")
         self.path = Path(path)
 
     @property
@@ -71,7 +71,7 @@ class DuckDbSink(TableSink):
             own = "" if self.account_id is None else f".{self.account_id}"
             return take_lock(self.path.with_name(f".{self.path.name}{own}.lock"), self.path)
         except FileNotFoundError:
-            raise DestinationError(f"{self.path}: there is no folder {self.path.parent}; make it first") from None
+            raise DestinationError(f"{self.path}: there is no folder {self.path.parent}; create it first") from None
         except OSError as error:
             raise DestinationError(f"{self.path} cannot be opened: {error.strerror}") from error
 
@@ -100,7 +100,9 @@ class _DuckDb(Database):
         with self._translated():
             self._connection.register(_SOURCE, rows)
             self._connection.execute(f"INSERT INTO {quoted(table)} BY NAME SELECT * FROM {_SOURCE}")  # noqa: S608
-            self._connection.unregister(_SOURCE)  # after an error this would be another; the next rows replace these
+            self._connection.unregister(
+                _SOURCE
+            )  # not after an error, where it would raise another; the next rows replace these
 
     def read(self, sql: str) -> Iterator[pa.RecordBatch]:
         with self._translated():
@@ -124,7 +126,7 @@ class _DuckDb(Database):
 
     @contextmanager
     def preparing(self, table: str) -> Iterator[None]:
-        with _PREPARING:  # another process cannot have the file open
+        with _PREPARING:  # no other process can have the file open
             yield
 
     def primary_key(self, table: str) -> tuple[str, ...]:
@@ -151,14 +153,14 @@ class _DuckDb(Database):
         except duckdb.ConstraintException as error:
             raise ConflictError(f"{self._path}: {_first_line(error)}") from error
         except (duckdb.OperationalError, duckdb.FatalException) as error:
-            advice = "mend it and run again; what is committed stays"
+            advice = "fix it and run again; what is committed stays"
             raise DestinationUnavailableError(f"cannot write {self._path}: {_first_line(error)}; {advice}") from error
         except duckdb.Error as error:
             raise DestinationError(f"{self._path}: {_first_line(error)}") from error
 
 
 def _refuse_irregular(path: Path) -> None:
-    """Raise DestinationError where DuckDB would wait for ever at a FIFO, or write to where a planted link leads."""
+    """Raise DestinationError if DuckDB would block on a FIFO, or follow a planted link."""
     log = path.with_name(f"{path.name}.wal")
     try:
         for place, found in ((path, path.stat), (log, log.lstat)):
@@ -176,7 +178,7 @@ def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
             raise DestinationError(
                 f"{path} exists and is not a valid DuckDB database file: choose another file"
             ) from error
-        if "lock" in str(error):  # it has no code of its own
+        if "lock" in str(error):  # there is no error code for it
             raise DestinationBusyError(f"{path} is open in another process: {_first_line(error)}") from error
         raise DestinationError(f"{path} cannot be opened: {_first_line(error)}") from error
     except duckdb.Error as error:
@@ -184,9 +186,9 @@ def _opened(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _is_something_else(path: Path) -> bool:
-    """Return True if a file that DuckDB does not open is not a DuckDB file.
+    """Return True if a file that DuckDB cannot open is not a DuckDB file.
 
-    Never asked of a file that is open: to close a file gives up the locks that this process has on it.
+    Never called for an open file: closing a file releases the locks that this process has on it.
     """
     try:
         with path.open("rb") as file:
@@ -196,7 +198,7 @@ def _is_something_else(path: Path) -> bool:
 
 
 def _connected(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
-    place = path.absolute()  # DuckDB takes what is before a colon, as in md:name, for the name of an extension
+    place = path.absolute()  # in md:name, DuckDB takes the part before the colon as the name of an extension
     try:
         return _bare(place, reading=reading)
     except duckdb.ConnectionException:
@@ -204,13 +206,13 @@ def _connected(path: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
 
 
 def _bare(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
-    """Return a connection that downloads no extension, whatever the file looks like: all that is needed is built in."""
+    """Return a connection that never downloads an extension: everything needed is built in."""
     without = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
     return duckdb.connect(place, read_only=reading, config={**without})
 
 
 def _shared(place: Path, *, reading: bool) -> duckdb.DuckDBPyConnection:
-    """Return a connection to a file that this process has open already, with the settings of the first connection."""
+    """Return a connection to a file that this process already has open, with the settings of the first connection."""
     if reading:
         try:
             return _bare(place, reading=False)

@@ -1,6 +1,6 @@
-"""The manifest beside a table: its head as JSON in one row, and a row for each window in another table.
+"""The manifest of a table: its head as JSON in one row, and one row per window in another table.
 
-A commit replaces the rows of its windows and the head, so that it costs the same however many windows there are.
+A commit replaces the rows of its windows and the head, so its cost does not depend on the number of windows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ManifestRows:
         self._stored: dict[str, msgspec.Raw] = {}
 
     def create(self, db: Database) -> None:
-        """Create what is missing."""
+        """Create the missing tables."""
         if not db.columns(self._head):
             db.run(f"CREATE TABLE {quoted(self._head)} (id INTEGER PRIMARY KEY, manifest TEXT NOT NULL)")
         if not db.columns(self._windows):
@@ -51,7 +51,7 @@ class ManifestRows:
                 db.run(f"CREATE INDEX {quoted(self._windows + '_start')} ON {quoted(self._windows)} (window_start)")
 
     def read(self, db: Database) -> bytes | None:
-        """Return the whole manifest, None where there is none."""
+        """Return the whole manifest, None if there is none."""
         if not db.columns(self._head):
             return None
         found = db.rows(f"SELECT manifest FROM {quoted(self._head)} WHERE id = 1")  # noqa: S608
@@ -61,15 +61,15 @@ class ManifestRows:
         try:
             self._stored = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         except msgspec.DecodeError:
-            return text  # damaged, which its reader will say
+            return text  # damaged, as the parser will report
         if "commits" not in self._stored or not db.columns(self._windows):
-            return text  # version 1: all in one row
+            return text  # version 1: everything in one row
         joined = f"SELECT string_agg(entry, ',' ORDER BY window_start) FROM {quoted(self._windows)}"  # noqa: S608
         listed = str(db.rows(joined)[0][0] or "")  # as one text: so many rows would take long to fetch
         return msgspec.json.encode(self._stored | {"windows": msgspec.Raw(f"[{listed}]".encode())})
 
     def replace(self, db: Database, manifest: bytes) -> None:
-        """Store another manifest as a whole. To be called in a transaction."""
+        """Store a whole manifest in place of the existing one. Must be called in a transaction."""
         stored = msgspec.json.decode(manifest, type=dict[str, msgspec.Raw])
         entries = msgspec.json.decode(stored["windows"], type=list[msgspec.Raw])
         db.run(f"DELETE FROM {quoted(self._windows)}")  # noqa: S608
@@ -78,7 +78,7 @@ class ManifestRows:
         self._store_head(db, stored | {"windows": msgspec.Raw(b"[]")})
 
     def append(self, db: Database, record: bytes) -> None:
-        """Put the windows of one commit in the place of all that they overlap. To be called in a transaction."""
+        """Store the windows of one commit in place of all that they overlap. Must be called in a transaction."""
         commit = msgspec.json.decode(record, type=_Record)
         for raw in commit.windows:
             entry = msgspec.json.decode(raw, type=_Entry)

@@ -1,4 +1,4 @@
-"""A PostgreSQL table, filled by binary COPY. Needs the extra `postgres`."""
+"""The sink for a PostgreSQL table, loaded by binary COPY. Needs the extra `postgres`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from segment_fetch.sinks.tables.dsn import Dsn
 
 _UNIQUE = "23505"
 _MAY_PASS = ("08", "40", "53", "55", "57", "58", "XX")
-"""Classes of SQLSTATE that are about the server's state, not about what it was asked."""
+"""Classes of SQLSTATE that concern the server's state, not the statement."""
 
 _AGAIN = "run again; what is committed stays"
 _UNANSWERED = "no password supplied"
@@ -39,7 +39,7 @@ _SESSION = (
 
 
 class PostgresSink(TableSink):
-    """A table in PostgreSQL, made if need be; columns as `segment_fetch.arrow` has them, segment_id the primary key.
+    """A PostgreSQL table, created if necessary, with the columns of `segment_fetch.arrow` and primary key segment_id.
 
     `dsn` is a URL, postgresql://user@host:port/database. What it leaves out, the password above all, libpq finds as
     for any other program: in PGPASSWORD and the like, in ~/.pgpass, in a service file (?service=name). The manifest is
@@ -47,7 +47,7 @@ class PostgresSink(TableSink):
     keeps a second run out.
     """
 
-    latest = (2**63 - 1) // 1000  # the last of which Arrow can count the microseconds, in the year 294247
+    latest = (2**63 - 1) // 1000  # the last that Arrow can count in microseconds, in the year 294247
     earliest = -210_866_803_200_000  # in 4714 BC
     zero_characters = False
 
@@ -107,12 +107,12 @@ class _Postgres(Database):
             )
 
     def lock(self, name: str) -> None:
-        """Take the right to write to a table, or to an account's rows of it, until the connection ends."""
+        """Take the write lock of a table, or of an account's rows in it, until the connection ends."""
         if self.rows("SELECT pg_try_advisory_lock($1)", self._key(name)) != [(True,)]:
             raise DestinationBusyError(f"another run is writing to {self._dsn}, table {name}: wait for it to end")
 
     def _key(self, name: str) -> int:
-        """Return the number of a lock in the database."""
+        """Return the number of a lock by its name."""
         [(schema,)] = self.rows("SELECT current_schema()")
         return int.from_bytes(hashlib.sha256(f"segment_fetch {schema}.{name}".encode()).digest()[:8], signed=True)
 
@@ -123,7 +123,7 @@ class _Postgres(Database):
         try:
             yield
         finally:
-            with suppress(DestinationError):  # it ends with the connection, too
+            with suppress(DestinationError):  # the lock ends with the connection anyway
                 self.rows("SELECT pg_advisory_unlock($1)", key)
 
     def run(self, sql: str, *values: str | int) -> None:
@@ -189,26 +189,26 @@ class _Postgres(Database):
         try:
             yield
         except adbc_driver_manager.Error as error:
-            raise self._translation(error) from None  # the driver's own words may quote what it was given
+            raise self._translation(error) from None  # the driver's message may quote its input
 
     def _translation(self, error: adbc_driver_manager.Error) -> DestinationError:
         code, told = error.sqlstate, f"{self._dsn}: {self._words(error)}"
         if code == _UNIQUE:
             return ConflictError(told)
-        if code is None or code.startswith(_MAY_PASS):  # without a code it is the connection that failed
+        if code is None or code.startswith(_MAY_PASS):  # without a code, the connection failed
             return DestinationUnavailableError(f"{told}; {_AGAIN}")
         return DestinationError(told)
 
     def _refused(self, error: adbc_driver_manager.Error) -> DestinationError:
         told, text = f"cannot connect to {self._dsn}: {self._words(error)}", str(error)
-        if _UNANSWERED in text:  # the client's own words, which have no code either
+        if _UNANSWERED in text:  # the client library's message, which has no code either
             return DestinationError(
-                f"cannot connect to {self._dsn}: the server asks for a password, and there is none; set PGPASSWORD, or "
+                f"cannot connect to {self._dsn}: the server requires a password, and none is set; set PGPASSWORD, or "
                 "write host:port:database:user:password into ~/.pgpass, with mode 600"
             )
         if "FATAL" not in text and any(words in text for words in _AWAY):  # such an error has no code
             return DestinationUnavailableError(f"{told}; {_AGAIN}")
-        return DestinationError(f"{told}; mend the address, or the password in PGPASSWORD or ~/.pgpass")
+        return DestinationError(f"{told}; fix the URL, or the password in PGPASSWORD or ~/.pgpass")
 
     def _words(self, error: adbc_driver_manager.Error) -> str:
         text = str(error)

@@ -1,4 +1,4 @@
-"""A checksum of rows that depends neither on their division into batches nor on the database that stores them."""
+"""A checksum of rows, independent of their division into batches and of the database that stores them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ABSENT = -1
 class RowsDigest:
     """SHA-256 over the values of rows in the columns of a schema, in the order in which they are added.
 
-    Of each column two streams are hashed: lengths and characters of texts, or which numbers are null and the numbers
-    (times as epoch milliseconds); and of these hashes, column by column, one more.
-    A column that an older release did not have counts only where a value of it is not null: the rows that were there
+    Two streams of each column are hashed: the lengths and characters of texts, or the null mask and values of numbers
+    (times as epoch milliseconds). The digest is the hash of these hashes, column by column.
+    A column that an older release did not have counts only if it has a value that is not null, so that rows stored
     before it was added keep their checksum.
     """
 
@@ -28,7 +28,7 @@ class RowsDigest:
         self._counts = [arrow.SINCE.get(field.name, 1) == 1 for field in self._schema]
 
     def add(self, rows: pa.Table) -> None:
-        """Take the next rows, whose columns are those of the schema or can be cast to them."""
+        """Add rows, whose columns are those of the schema or can be cast to them."""
         for at, (column, (shape, values)) in enumerate(
             zip(rows.cast(self._schema).columns, self._streams, strict=True)
         ):
@@ -38,7 +38,7 @@ class RowsDigest:
                 values.update(_values(array))
 
     def hexdigest(self) -> str:
-        """Return the digest of the rows that have been added."""
+        """Return the digest of the rows added so far."""
         counting = [streams for streams, counts in zip(self._streams, self._counts, strict=True) if counts]
         return hashlib.sha256(b"".join(stream.digest() for stream in chain(*counting))).hexdigest()
 

@@ -206,7 +206,7 @@ class SegmentClient:
         return counting.counts
 
     async def plan(self, start: TimeLike, end: TimeLike, *, clamp: bool = False) -> planning.Plan:
-        """Return the windows in which a range would be read, with the counts that the API reports. Keeps no segments."""
+        """Return the windows in which a range would be read, with the API's counts. Keeps no segments."""
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
         windows = self._weeks(Window(*self._range(start, end, clamp)))

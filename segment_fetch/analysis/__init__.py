@@ -1,7 +1,7 @@
 """Answers from a destination: handle time by interval, skill, agent, group, employee or end reason.
 
-Called by the command and by users; reads what is committed through `manifest` and `sinks`, and asks the API nothing.
-DuckDB or PostgreSQL does the sums. Needs the extra `duckdb`.
+Called by the command and by users; reads committed windows through `manifest` and `sinks`, and never uses the API.
+DuckDB or PostgreSQL computes the sums. Needs the extra `duckdb`.
 """
 
 from importlib import import_module
@@ -24,7 +24,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name when it is first asked for: DuckDB and pyarrow are heavy, and optional."""
+    """Import a name on first access: DuckDB and pyarrow are large and optional."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,7 +1,7 @@
 """Charts as inline SVG: text that scales, a title and a description for screen readers, colours of the page's theme.
 
-A charting library would bring a hundred megabytes, or charts without text, titles or a dark theme. Each function
-returns markup that is safe: every text that it is given is escaped.
+A charting library would add a hundred megabytes, or draw charts without text, titles or a dark theme. The returned
+markup is safe: every text passed in is escaped.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def _text(x: float, y: float, words: object, kind: str = "", anchor: str = "star
 
 
 def _shade(value: float, most: float) -> int:
-    """Return 0 for nothing, else 1 to 5."""
+    """Return the shade of a value: 0 for zero, else 1 to 5."""
     if value <= 0 or most <= 0:
         return 0
     return min(_STEPS, 1 + int(value / most * _STEPS * 0.9999))
 
 
 def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
-    """Horizontal bars: a name, a value, and how the value is written."""
+    """Return horizontal bars; a row is a name, a value, and the value as text."""
     most = max((value for _, value, _ in rows), default=0)
     body = []
     for at, (name, value, shown) in enumerate(rows):
@@ -53,7 +53,7 @@ def bars(title: str, rows: Sequence[tuple[str, float, str]]) -> Markup:
 
 
 def week(title: str, values: Sequence[Sequence[float]], shown: Sequence[Sequence[str]]) -> Markup:
-    """A heat map of the week: seven rows of 24 hours, and how each value is written."""
+    """Return a heat map of the week: seven rows of 24 hourly values, and each value as text."""
     most = max((value for row in values for value in row), default=0)
     body = [_text(52 + hour * 24 + 11, 12, hour, "small", "middle") for hour in range(0, 24, 3)]
     for day, row in enumerate(values):
@@ -68,9 +68,9 @@ def week(title: str, values: Sequence[Sequence[float]], shown: Sequence[Sequence
 
 
 def calendar(title: str, days: Sequence[tuple[str, int, float, str, str]]) -> Markup:
-    """A calendar of weeks: date, weekday (Monday is 0), value, state, and how the day is written.
+    """Return a calendar of weeks; a day is date, weekday (Monday is 0), value, state, and description.
 
-    A day that is provisional has a dashed border, one that is missing a cross.
+    A provisional day has a dashed border, a missing one a cross.
     """
     if not days:
         return Markup("")
@@ -95,7 +95,7 @@ def calendar(title: str, days: Sequence[tuple[str, int, float, str, str]]) -> Ma
 
 
 def run(title: str, pace: Sequence[tuple[float, float]], refused: Sequence[float], seconds: float) -> Markup:
-    """The pace of a run in requests a second over its seconds, and the pauses after a 429 as marks below."""
+    """Return a chart of a run's pace, in requests a second by second, with the pauses after a 429 marked below."""
     most, span = max((rate for _, rate in pace), default=1.0) * 1.1, max(seconds, 0.001)
     left, top, width, height = 48, 12, 570, 130
 

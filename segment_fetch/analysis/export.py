@@ -20,16 +20,16 @@ from segment_fetch.timerange import format_time
 FORMATS = ("table", "csv", "json", "parquet", "xlsx")
 
 SHEET_ROWS = 1_048_576
-"""Rows of a sheet of a workbook, at most, the headings included (Excel's own limit)."""
+"""Maximum number of rows of a worksheet, including the headings (Excel's limit)."""
 
 _IDS = frozenset(GROUPS.values())
 _TIMES = ("handle_time_ms", "aht_segment_ms", "aht_conversation_ms", "median_ms", "p90_ms", "longest_ms")
 
 
 def write_table(result: HandleTime, form: str, target: IO[bytes], *, excel: str | None = None) -> None:
-    """Write the result in one of `FORMATS`, or as CSV for the spreadsheet of a country (`excel`, "de" say).
+    """Write the result in one of `FORMATS`, or as CSV for a country's spreadsheet (`excel`, such as "de").
 
-    Raises InputError for a name that is not known, and MissingExtraError where a library is not installed.
+    Raises InputError for an unknown name, and MissingExtraError if a library is not installed.
     """
     if excel is not None:
         _write_spreadsheet_csv(result, excel, target)
@@ -50,7 +50,7 @@ def write_table(result: HandleTime, form: str, target: IO[bytes], *, excel: str 
 
 
 def as_json(result: HandleTime) -> dict[str, Any]:
-    """Return the result as JSON values: the range, what is not final of it, and the rows."""
+    """Return the result as JSON values: the range, the parts that are not final, and the rows."""
     final = result.complete_before
     return {
         "from": format_time(result.start),
@@ -66,7 +66,7 @@ def as_json(result: HandleTime) -> dict[str, Any]:
 
 
 def as_text(result: HandleTime) -> str:
-    """Return the result as a table for a terminal; times as hours, minutes and seconds."""
+    """Return the result as a text table, with durations in hours, minutes and seconds."""
     names = [name for name in result.table.column_names if name != "without_time"]
     columns = []
     for name in names:
@@ -99,7 +99,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _rows(table: pa.Table) -> Iterator[Sequence[Any]]:
-    """Yield the rows; a boolean as true or false, a missing value as an empty cell."""
+    """Yield the rows, with booleans as true or false, and missing values as empty cells."""
     for batch in table.to_batches():
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield [str(value).lower() if isinstance(value, bool) else value for value in row]
@@ -117,8 +117,8 @@ def _write_csv(target: IO[bytes], names: Sequence[str], rows: Iterator[Sequence[
 
 
 def _write_spreadsheet_csv(result: HandleTime, country: str, target: IO[bytes]) -> None:
-    """Write CSV that opens right by a double click: a byte order mark, the country's separator and decimal mark, local
-    times as cells, ids as texts. No text is run as a formula.
+    """Write CSV that a country's spreadsheet opens correctly: with a byte order mark, its separator and decimal mark,
+    local times as date cells, and ids as text. No text is evaluated as a formula.
     """
     dialect = dialect_of(country)
     rows = ([_cell(value, dialect) for value in row] for row in _spreadsheet_rows(result))
@@ -144,8 +144,8 @@ def _spreadsheet_names(result: HandleTime) -> list[str]:
 
 
 def _spreadsheet_rows(result: HandleTime) -> Iterator[list[Any]]:
-    """Yield the rows as a spreadsheet wants them: local times without offset, which has a column of its own, ids as
-    texts, and times in minutes.
+    """Yield the rows for a spreadsheet: local times and their offset in separate columns, ids as text, and durations in
+    minutes.
     """
     names = result.table.column_names
     for row in _rows(result.table):
@@ -164,7 +164,7 @@ def _spreadsheet_rows(result: HandleTime) -> Iterator[list[Any]]:
 
 
 def write_excel(result: HandleTime, target: IO[bytes] | str | Path) -> None:
-    """Write the result as a workbook with typed cells, in constant memory; more rows than a sheet holds go on in the
+    """Write the result as a workbook with typed cells, in constant memory; rows that exceed a worksheet continue in the
     next one. Needs the extra `excel`.
     """
     try:

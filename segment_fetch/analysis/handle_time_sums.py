@@ -1,7 +1,7 @@
-"""Handle time by interval and group, from what a destination holds.
+"""Handle time by interval and group, from the contents of a destination.
 
-A segment counts in the interval in which it *closed*: the API does not tell when within a segment it was worked on, so
-no figure here says how much work was in progress at a time. (The API's breakdown files would tell; they are not read.)
+A segment counts in the interval in which it *closed*: the API does not say when during a segment the agent worked on
+it, so no figure here says how much work was in progress at a time. (The API's breakdown files do; they are not read.)
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ GROUPS: dict[Group, str] = {
 """Group -> its column."""
 
 FILL_LIMIT = 1_000_000
-"""Rows of a result with empty intervals filled in, at most."""
+"""Maximum number of rows of a result with empty intervals filled in."""
 
 MEMORY_LIMIT = "400MB"
-"""DuckDB's memory; what needs more goes to a temporary folder."""
+"""DuckDB's memory limit; beyond it, DuckDB uses a temporary folder."""
 
 _TEXTS = frozenset({"employee_id", "end_reason"})
 _MEASURES = (
@@ -57,7 +57,7 @@ _MEASURES = (
     ("with_time", "count(handle_ms)"),
     ("longest_ms", "max(handle_ms)"),
 )
-_QUANTILES = "quantile_cont(handle_ms, [0.5, 0.9])"  # in one: each of its own would keep all values again
+_QUANTILES = "quantile_cont(handle_ms, [0.5, 0.9])"  # in one call: separate ones would keep all values twice
 _QUANTILES_OF_POSTGRES = tuple(
     (name, f"percentile_cont({at}) WITHIN GROUP (ORDER BY handle_ms)")
     for name, at in (("median_ms", 0.5), ("p90_ms", 0.9))
@@ -76,7 +76,7 @@ _WITHOUT_TIME = "(coalesce(s.segments, 0) - coalesce(s.with_time, 0))::BIGINT AS
 
 
 class HandleTime(Struct, frozen=True):
-    """Handle time of a range. `table` has a row for each interval and group, in that order; times in milliseconds.
+    """Handle time of a range. `table` has a row for each interval and group, in that order; durations in milliseconds.
 
     Its columns: `interval_start` (ISO 8601, local, with offset), the columns of `by`, `segments`, `conversations`
     (distinct), `handle_time_ms` (sum), `aht_segment_ms` and `aht_conversation_ms` (the sum divided by the segments that
@@ -85,9 +85,9 @@ class HandleTime(Struct, frozen=True):
     in no average). Segments and handle time add up over any grouping; the others do not. A segment without a skill,
     agent, group, employee or end reason is in a row whose column is null.
 
-    `start` and `end` are the range in epoch milliseconds, `provisional` and `missing` the parts of it of which more
-    may come or nothing is held. `complete_before` is the manifest's own: everything that closed before it, from the
-    first window on, is held and final.
+    `start` and `end` are the range in epoch milliseconds; in its `provisional` parts more segments may appear, its
+    `missing` parts are not stored. `complete_before` is the manifest's: everything that closed before it, from the
+    first window on, is stored and final.
     """
 
     table: pa.Table
@@ -112,11 +112,11 @@ def handle_time(
     fill: bool = False,
     now_ms: int | None = None,
 ) -> HandleTime:
-    """Return the handle time of what a destination holds, by `by` and `every`, as Arrow.
+    """Return the handle time of the segments in a destination, by `by` and `every`, as Arrow.
 
     `place` is a folder or a URL as `segment_fetch.sinks.open_sink` takes it. `start` and `end` default to the range
-    that the manifest holds; a text without an offset is local to `timezone`, an IANA name. `fill` adds a row of zeros
-    for each interval in which a group has no segment. `now_ms` is what "now" means, by default the clock's time.
+    of the manifest; a text without an offset is local to `timezone`, an IANA name. `fill` adds a row of zeros for each
+    interval in which a group has no segments. `now_ms` is the meaning of "now", by default the current time.
 
     Raises InputError for an argument that cannot be used, ManifestError or DestinationError where the destination
     cannot be read, and MissingExtraError where an optional package is not installed.
@@ -136,7 +136,7 @@ def handle_time(
 
 
 def destination(place: str | os.PathLike[str]) -> tuple[Sink[Any], Manifest]:
-    """Return the sink that wrote what is at a place, not open, and its manifest."""
+    """Return the sink that wrote a destination, not open, and its manifest."""
     text = os.fspath(place)
     if (table := table_sink(text)) is not None:
         return table, verify.manifest_of(table)
@@ -145,7 +145,7 @@ def destination(place: str | os.PathLike[str]) -> tuple[Sink[Any], Manifest]:
 
 
 def watermark_of(manifest: Manifest) -> int | None:
-    """Return the manifest's `complete_before` in epoch milliseconds; None where it holds no window."""
+    """Return the manifest's `complete_before` in epoch milliseconds; None if it has no windows."""
     text = manifest.complete_before
     return None if text is None else parse_time(text, 0)
 
@@ -198,10 +198,10 @@ def _checked_groups(by: Sequence[str]) -> tuple[Group, ...]:
 def asked_range(
     manifest: Manifest, start: TimeLike | None, end: TimeLike | None, zone: tzinfo, now_ms: int | None
 ) -> Window:
-    """Return the range, by default all that the manifest holds. InputError for one that is empty."""
+    """Return the range, by default that of the manifest. Raises InputError if it is empty."""
     windows = sorted(entry.window for entry in manifest.windows)
     if not windows:
-        raise InputError("the destination holds no window yet: run an extraction first")
+        raise InputError("the destination has no windows yet: run an extraction first")
     now = round(time.time() * 1000) if now_ms is None else now_ms
     first = windows[0].start if start is None else parse_time(start, now, zone)
     last = max(window.end for window in windows) if end is None else parse_time(end, now, zone)
@@ -224,14 +224,14 @@ def summed(
 ) -> pa.Table:
     """Return the table of a `HandleTime`, grouped by the columns `names`; `open_parts` are not final.
 
-    Without `conversations` they are zero: to count them takes most of the time.
+    Without `conversations` their counts are zero: counting them takes most of the time.
     """
     _sums(connection, source, _query(source, intervals, names), names, conversations=conversations)
     return _finished(connection, intervals, names, open_parts, fill=fill)
 
 
 def _query(source: Source, intervals: Intervals, names: Sequence[str]) -> str:
-    """Return the SQL that gives each segment of the range the key of its interval."""
+    """Return the SQL that assigns the key of its interval to each segment of the range."""
     chosen = ", ".join(["close_ms", *names, "handle_ms", "conversation_id"])
     within = f"close_ms >= {intervals.start} AND close_ms < {intervals.end}"
     keyed = ", ".join([f"{intervals.key_sql('close_ms')} AS key", *names, "handle_ms", "conversation_id"])
@@ -241,10 +241,10 @@ def _query(source: Source, intervals: Intervals, names: Sequence[str]) -> str:
 def _sums(
     connection: duckdb.DuckDBPyConnection, source: Source, rows: str, names: Sequence[str], *, conversations: bool
 ) -> None:
-    """Make the table `sums`: the measures by key and group.
+    """Create the table `sums`: the measures by key and group.
 
-    In two steps, so that what each needs fits into the memory or goes to disk: DuckDB keeps the state of
-    count(DISTINCT) in memory, and that of SELECT DISTINCT not. PostgreSQL sums by itself.
+    It takes two steps, so that each fits into memory or can spill to disk: DuckDB must keep the state of
+    count(DISTINCT) in memory, but not that of SELECT DISTINCT. PostgreSQL computes its own sums.
     """
     by = ", ".join(["key", *names])
     measures = ", ".join(f"{sql} AS {name}" for name, sql in _MEASURES)
@@ -274,7 +274,7 @@ def _sums(
 
 
 def _array(name: str, values: Sequence[Any]) -> pa.Array:
-    """Return a column of PostgreSQL's answer; its sums and quantiles come as decimals."""
+    """Return a column of PostgreSQL's result, whose sums and quantiles are decimals."""
     if name in _TEXTS:
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     if name in ("median_ms", "p90_ms"):
@@ -290,7 +290,7 @@ def _finished(
     *,
     fill: bool,
 ) -> pa.Table:
-    """Return the result: `sums` in order, with the name of each interval, and empty intervals filled in if asked."""
+    """Return the result: `sums` in order, with the name of each interval, and empty intervals filled in if `fill`."""
     starts = intervals.starts()
     open_starts = overlapping(starts, intervals.end, [(part.start, part.end) for part in open_parts])
     found = pa.table(

@@ -1,9 +1,9 @@
 """Intervals on the local clock: 15 minutes to a week in any time zone, exact across changes of the UTC offset.
 
-An interval of 15 minutes, 30 minutes or an hour lies on the grid of the local clock and ends where the offset changes.
-A day runs from local midnight (or the first moment of the day where midnight is skipped) to the next, so it has 23, 24,
-24.5 or 25 hours; a week begins on Monday. The arithmetic is done with the offsets from the IANA database of this
-machine, never with a database's own time zone functions, so that every destination gives the same intervals.
+An interval of 15 minutes, 30 minutes or an hour is aligned to local time and ends where the offset changes.
+A day runs from local midnight (or the first moment of the day, if midnight is skipped) to the next, so it has 23, 24,
+24.5 or 25 hours; a week begins on Monday. The arithmetic uses the offsets of this machine's IANA database, never a
+database's time zone functions, so that every destination gives the same intervals.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Intervals(Struct, frozen=True):
     zone: tzinfo
 
     def key_sql(self, close_ms: str) -> str:
-        """SQL, for DuckDB and PostgreSQL alike, that maps a close time to the key of its interval.
+        """Return SQL, for both DuckDB and PostgreSQL, that maps a close time to the key of its interval.
 
         `close_ms` is a non-negative integer expression within the range.
         """
@@ -68,10 +68,10 @@ class Intervals(Struct, frozen=True):
         return f"greatest({stretch.start}, {local} - {local} % {_GRID[self.every]} - {stretch.offset})"
 
     def key_of(self, start: int) -> int:
-        """Return the key that `key_sql` gives to the interval with this first moment."""
+        """Return the key that `key_sql` assigns to the interval that starts at `start`."""
         if self.every not in ("1d", "1w"):
             return start
-        # Local midnight, written as if it were UTC: the day itself may begin later.
+        # Local midnight, written as if it were UTC: the day may begin later.
         day = datetime.fromtimestamp(start // 1000, self.zone).date()
         return _to_ms(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
@@ -104,8 +104,8 @@ class Intervals(Struct, frozen=True):
         return found
 
     def stretches(self) -> list[Stretch]:
-        """Return the stretches of one offset that cover the range. The first begins where its offset began, or early
-        enough for a whole interval before the range.
+        """Return the stretches of constant offset that cover the range. The first begins where its offset began, or
+        early enough for a whole interval before the range.
         """
         begin, end = self.start - 8 * _DAY, max(self.end, self.start + 1)
         edges = [begin]
@@ -121,7 +121,7 @@ class Intervals(Struct, frozen=True):
 
 
 def overlapping(starts: Sequence[int], end: int, spans: Sequence[tuple[int, int]]) -> set[int]:
-    """Return the starts of those intervals that any of the half-open `spans` touches.
+    """Return the starts of the intervals that any of the half-open `spans` touches.
 
     `starts` are sorted; each interval ends where the next begins, and the last one at `end`.
     """

@@ -1,4 +1,4 @@
-"""Names for ids, from a CSV file that the user keeps: one column with the id, one with its name."""
+"""Names for ids, from a CSV file of the user: one column with the id, one with its name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from segment_fetch.errors import InputError
 
 
 def with_names(result: HandleTime, file: str | os.PathLike[str]) -> HandleTime:
-    """Return the result with a column of names behind the column of ids that the file is about.
+    """Return the result with a column of names after the column of ids in the file.
 
     The file is CSV in UTF-8, separated by commas or semicolons. The heading of its first column is a column of the
-    result, `skill_id` say, or anything where the result has one group only; the second column holds the names. An id
-    that the file does not have gets a null. Raises InputError where the file cannot be used.
+    result, such as `skill_id`, or anything if the result has only one group; the second column holds the names. An id
+    that is not in the file gets null. Raises InputError if the file is invalid.
     """
     path = Path(file).expanduser()
     heading, names = _read(path)
@@ -41,7 +41,7 @@ def _read(path: Path) -> tuple[str, dict[str, str]]:
     except OSError as error:
         raise InputError(f"names {path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise InputError(f"names {path}: is not text in UTF-8; save it as CSV UTF-8") from None
+        raise InputError(f"names {path}: is not UTF-8 text; save it as CSV UTF-8") from None
     first = text.partition("\n")[0]
     rows = list(csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ","))
     if not rows or len(rows[0]) < 2:

@@ -1,6 +1,6 @@
-"""The facts of a report: what was proven, what is held day by day, handle time by group, and what looks odd.
+"""The facts of a report: proof, stored days, handle time by group, and anomalies.
 
-Everything comes from the manifest and from sums over the segments; no row is held here, so memory does not grow with
+Everything comes from the manifest and from sums over the segments; no rows are kept here, so memory does not grow with
 the destination.
 """
 
@@ -34,7 +34,7 @@ from segment_fetch.query import Window
 from segment_fetch.timerange import TimeLike, zone_of
 
 TOP = 50
-"""Rows of a group that are shown one by one; the rest is summed."""
+"""Number of rows of a group that are listed; the others are summed."""
 
 DOCUMENTED_REASONS = (
     "closedByConsumer",
@@ -48,7 +48,7 @@ DOCUMENTED_REASONS = (
 """The end reasons that the API documents."""
 
 ABSURD_MS = 24 * 3_600_000
-"""A handle time above a day is counted as an oddity."""
+"""A handle time above one day, in milliseconds, counts as an anomaly."""
 
 _ODDITIES = {
     "negative handle time": "handle_ms < 0",
@@ -75,8 +75,8 @@ _MEMORY = "280MB"  # of DuckDB; the libraries themselves take 200 MB, and the pa
 
 
 class Day(Struct, frozen=True):
-    """A local day. `state` is "complete", "provisional" or "missing"; `hours_late` is how long after its end it was
-    last read, None where it was not.
+    """A local day. `state` is "complete", "provisional" or "missing"; `hours_late` is the hours from its end to its
+    last reading, None if it was not read.
     """
 
     date: str
@@ -87,7 +87,7 @@ class Day(Struct, frozen=True):
 
 
 class GroupRow(Struct, frozen=True):
-    """Handle time of one skill, say. Without a `name` it is the sum of all that are not shown."""
+    """The handle time of one member of a group, such as a skill; without a `name`, of all that are not listed."""
 
     name: str | None
     segments: int
@@ -97,7 +97,7 @@ class GroupRow(Struct, frozen=True):
 
 
 class Oddity(Struct, frozen=True):
-    """Something that looks odd: how many segments, and the ids of a few."""
+    """An anomaly: the number of segments, and the ids of a few."""
 
     kind: str
     segments: int
@@ -105,7 +105,7 @@ class Oddity(Struct, frozen=True):
 
 
 class RunEvent(Struct, frozen=True):
-    """A moment of a run, from its log: `seconds` after it began; `value` is the pace in requests a second."""
+    """An event of a run, from its log: `seconds` after the start; `value` is the pace in requests a second."""
 
     seconds: float
     kind: str
@@ -113,7 +113,7 @@ class RunEvent(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """All that a report shows. Times are epoch milliseconds unless they say otherwise."""
+    """Everything that a report shows. Times are epoch milliseconds unless the name says otherwise."""
 
     place: str
     query: Mapping[str, Any]
@@ -150,9 +150,9 @@ def facts_of(
     now_ms: int,
     run_log: Iterable[bytes] = (),
 ) -> Facts:
-    """Return the facts about what a destination holds of a range, by default all of it.
+    """Return the facts about a range of a destination, by default all of it.
 
-    `run_log` are the lines of a run's log in JSON, at the level debug. Raises as `handle_time`.
+    `run_log` is the lines of a run's JSON log at level debug. Raises the same errors as `handle_time`.
     """
     zone = zone_of(timezone)
     sink, manifest = destination(place)
@@ -202,7 +202,7 @@ def facts_of(
 
 
 def _held(connection: duckdb.DuckDBPyConnection, source: Source, asked: Window) -> Source:
-    """Return a source of the range that can be summed again and again: text is read into DuckDB once."""
+    """Return a source of the range for repeated sums: text files are loaded into DuckDB once."""
     if source.database is not None:
         return source
     within = f"close_ms >= {asked.start} AND close_ms < {asked.end}"
@@ -265,7 +265,7 @@ def _top(rows: Sequence[Mapping[str, Any]], column: str) -> tuple[GroupRow, ...]
 def _oddities(
     connection: duckdb.DuckDBPyConnection, source: Source
 ) -> tuple[tuple[Oddity, ...], tuple[tuple[str, int], ...]]:
-    """Return what looks odd, and how many segments lack which field."""
+    """Return the anomalies, and the number of segments without each optional field."""
     ask = _asker(connection, source)
     odd = ", ".join(f"count(*) FILTER (WHERE {condition})" for condition in _ODDITIES.values())
     absent = ", ".join(f"count(*) - count({column})" for column in _OPTIONAL.values())
@@ -275,7 +275,7 @@ def _oddities(
         examples = ask(f"SELECT segment_id FROM {source.relation} WHERE {condition} LIMIT {_EXAMPLES}")  # noqa: S608
         found.append(Oddity(kind, int(segments), tuple(str(name) for (name,) in examples) if segments else ()))
     if source.database is None:  # in a table the id is the primary key
-        # By their hashes first, which need a tenth of the memory of the ids.
+        # By hash first, which takes a tenth of the memory of the ids.
         hashes = f"SELECT hash(segment_id) FROM {source.relation} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
         rows = f"SELECT segment_id FROM {source.relation} WHERE hash(segment_id) IN ({hashes})"  # noqa: S608
         doubled = f"{rows} GROUP BY segment_id HAVING count(*) > 1"
@@ -302,7 +302,7 @@ def _run(lines: Iterable[bytes]) -> tuple[RunEvent, ...]:
             event = orjson.loads(line)
             at, kind = datetime.fromisoformat(event["time"]).timestamp(), str(event["event"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-            raise InputError(f"the log's line {number} is not one of a log in JSON") from None
+            raise InputError(f"line {number} of the log is not a line of a JSON log") from None
         began = at if began is None else began
         rate = event.get("rate")
         if kind in ("pace_changed", "paused", "retrying", "window_done", "page_read"):

@@ -1,6 +1,6 @@
-"""The report as one HTML file that needs nothing else: charts as SVG, tables that can be sorted, light and dark.
+"""The report as one self-contained HTML file: SVG charts, sortable tables, light and dark themes.
 
-Whatever comes from the API or a destination is data: the template escapes it, and the page's policy lets nothing load.
+Text from the API or a destination is escaped by the template, and the page's security policy blocks all loading.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ def report(
     now_ms: int | None = None,
     run_log: Iterable[bytes] = (),
 ) -> str:
-    """Return a page about what a destination holds: proof, calendar, handle time, oddities. At most about 400 KB.
+    """Return a page about a destination: proof, calendar, handle time, anomalies. At most about 400 kB.
 
-    `start`, `end` and `timezone` are as for `handle_time`. `run_log` are the lines of a run's log in JSON, for a
-    chart of the run. Raises as `handle_time`, and InputError for a log that is not one.
+    `start`, `end` and `timezone` are as for `handle_time`. `run_log` is the lines of a run's JSON log, for a chart of
+    the run. Raises the same errors as `handle_time`, and InputError for an invalid log.
     """
     now = round(datetime.now(UTC).timestamp() * 1000) if now_ms is None else now_ms
     return rendered(facts_of(place, start=start, end=end, timezone=timezone, now_ms=now, run_log=run_log))
 
 
 def rendered(facts: Facts) -> str:
-    """Return the page about the facts."""
+    """Return the page that shows the facts."""
     zone = zone_of(facts.zone)
 
     def local(moment: int) -> str:

@@ -1,8 +1,8 @@
-"""A destination's segments as one SQL relation, whatever the destination is made of.
+"""A destination's segments as one SQL relation, for every kind of destination.
 
 Every relation has the columns `segment_id`, `start_ms`, `close_ms`, `handle_ms`, `conversation_id`, `skill_id`,
-`agent_id`, `group_id`, `employee_id` and `end_reason`, for DuckDB or, where `database` is set, for PostgreSQL. Only
-files that the manifest names are read, so what an interrupted run left behind never counts.
+`agent_id`, `group_id`, `employee_id` and `end_reason`, for DuckDB or, if `database` is set, for PostgreSQL. Only files
+that the manifest names are read, so leftovers of an interrupted run never count.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _POSTGRES = (
 
 
 class Source(Struct, frozen=True):
-    """A relation to select from; `database` runs it where DuckDB does not: an open sink of PostgreSQL.
+    """A relation to select from; `database` is the open PostgreSQL sink to query, None to use DuckDB.
 
     `attach` is a DuckDB file that the relation is in. `columnar`: reading it again costs less than keeping a copy.
     """
@@ -65,7 +65,7 @@ class Source(Struct, frozen=True):
 
 @contextmanager
 def source_of(sink: Sink[Any], manifest: Manifest, asked: Window) -> Iterator[Source]:
-    """Yield a destination's segments of the windows that touch a range. DestinationError where it cannot be read."""
+    """Yield a destination's segments in the windows that touch a range. Raises DestinationError if it is unreadable."""
     if isinstance(sink, TableSink):
         with _table(sink) as source:
             yield source
@@ -107,7 +107,7 @@ def _table(sink: TableSink) -> Iterator[Source]:
 
 
 def _downloaded(sink: ObjectSink[Any], entries: Sequence[WindowEntry], folder: Path) -> list[Path]:
-    """Copy the objects into a temporary folder: DuckDB's own access to object stores is an extension to download."""
+    """Copy objects to a temporary folder: DuckDB's access to object stores would be a downloaded extension."""
     paths = []
     for number, entry in enumerate(entries):
         name = str(entry.file).rpartition("/")[2]
@@ -119,7 +119,7 @@ def _downloaded(sink: ObjectSink[Any], entries: Sequence[WindowEntry], folder: P
 
 
 def files_relation(paths: Sequence[Path], settings: dict[str, Any]) -> str:
-    """Return the relation of files in one format, which `settings`, the manifest's query, tells."""
+    """Return the relation of files, whose format is in `settings`, the manifest's query."""
     if not paths:
         return _EMPTY
     listed = "[" + ", ".join(_quoted(str(path)) for path in paths) + "]"
@@ -151,7 +151,7 @@ def _csv_column(name: str, wire: str, kind: str, *, safe: bool) -> str:
     value = f"nullif({wire}, '')"
     if kind == "BIGINT":
         return f"ltrim({value}, '\t')::BIGINT AS {name}"
-    if safe:  # an apostrophe stands before what a spreadsheet would run, a tab before what it would make a number of
+    if safe:  # an apostrophe precedes text that a spreadsheet would evaluate, a tab text that it would convert
         starts = ", ".join(map(_quoted, FORMULA_STARTS))
         marked = f"({wire}[1] = '''' AND {wire}[2] IN ({starts})) OR {wire}[1] = '\t'"
         value = f"CASE WHEN {marked} THEN {wire}[2:] ELSE {value} END"

@@ -1,4 +1,4 @@
-"""HTTP: one attempt at one request, its failures translated to this library's errors. The only user of aiohttp."""
+"""HTTP: one attempt at one request; failures become this library's errors. The only user of aiohttp."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _is_host(host: str) -> bool:
 
 
 def checked_base(url: str) -> str:
-    """Return a base URL to which credentials may be sent: https, or http on this machine. Raises InputError otherwise."""
+    """Return a base URL to which credentials may be sent: https, or http on this machine. Raises InputError if not."""
     try:
         parsed = URL(url)
         host, port = parsed.host, parsed.port
@@ -310,7 +310,7 @@ def _proxy_fault(status: int, host: str | None) -> ServiceError | TransientError
     proxy = "the proxy that HTTPS_PROXY names"
     match status:
         case 407:
-            text = "does not accept the user name and password in it (407); the request was not repeated: correct them first"
+            text = "does not accept the user name and password in it (407), and was not tried again: correct them first"
             return ProxyError(f"{proxy} {text}", status=407)
         case 403:
             return ServiceError(f"{proxy} forbids connections to {host} (403): get the host allowed", status=403)

@@ -1,4 +1,4 @@
-"""The command: parse the arguments, call the library, print what came of it.
+"""The command: parse the arguments, call the library, print the result.
 
-Called by users alone; calls the client and everything below it. `app` turns errors into exit codes.
+Called only by users; calls the client and everything below it. `app` turns errors into exit codes.
 """

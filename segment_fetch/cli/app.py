@@ -1,4 +1,4 @@
-"""The program: parse the command line, run the command, and end with an exit code whatever happens."""
+"""The program: parse the command line, run the command, and always end with an exit code."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _open_streams() -> None:
 
 
 def _run(args: Namespace, argv: Sequence[str]) -> int:
-    from segment_fetch.cli.console import Console  # noqa: PLC0415 - `--help` does without the log and its modules
+    from segment_fetch.cli.console import Console  # noqa: PLC0415 - not needed for `--help`
 
     console = Console(args, argv, os.environ)
     with console.logging():
@@ -71,12 +71,12 @@ def _run(args: Namespace, argv: Sequence[str]) -> int:
 
 
 def _failed(error: Exception, console: Console) -> int:
-    """Say what went wrong, in the log and with `--json` as the last object, and return the exit code."""
+    """Report an error, in the log and with `--json` as the last object, and return the exit code."""
     failure = failures.known(error)
     code = exit_codes.exit_code(failure, progressed=console.progress.pages > 0)
     if isinstance(failure, failures.OutputError) or (isinstance(failure, DestinationError) and console.streaming):
         console.abandon_output()
-    if not isinstance(failure, failures.InterruptedRunError):  # a signal has been answered already
+    if not isinstance(failure, failures.InterruptedRunError):  # a signal has already been reported
         about = {"error": type(error).__name__, "code": failure.code, "exit_code": code}
         console.say("error", "failed", failures.as_text(failure, console), **about)
         console.trace(error)

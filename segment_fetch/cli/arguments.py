@@ -1,4 +1,4 @@
-"""The options that several commands share: how each is declared, checked, and turned into the library's objects."""
+"""The options that several commands share: declared, checked, and converted to the library's objects."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from segment_fetch.throttle.pace_store import PaceStore
 
 FILTERS = ("agent-id", "skill-id", "group-id", "employee-id", "conversation-id")
-COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")  # whose spreadsheets CSV is written for
+COUNTRIES = ("en", "de", "fr", "es", "it", "nl", "pt", "pl", "sv")  # countries for whose spreadsheets CSV is written
 PLACES = "a folder, {s3,gs,az}://BUCKET/PREFIX, duckdb:///FILE, postgresql://USER@HOST/DATABASE"
 
 SETTLE_AFTER = f"{SETTLE_AFTER_MS / 3_600_000:g}h"
-"""The default of `--settle-after`, as it is written."""
+"""The default of `--settle-after`, as text."""
 
 _STATE_FOLDER = "segment_fetch"
 _DURATION = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)([smhdw])")
@@ -130,7 +130,7 @@ def add_range(parser: ArgumentParser) -> None:
         type=moment,
         metavar="TIME",
         help="first close time: RFC 3339, a date, now, or now-7d (units s, m, h, d, w); UTC unless an offset is "
-        "given; at most one month back",
+        "given; within the last month",
     )
     group.add_argument(
         "--to",
@@ -154,7 +154,7 @@ def add_days(parser: ArgumentParser) -> None:
         dest="start",
         type=moment,
         metavar="TIME",
-        help="where an empty destination begins: RFC 3339, a date, now-7d; required the first time",
+        help="start of an empty destination: RFC 3339, a date, now-7d; required the first time",
     )
     group.add_argument(
         "--timezone", metavar="ZONE", default="UTC", help="time zone whose days are used: an IANA name (default: UTC)"
@@ -192,26 +192,28 @@ def add_destination(parser: ArgumentParser, places: str = PLACES) -> None:
     group.add_argument(
         "--partition", choices=("none", "day"), default="none", help="day: one folder per UTC day: date=2026-11-01/"
     )
-    group.add_argument("--csv-safe", action="store_true", help="csv: keep spreadsheets from running text as a formula")
+    group.add_argument(
+        "--csv-safe", action="store_true", help="csv: keep spreadsheets from evaluating text as a formula"
+    )
     group.add_argument(
         "--excel",
         nargs="?",
         const="en",
         choices=COUNTRIES,
         metavar="COUNTRY",
-        help=f"csv: files that a spreadsheet opens right by double click: {', '.join(COUNTRIES)} (default: en)",
+        help=f"csv: files that open correctly in a country's spreadsheet: {', '.join(COUNTRIES)} (default: en)",
     )
     group.add_argument(
         "--local-times",
         metavar="ZONE",
-        help="csv, parquet: add columns with the times on the clock of this zone: an IANA name, Europe/Berlin say",
+        help="csv, parquet: add columns with local times in this zone: an IANA name such as Europe/Berlin",
     )
     group.add_argument(
         "--settle-after",
         type=settle_margin,
         default=SETTLE_AFTER,
         metavar="DURATION",
-        help="how long after its end a window can still change, and is provisional; at most 31d (default: %(default)s)",
+        help="time after its end in which a window can change and is provisional; at most 31d (default: %(default)s)",
     )
 
 
@@ -229,7 +231,7 @@ def add_output(parser: ArgumentParser) -> None:
     group.add_argument("--log-format", choices=("text", "json"), default="text", help="log format (default: text)")
 
 
-# Checking their values: each function turns text into a value, or says what can be written. -----------------------
+# Checking their values: each function parses text, or raises an error that says what to write. -------------------
 
 
 def moment(text: str) -> str:
@@ -242,7 +244,7 @@ def moment(text: str) -> str:
 
 
 def path(text: str) -> str:
-    """Expand `~` at the beginning, which the shell leaves alone in `--out=~/segments`."""
+    """Expand a leading `~`, which the shell does not do in `--out=~/segments`."""
     if not text.startswith("~"):
         return text
     try:
@@ -293,10 +295,10 @@ def delays(text: str) -> tuple[float, ...]:
 
 
 def seconds(text: str) -> float:
-    """Parse seconds, above zero and at most a day."""
+    """Parse seconds, more than zero and at most a day."""
     value = _number(text)
     if value is None or not 0 < value <= 86_400:
-        raise ArgumentTypeError(f"{text!r} is not a timeout: write seconds above zero (30)")
+        raise ArgumentTypeError(f"{text!r} is not a timeout: write seconds, more than zero (30)")
     return value
 
 
@@ -322,7 +324,7 @@ def number(text: str) -> float:
     """Parse a number, at least 0."""
     value = _number(text)
     if value is None or value < 0:
-        raise ArgumentTypeError(f"{text!r} is not a number of at least 0")
+        raise ArgumentTypeError(f"{text!r} is not a number, 0 or more")
     return value
 
 
@@ -342,7 +344,7 @@ def _number(text: str) -> float | None:
     return value if abs(value) < float("inf") else None
 
 
-# Turning them into the library's objects. --------------------------------------------------------------------------
+# Converting them to the library's objects. --------------------------------------------------------------------------
 
 
 def client(args: Namespace, credentials: Credentials, console: Console) -> SegmentClient:
@@ -359,7 +361,7 @@ def client_of(
     on_event: Callable[[Event], None],
     session: aiohttp.ClientSession | None = None,
 ) -> SegmentClient:
-    """Return the client that the options describe. `environ` says where the learned limit is kept."""
+    """Return the client that the options describe. `environ` determines where the learned limit is stored."""
     return SegmentClient(
         credentials.account,
         auth=credentials.auth,
@@ -381,17 +383,17 @@ def client_of(
 
 
 def filters_of(args: Namespace) -> Filters:
-    """Return the filters that the options name."""
+    """Return the filters that the options describe."""
     return Filters(**{name: getattr(args, name, None) for name in Filters.__struct_fields__})
 
 
 def requests_per_second(args: Namespace) -> Rate:
-    """Return the most requests a second, "auto", or None for no limit."""
+    """Return the maximum requests a second, "auto", or None for no limit."""
     return None if args.rate == "none" else args.rate
 
 
 def retry_policy(args: Namespace) -> RetryPolicy:
-    """Return how often, and after which delays, a failed request is sent again."""
+    """Return the retry policy that the options describe."""
     return RetryPolicy(
         server=args.retry_delays,
         network=args.network_retry_delays,
@@ -401,16 +403,16 @@ def retry_policy(args: Namespace) -> RetryPolicy:
 
 
 def timeouts(args: Namespace) -> Timeouts:
-    """Return how long one attempt may take."""
-    from segment_fetch.api.timeouts import Timeouts  # noqa: PLC0415 - imports aiohttp, which `--help` need not pay for
+    """Return the timeouts that the options describe."""
+    from segment_fetch.api.timeouts import Timeouts  # noqa: PLC0415 - not needed for `--help`
 
     return Timeouts(connect=args.connect_timeout, read=args.read_timeout, total=args.timeout)
 
 
 def pace_store(named: str | None, environ: Mapping[str, str], platform: str = sys.platform) -> PaceStore | None:
-    """Return where the learned limit is kept: below `named`, else below the user's state folder.
+    """Return the store for the learned limit: in `named`, else in the user's state folder.
 
-    None for "none", and where no home folder is known.
+    None for "none", or if no home folder is known.
     """
     from segment_fetch.throttle.pace_store import PaceStore  # noqa: PLC0415
 
@@ -421,7 +423,7 @@ def pace_store(named: str | None, environ: Mapping[str, str], platform: str = sy
 
 
 def _user_state_folder(environ: Mapping[str, str], platform: str) -> Path | None:
-    """Follow the XDG Base Directory Specification, which ignores a path that is not absolute; on macOS its custom."""
+    """Return the state folder by the XDG Base Directory Specification, which ignores relative paths, or macOS's."""
     xdg, home = Path(environ.get("XDG_STATE_HOME", "")), Path(environ.get("HOME", ""))
     if xdg.is_absolute():
         return xdg / _STATE_FOLDER

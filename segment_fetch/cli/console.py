@@ -1,6 +1,6 @@
 """The output of a command: data and reports on standard output, progress and the log on standard error.
 
-Everything but the data takes one way out, on which secrets are removed and control characters made harmless.
+Everything except the data passes through one function, which removes secrets and neutralises control characters.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SHORTEST_SECRET = 4
 
 
 class Console:
-    """The output of one run of the program. Everything but the data goes through `_outgoing`."""
+    """The output of one run of the program. Everything except the data goes through `_outgoing`."""
 
     def __init__(self, args: Namespace, argv: Sequence[str], environ: Mapping[str, str]) -> None:
         self.args = args
         self.environ = environ
         self.command = f"{program()} {shlex.join(argv)}"
         self.destination = ""
-        """The destination of the data, for messages; a command sets it when it begins to write."""
+        """The destination of the data, for messages; set by a command when it starts to write."""
         self.progress = RunProgress()
         self._secrets: list[str] = []
         self._display: Display = Silent(sys.stderr, self.progress)
@@ -51,7 +51,7 @@ class Console:
         return getattr(self.args, "out", "") == "-"
 
     def credentials(self) -> credentials.Credentials:
-        """Return the credentials of the options and the environment, which are redacted from now on."""
+        """Return the credentials of the options and the environment, and redact them from now on."""
         found = credentials.given(self.args.credentials, self.environ)
         self.hide([value for name, value in found.values.items() if name != credentials.ACCOUNT])
         if found.warning:
@@ -59,21 +59,21 @@ class Console:
         return credentials.load(self.args.account, found)
 
     def hide(self, secrets: Sequence[str] | Auth) -> None:
-        """Never write these values."""
+        """Redact these values in all output."""
         values = secrets.secrets() if isinstance(secrets, Auth) else secrets
         for value in values:
             if len(value) >= _SHORTEST_SECRET:
                 self._secrets += [value, orjson.dumps(value, default=str).decode()[1:-1]]
 
     def _outgoing(self, text: str, *, is_json: bool) -> str:
-        """Return a text as it may be written: without a secret, and without characters that a terminal obeys."""
+        """Return a text without secrets and without terminal control characters."""
         for secret in sorted(self._secrets, key=len, reverse=True):
             text = text.replace(secret, "***")
         return harmless_json(text) if is_json else harmless(redacted(text, self._secrets))
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Write the log to standard error for the length of the block."""
+        """Write the log to standard error for the duration of the block."""
         level = self.args.log_level
         if self.quiet and level == "info":
             level = "warning"
@@ -84,7 +84,7 @@ class Console:
 
     @contextmanager
     def show_progress(self, display: Display | None = None) -> Iterator[None]:
-        """Show the progress of the run for the length of the block, in `display` or the usual one."""
+        """Show the progress of the run for the duration of the block, in `display` or the default one."""
         self._display = display or self._new_display()
         try:
             yield
@@ -102,7 +102,7 @@ class Console:
         return Lines(sys.stderr, self.progress)
 
     def watch(self, event: Event) -> None:
-        """Take an event of the library."""
+        """Handle an event of the library."""
         self.progress.take(event)
         if isinstance(event, NewFields) and getattr(self.args, "format", "") == "csv":
             names = ", ".join(event.names)
@@ -114,11 +114,11 @@ class Console:
         self._display.update()
 
     def redraw(self) -> None:
-        """Have the display show what has changed."""
+        """Update the display."""
         self._display.update()
 
     def on_signal(self, signum: int) -> None:
-        """Say immediately what a signal leaves behind; requests in flight are being stopped."""
+        """Report immediately what an interrupted run leaves behind, while requests in flight are stopped."""
         self._display.close()
         name = "interrupted" if signum == 2 else "terminated"
         say(
@@ -128,14 +128,14 @@ class Console:
         )
 
     def what_next(self, *, same_command: bool) -> str:
-        """Return what a run that broke off leaves behind. `same_command`: running it again can succeed."""
+        """Return a text on what an aborted run leaves behind. `same_command`: running it again can succeed."""
         if self.streaming:
             return "the output is cut off" + ("; run the command again to get all of it" if same_command else "")
         kept = f"what is committed in {self.destination} stays"
         return f"{kept}; the same command continues from there:\n  {self.command}" if same_command else kept
 
     def committed(self) -> dict[str, Any] | None:
-        """Return what this run has committed so far, for programs; None if it writes nothing."""
+        """Return what this run has committed so far, in machine-readable form; None if it writes nothing."""
         if not self.destination:
             return None
         windows, segments = self.progress.committed
@@ -170,7 +170,7 @@ class Console:
         return sys.stdout.buffer
 
     def abandon_output(self) -> None:
-        """Drop what is buffered for standard output, which would fail again when the process ends."""
+        """Discard the buffer of standard output, which would fail again when the process ends."""
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The account and one set of secrets, from the environment or a file; never from an option."""
+"""The account and one set of credentials, from the environment or a file; never from an option."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LARGEST = 2**20  # bytes
 
 
 class Given(NamedTuple):
-    """The values that were found, and where, in words; `prefix` is that of the names there."""
+    """The values found, and a description of their place; `prefix` is that of the names there."""
 
     values: Mapping[str, str]
     place: str
@@ -39,7 +39,7 @@ class Given(NamedTuple):
     prefix: str = "LIVEPERSON_"
 
     def name(self, name: str) -> str:
-        """Return the name that a value has in this place."""
+        """Return the name of a value in this place."""
         return self.prefix + name.removeprefix(_PREFIX)
 
 
@@ -56,10 +56,10 @@ class Credentials(NamedTuple):
 
 
 def given(file: str | None, environ: Mapping[str, str]) -> Given:
-    """Return the values of the file if one is named, else of the environment; empty ones count as not set.
+    """Return the values in the file if there is one, else in the environment; empty ones count as not set.
 
-    The account is not a secret: that of the environment is used if the file has none. CredentialsError names the
-    variable or the line that cannot be read.
+    The account is not a secret: the environment's is used if the file has none. Raises CredentialsError that names the
+    variable or the line that is invalid.
     """
     account = {ACCOUNT: environ[ACCOUNT]} if environ.get(ACCOUNT) else {}
     if file is None:
@@ -72,15 +72,15 @@ def given(file: str | None, environ: Mapping[str, str]) -> Given:
     except OSError as error:
         raise CredentialsError(f"the credentials in {file} cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise CredentialsError(f"the credentials in {file} cannot be read: it is not text in UTF-8") from None
+        raise CredentialsError(f"the credentials in {file} cannot be read: it is not UTF-8 text") from None
     warning = f"other users of this machine may read {file}: chmod 600 {file}" if loose else None
     return Given({**account, **_parsed(text, file)}, file, warning)
 
 
 def _parsed(text: str, file: str) -> dict[str, str]:
-    """Return the values of NAME=VALUE lines; other names are ignored, but not those that look mistyped.
+    """Return the values of NAME=VALUE lines; other names are ignored, except those that look mistyped.
 
-    A line that cannot be read is not repeated: it could be a secret without its name.
+    An invalid line is not shown in the error: it could be a secret without its name.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
@@ -92,20 +92,20 @@ def _parsed(text: str, file: str) -> dict[str, str]:
             raise CredentialsError(f"{file}, line {number}: is not NAME=VALUE, a comment (#) or empty")
         name, value = match.groups()
         if name.startswith(_PREFIX) and name not in _NAMES:
-            raise CredentialsError(f"{file}, line {number}: the name is none of {', '.join(_NAMES)}")
+            raise CredentialsError(f"{file}, line {number}: the name is not one of {', '.join(_NAMES)}")
         if name in _NAMES and (value := _value(value, f"{file}, line {number}")):
             found[name] = value
     return found
 
 
 def _value(text: str, where: str) -> str:
-    """Return a value without quotes around it and a comment behind it, which `docker --env-file` leaves in place."""
+    """Return a value without its quotes and trailing comment, which `docker --env-file` does not remove."""
     text = text.strip()
     if text[:1] in ("'", '"'):
         match = re.fullmatch(rf"{text[0]}([^{text[0]}]*){text[0]}(?:\s+#.*)?", text, re.DOTALL)
         if match is None:
             raise CredentialsError(
-                f"{where}: the value begins with a quote that does not end it; close it, or remove it"
+                f"{where}: the value has an opening quote but no closing one; add it, or remove the first"
             )
         return match[1]
     return re.sub(r"(?:^|\s+)#.*", "", text, count=1, flags=re.DOTALL)
@@ -114,7 +114,7 @@ def _value(text: str, where: str) -> str:
 def chosen(found: Given) -> tuple[str, ...] | None:
     """Return the names of the one complete set of credentials, or None if there is none at all.
 
-    CredentialsError says what is missing of a set, or that there are several.
+    Raises CredentialsError if a set is incomplete, or if there are several.
     """
     begun = [names for names in KINDS if any(name in found.values for name in names)]
     if not begun:
@@ -137,7 +137,7 @@ def chosen(found: Given) -> tuple[str, ...] | None:
 
 
 def load(account: str | None, found: Given) -> Credentials:
-    """Return the account and its credentials. CredentialsError or InputError says how to set what is missing."""
+    """Return the account and its credentials. Raises CredentialsError or InputError that says what to set."""
     names = chosen(found)
     account = account or found.values.get(ACCOUNT)
     if names is None:

@@ -1,6 +1,6 @@
-"""The destination that `--out` and the options of files describe; the library's registry maps URLs to sinks.
+"""The destination that `--out` and the file options describe; the library's registry maps URLs to sinks.
 
-Refused here, in the words of the options: a password in a URL, and options that do not go together.
+This module refuses, in terms of the options, a password in a URL and options that exclude each other.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check(out: str, console: Console) -> None:
-    """Raise InputError where there is no such destination, or where a password is in its URL."""
+    """Raise InputError if there is no such destination, or if its URL contains a password."""
     from segment_fetch.sinks.registry import kind_of  # noqa: PLC0415 - not every command writes
 
     if kind_of(out) == "table" and out.lower().startswith("postgres"):
@@ -68,7 +68,7 @@ def _check_file_options(args: Namespace) -> None:
     }
     names = [name for name, value in given.items() if value] + ["--partition"] * (args.partition != "none")
     if names and kind_of(args.out) == "table":
-        raise InputError(f"{' and '.join(names)}: for files only; leave out for a table, which has columns")
+        raise InputError(f"{' and '.join(names)}: for files only; omit it for a table")
     for option in ("csv_safe", "excel", "local_times"):
         if given[name := "--" + option.replace("_", "-")] and not takes(args.format, option):
             formats = " and ".join(form for form in FORMATS if takes(form, option))
@@ -88,7 +88,7 @@ def _stream(args: Namespace, console: Console) -> Sink[Any]:
 
 
 def table(out: str, console: Console) -> TableSink | None:
-    """Return the sink of a table; None where `--out` names none."""
+    """Return the sink of a table; None if `--out` does not name one."""
     from segment_fetch.sinks.registry import table_sink  # noqa: PLC0415 - not every command writes
 
     check(out, console)
@@ -97,7 +97,7 @@ def table(out: str, console: Console) -> TableSink | None:
 
 def audit(out: str, console: Console) -> Audit:
     """Check a destination against its manifest."""
-    from segment_fetch.manifest import verify  # noqa: PLC0415 - the command that needs it is the only one
+    from segment_fetch.manifest import verify  # noqa: PLC0415 - only one command needs it
 
     check(out, console)
     return verify.audit(out)

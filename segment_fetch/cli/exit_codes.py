@@ -29,7 +29,7 @@ _MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EPIPE, er
 MEANINGS = (
     ("0", "complete and proven"),
     ("2", "wrong usage or input"),
-    ("3", "incomplete: some window is unproven, or the run broke off; what is committed stays, run it again"),
+    ("3", "incomplete: some window is unproven, or the run was cut short; what is committed stays, run it again"),
     ("4", "credentials missing or refused"),
     ("5", "the service failed before anything could be read"),
     ("70", "an error in this program"),
@@ -38,7 +38,7 @@ MEANINGS = (
 
 
 def exit_code(error: Exception, *, progressed: bool) -> int:
-    """Return the exit code of an error. `progressed`: something had been read before it."""
+    """Return the exit code of an error. `progressed`: something had been read before."""
     match error:
         case InterruptedRunError():
             return 128 + error.signum
@@ -54,7 +54,7 @@ def exit_code(error: Exception, *, progressed: bool) -> int:
 
 
 def _is_unusable(error: DestinationError) -> bool:
-    """Return True if a destination can never be written as it is; False if it is busy, away, full or closed."""
+    """Return True if a destination cannot be used as it is; False if it is busy, unreachable, full or closed."""
     if isinstance(error, (DestinationBusyError, DestinationUnavailableError, OutputError)):
         return False
     cause = error.__cause__

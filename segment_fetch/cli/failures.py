@@ -1,4 +1,4 @@
-"""A run that failed: the errors that only the command line has, what is said about an error, and the same as JSON.
+"""Failed runs: the errors that only the command line has, and the presentation of an error as text and JSON.
 
 Every error has a stable code, a sentence on what happened and one on what to do (`segment_fetch.errors`); the page
 docs/troubleshooting.md has a heading for each.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(InputError):
-    """The command line cannot be understood. `prog` is the program with its command, as in `segment-fetch plan`."""
+    """The command line is invalid. `prog` is the program with its command, as in `segment-fetch plan`."""
 
     code = "SF-USAGE"
     summary = "The command line was not understood."
@@ -33,7 +33,7 @@ class UsageError(InputError):
 
 
 class OutputError(DestinationError):
-    """Standard output cannot be written. `closed`: its reader has gone away."""
+    """Standard output cannot be written. `closed`: its reader has closed it."""
 
     code = "SF-OUTPUT"
     summary = "Standard output could not be written."
@@ -79,7 +79,7 @@ class LostRangeError(IncompleteError):
 
 
 class UnsoundError(DestinationError):
-    """A destination is not what its manifest says."""
+    """A destination does not match its manifest."""
 
     code = "SF-UNSOUND"
     summary = "The destination is not what its manifest says."
@@ -96,9 +96,9 @@ class ClockError(SegmentFetchError):
 
 
 def kind_of(code: str | None) -> type[SegmentFetchError] | None:
-    """Return the error that has a code; None where there is none, or a later release has made it."""
+    """Return the error class with a code; None if there is none, or if it belongs to a later release."""
     kinds = [SegmentFetchError]
-    for kind in kinds:  # grows meanwhile
+    for kind in kinds:  # grows during the loop
         if kind.code == code:
             return kind
         kinds += kind.__subclasses__()
@@ -118,24 +118,24 @@ def lasting_advice(codes: Iterable[str | None]) -> str:
 
 
 def known(error: Exception) -> SegmentFetchError:
-    """Return the error itself, or an InternalError in its place if it is not one of this package."""
+    """Return the error, or an InternalError in its place if it is not one of this package."""
     if isinstance(error, SegmentFetchError):
         return error
     return InternalError(f"an error in this program: {type(error).__name__}: {error}")
 
 
 def as_json(error: SegmentFetchError) -> dict[str, str]:
-    """Return an error for programs."""
+    """Return an error in machine-readable form."""
     return {"code": error.code, "kind": type(error).__name__, "message": str(error), "advice": error.advice}
 
 
 def outcome(command: str | None, error: SegmentFetchError, exit_code: int, **more: Any) -> Mapping[str, Any]:
-    """Return the object that `--json` ends with when a command fails."""
+    """Return the object that `--json` prints last when a command fails."""
     return {"command": command, "exit_code": exit_code, **more, "error": as_json(error)}
 
 
 def as_text(error: SegmentFetchError, console: Console) -> str:
-    """Return an error for people: what happened, what to do if the message does not say it, and the code."""
+    """Return an error as text: what happened, what to do unless the message says it, and the code."""
     text = str(error)
     said_already = isinstance(error, DestinationError) and not console.streaming
     if console.progress.pages and console.destination and not said_already:

@@ -27,9 +27,9 @@ class FleetProgress:
         self.accounts = accounts
         self.done = self.failed = self.segments = 0
         self.running: dict[str, tuple[float, int]] = {}
-        """Account -> when it was first heard of, and segments read."""
+        """Account -> the time of its first event, and segments read."""
         self.committed: dict[str, int] = {}
-        """Account -> segments of this run that are in its destination; of each that was heard of."""
+        """Account with events -> segments of this run in its destination."""
         self._clock = clock
         self._started = clock()
         self._marks: list[tuple[float, int]] = [(self._started, 0)]
@@ -47,14 +47,14 @@ class FleetProgress:
         self.running[account] = since, segments
 
     def end(self, result: AccountResult) -> None:
-        """Count an account's end."""
+        """Count an account that has ended."""
         self.running.pop(result.account, None)
         self.done += 1
         self.failed += result.exit_code != 0
 
     @property
     def in_flight(self) -> int:
-        """Accounts that have begun and not ended."""
+        """Number of accounts that have begun and not ended."""
         return len(self.running)
 
     @property
@@ -63,7 +63,7 @@ class FleetProgress:
         return self._clock() - self._started
 
     def rate(self) -> float:
-        """Return segments a second, over the last ten seconds; keeps the marks that it needs for that."""
+        """Return segments a second over the last ten seconds, and record the current count for later calls."""
         now = self._clock()
         self._marks.append((now, self.segments))
         while len(self._marks) > 2 and now - self._marks[1][0] > _RATE_S:
@@ -72,7 +72,7 @@ class FleetProgress:
         return (self.segments - before) / span if span > 0 and then < now else 0.0
 
     def slowest(self) -> list[tuple[str, float, int]]:
-        """Return the accounts that have run longest: account, seconds, segments read."""
+        """Return the accounts that have been running longest: account, seconds, segments read."""
         now = self._clock()
         ordered = sorted(self.running.items(), key=lambda item: item[1][0])
         return [(account, now - since, segments) for account, (since, segments) in ordered[:_SLOWEST]]
@@ -86,7 +86,7 @@ class FleetProgress:
 
 
 class FleetTable(Display):
-    """A table on a terminal, redrawn by rich; leaves nothing behind. Imported only where rich is."""
+    """A table on a terminal, redrawn by rich; leaves nothing behind. Used only if rich is installed."""
 
     def __init__(self, stream: TextIO, progress: FleetProgress) -> None:
         from rich.console import Console  # noqa: PLC0415 - optional

@@ -1,4 +1,4 @@
-"""Numbers, plurals, paths and commands as text for people."""
+"""Numbers, plurals, paths and commands as readable text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "segment-fetch"
 
 
 def program() -> str:
-    """Return the program for a shell: its name, or the path of this call if the name would not find it."""
+    """Return the program as typed in a shell: its name, or its path if the name is not on PATH."""
     called = sys.argv[0] if sys.argv else ""
     by_path = "/" in called and Path(called).name == NAME
     return shlex.quote(called) if by_path and not _is_on_path(called) else NAME
@@ -29,12 +29,12 @@ def _is_on_path(called: str) -> bool:
 
 
 def harmless(text: str) -> str:
-    """Return lines that a terminal shows and does not obey: what is neither printable nor a line break becomes `?`."""
+    """Return text without control characters: everything that is neither printable nor a line break becomes `?`."""
     return "".join(sign if sign.isprintable() or sign == "\n" else "?" for sign in text)
 
 
 def harmless_json(json: str) -> str:
-    """Return the same JSON, with characters that a terminal would obey written as escapes."""
+    """Return the same JSON, with terminal control characters written as escapes."""
     return "".join(sign if sign.isprintable() or sign == "\n" else _escape(sign) for sign in json)
 
 
@@ -44,28 +44,28 @@ def _escape(sign: str) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return 1 window, 2,000 windows."""
+    """Return a count with its noun: 1 window, 2,000 windows."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def pace(changed: PaceChanged, *, brief: bool = False) -> str:
-    """Return 9.7 requests a second, 5 at once; brief: 9.7/s, 5 at once."""
+    """Return a pace as "9.7 requests a second, 5 at once", or if brief as "9.7/s, 5 at once"."""
     at_once = "" if changed.at_once is None else f", {changed.at_once} at once"
     return f"{per_second(changed.rate)}{'/s' if brief else ' requests a second'}{at_once}"
 
 
 def shown(path: str) -> str:
-    """Return a path as text that can be written anywhere, whatever bytes it has."""
+    """Return a path as valid text, whatever bytes it contains."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def width() -> int:
-    """Return the columns to write in: those of the terminal, at most 100."""
+    """Return the number of columns for text: the terminal's, at most 100."""
     return max(30, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
 def wrapped(text: str, columns: int, *, hang: str = "  ") -> str:
-    """Wrap a text to `columns`. Commands, and words that are longer, stay in one piece, so that they can be copied."""
+    """Wrap a text to `columns`. Commands and longer words are not broken, so that they can be copied."""
     commands = tuple(f"  {name} " for name in (NAME, program()))
     return "\n".join(
         line

@@ -1,4 +1,4 @@
-"""The log: text for people, one JSON object per line for programs."""
+"""The log: text, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 class TextFormatter(logging.Formatter):
-    """The message, with its level unless that is info; `timed`: with the time, for a file that is read later.
+    """Formats the message, with its level unless that is info; `timed`: with the time, for a log file.
 
-    `accounts`: an event begins with its account, as there are several.
+    `accounts`: there are several accounts, so an event begins with its account.
     """
 
     def __init__(self, *, timed: bool, accounts: bool) -> None:
@@ -34,7 +34,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line: time, level, event, message, and the fields of the event."""
+    """Formats one object per line: time, level, event, message, and the fields of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -68,9 +68,9 @@ class _Handler(logging.Handler):
 def logging_to(
     write: Callable[[str], None], *, level: str, form: str, timed: bool, accounts: bool = False
 ) -> Iterator[None]:
-    """Send the library's log, and at debug asyncio's, to `write` alone for the length of the block.
+    """Send the library's log, and at debug asyncio's, only to `write` for the duration of the block.
 
-    `accounts`: it is that of several accounts, whose events are left out unless they need attention, or at debug.
+    `accounts`: there are several accounts; their events are omitted unless they need attention or the level is debug.
     """
     handler = _Handler(write)
     if accounts and level != "debug":
@@ -93,7 +93,7 @@ def logging_to(
 
 
 def _needs_attention(record: logging.LogRecord) -> bool:
-    """Return True for warnings, the end of an outage, and what is no event of a client."""
+    """Return True for warnings, the end of an outage, and records that are not events of a client."""
     is_event = record.name == "segment_fetch.events"
     return not is_event or record.levelno >= logging.WARNING or getattr(record, "event", "") == "service_back"
 

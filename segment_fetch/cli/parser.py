@@ -19,7 +19,7 @@ from segment_fetch.errors import MissingExtraError
 _COLUMNS = 60
 _PREFIX = "SEGMENT_FETCH_"
 _WITHOUT_ENVIRONMENT = ("simulate", "demo")
-_NOT_FROM_ENVIRONMENT = ("--help", "--account")  # the account has a variable already, beside its credentials
+_NOT_FROM_ENVIRONMENT = ("--help", "--account")  # the account already has a variable, with its credentials
 _OF_RESULTS = {"handle-time": ("--format", "--excel")}  # elsewhere these are about the destination
 _BUILD_VARIABLES = ("SEGMENT_FETCH_SCANNER",)  # read when the package is built
 _NAMES = """accounts-at-once address against-api agent-id balance base-url by clamp compress connect-timeout connections
@@ -28,7 +28,7 @@ json later-retry-delays local-times log-format log-level network-retry-delays no
 patience quiet rate read-timeout retry-delays rows run-log settle-after shard shards shared-storage skill-id
 source split-above state timeout timezone to window write"""
 _WITH_VARIABLE = frozenset(_NAMES.split())
-"""The options, without their dashes, that can come from the environment: those of all commands, by test."""
+"""The options, without their dashes, that can come from the environment; a test compares them with the commands."""
 
 _PATHS = ("out", "credentials", "state", "write", "html", "accounts")
 _SECRET_WORDS = ("key", "secret", "token", "bearer", "password", "client-id")
@@ -83,9 +83,9 @@ class Parser(argparse.ArgumentParser):
         return [name for name in self._option_string_actions if name.startswith("--")]
 
     def take_defaults(self, environ: Mapping[str, str], without: Sequence[str] = ()) -> None:
-        """Use the variables SEGMENT_FETCH_<OPTION> as defaults. UsageError names the variable with a bad value.
+        """Use the variables SEGMENT_FETCH_<OPTION> as defaults. Raises UsageError that names an invalid one.
 
-        Options that may be repeated, and those of `without`, have no variable.
+        Options that may be repeated, and those in `without`, have no variable.
         """
         for name in self.names():
             variable = variable_of(name)
@@ -119,7 +119,7 @@ def variable_of(option: str) -> str:
 
 
 class _Version(argparse.Action):
-    """Prints the versions; looks them up only then, which takes a moment."""
+    """Prints the versions, which are looked up only on demand, because that is slow."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from segment_fetch.cli.version import described  # noqa: PLC0415
@@ -156,7 +156,7 @@ def whole() -> Parser:
 def build(names: Iterable[str] = COMMANDS) -> tuple[Parser, dict[str, Parser]]:
     """Return the program's parser, and those of its commands. Only the named commands get their options.
 
-    Each command declares its own options, and its module is imported for that.
+    Each command declares its own options in its module, which is imported for that.
     """
     program = Parser(
         prog=NAME,
@@ -231,7 +231,7 @@ def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _not_understood(argument: str, argv: Sequence[str], known: Sequence[str]) -> str:
-    """Say which argument was not understood, without its value: that may be a secret."""
+    """Return a message that names the invalid argument, without its value, which may be a secret."""
     name = argument.partition("=")[0]
     if any(word in name for word in _SECRET_WORDS) and name.startswith("--"):
         return (

@@ -52,10 +52,10 @@ class RunProgress:
         self.committed = 0, 0
         """Windows and segments that are in the destination."""
         self.pace: PaceChanged | None = None
-        """The present pace of requests; None if they are not paced."""
+        """The current pace of requests; None if they are not paced."""
 
     def take(self, event: Event) -> None:
-        """Add an event."""
+        """Add an event to the totals."""
         match event:
             case RangePlanned():
                 self._started = self._clock()
@@ -88,7 +88,7 @@ class RunProgress:
                 self.pace = event
 
     def _paused(self, seconds: float) -> None:
-        """Count a pause once: a 429 that comes during one only makes it longer."""
+        """Count a pause once: a 429 during a pause only makes it longer."""
         now = self._clock()
         self.pauses += now >= self._paused_until
         self._paused_until = max(self._paused_until, now + seconds)
@@ -116,7 +116,7 @@ class RunProgress:
         self._shown = max(self._shown, min(self._sum, self._known))
 
     def _within(self, window: Window, rows: int) -> int:
-        """Return the rows that count: pages overlap, so there may be more rows of a window than segments."""
+        """Return the rows, at most the segments of the window: pages overlap, so there may be more rows."""
         return min(rows, self._most.get(window, rows))
 
     @property
@@ -131,7 +131,7 @@ class RunProgress:
 
     @property
     def expected(self) -> int:
-        """Segments expected in all; windows not opened yet are assumed to hold as many as the others."""
+        """Segments expected in total; windows not opened yet are assumed to hold as many as the others."""
         opened = len(self._counts)
         known = self._known
         return known if not opened else max(self.read, known + known * (self._planned - opened) // opened)
@@ -143,7 +143,7 @@ class RunProgress:
 
     @property
     def final_pace(self) -> dict[str, Any]:
-        """The pace for programs; empty if requests are not paced."""
+        """The pace in machine-readable form; empty if requests are not paced."""
         if self.pace is None:
             return {}
         return {"pace": {"rate": round(self.pace.rate, 3), "at_once": self.pace.at_once}}
@@ -155,14 +155,14 @@ class RunProgress:
 
     @property
     def fraction(self) -> float:
-        """The share that is done, 0 to 1."""
+        """The fraction that is done, 0 to 1."""
         if self.windows and self.done == self.windows:
             return 1.0
         return min(0.999, self.read / self.expected) if self.expected else 0.0
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest will take at the speed so far; None while too little is known."""
+        """Estimated seconds left at the speed so far; None while too little is known."""
         return self.elapsed * (1 - self.fraction) / self.fraction if self.fraction > 0.01 else None
 
 
@@ -179,11 +179,11 @@ class Display(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Remove what is shown. May be called more than once."""
+        """Remove the display. May be called more than once."""
 
 
 class Lines(Display):
-    """A progress line in the log, at most one in `interval` seconds."""
+    """Progress lines in the log, at most one per `interval` seconds."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ def sentence(progress: RunProgress) -> str:
 
 
 def numbers(progress: RunProgress) -> dict[str, object]:
-    """Return the progress for programs."""
+    """Return the progress in machine-readable form."""
     return {
         "segments": progress.read,
         "segments_expected": progress.expected,

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: stop what is in flight, and end within two seconds even if something hangs."""
+"""Ctrl-C, SIGTERM and SIGHUP: stop requests in flight, and end within two seconds even if something hangs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segment_fetch.cli.failures import InterruptedRunError
 T = TypeVar("T")
 
 _PATIENCE_S = 1.2
-"""Seconds for an orderly end. Then the process ends at once, which is safe: no window is committed in part."""
+"""Seconds for a clean shutdown. Then the process is ended, which is safe: no window is committed in part."""
 
 
 def run(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
@@ -28,7 +28,7 @@ def run(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None]) -> T:
     try:
         return asyncio.run(_supervised(main, on_signal, deadlines))
     finally:
-        for deadline in deadlines:  # all has ended in order: what is still to be written may take its time
+        for deadline in deadlines:  # a clean end: output that is still pending is not limited
             deadline.cancel()
 
 

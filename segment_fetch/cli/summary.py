@@ -21,7 +21,7 @@ _LONGEST = 1_000  # characters
 
 
 class Run(NamedTuple):
-    """A run beside its report: where the segments went, the command, and whether it can be resumed."""
+    """A run besides its report: the destination, the command, and whether it can be resumed."""
 
     destination: str
     command: str
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 
 def counts(report: Report) -> dict[str, int]:
-    """Return how many of the windows read are proven, provisional and unproven."""
+    """Return the numbers of proven, provisional and unproven windows."""
     statuses = [entry.status for entry in report.windows]
     return {
         "proven": statuses.count("complete"),
@@ -41,7 +41,7 @@ def counts(report: Report) -> dict[str, int]:
 
 
 def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
-    """Return the report for programs; with `error` if the run is not complete."""
+    """Return the report in machine-readable form, with `error` if the run is not complete."""
     return {
         **more,
         "destination": run.destination,
@@ -53,7 +53,7 @@ def as_json(report: Report, run: Run, code: int, **more: Any) -> dict[str, Any]:
 
 
 def error_of(report: Report) -> dict[str, str]:
-    """Return the error of a run that is not complete, for programs; its advice says if running it again can help."""
+    """Return the error of an incomplete run, in machine-readable form; its advice says if running it again can help."""
     error = failures.as_json(_failure(report))
     if report.unproven and not failures.can_pass(_codes(report)):
         error["advice"] = failures.lasting_advice(_codes(report))
@@ -68,7 +68,7 @@ def _failure(report: Report) -> IncompleteError:
 
 
 def as_text(report: Report, run: Run, columns: int) -> str:
-    """Return the report for people."""
+    """Return the report as text."""
     if not report.windows:
         return wrapped(_nothing(report, run), columns)
     lines = [_headline(report, run), *_empty(report), *_facts(report), *_unproven(report), *_next(report, run)]
@@ -78,7 +78,7 @@ def as_text(report: Report, run: Run, columns: int) -> str:
 def _nothing(report: Report, run: Run) -> str:
     there = plural(report.skipped, "window")
     return (
-        f"Nothing to do: the range is in {run.destination} already ({there}, proven complete). "
+        f"Nothing to do: the range is already in {run.destination} ({there}, proven complete). "
         f"{plural(report.requests, 'request')} made."
     )
 
@@ -95,7 +95,7 @@ def _empty(report: Report) -> list[str]:
 
 
 def _facts(report: Report) -> list[str]:
-    there = f"; {report.skipped:,} more were complete already" if report.skipped else ""
+    there = f"; {report.skipped:,} more were already complete" if report.skipped else ""
     repeated = f", {report.retries:,} of them retries" if report.retries else ""
     throttled = f", {report.throttled:,} answered 429 (too many)" if report.throttled else ""
     facts = {
@@ -107,7 +107,7 @@ def _facts(report: Report) -> list[str]:
         facts["duplicates"] = f"{plural(report.duplicates, 'row')} received twice, kept once"
     if report.added or report.removed:
         facts["changes"] = f"{plural(report.added, 'segment')} added, {report.removed:,} removed in windows read again"
-    if report.fallback_pages and report.fast_pages:  # where none took the fast path, the run has said so
+    if report.fallback_pages and report.fast_pages:  # if none took the fast path, the run has reported it
         count = f"{report.fallback_pages:,} of {plural(report.fast_pages + report.fallback_pages, 'page')}"
         reason = printable(report.fallback_reason, _LONGEST)
         facts["slow pages"] = f"{count} could not take the fast path; the first for this reason: {reason}"
@@ -118,8 +118,8 @@ def _facts(report: Report) -> list[str]:
 
 def _proofs(found: dict[str, int]) -> dict[str, str]:
     words = {
-        "proven": "every segment is there once, and no more will come",
-        "provisional": "every segment as of now; late ones may still come",
+        "proven": "every segment is there once, and no more will be added",
+        "provisional": "every segment as of now; late ones may still appear",
         "unproven": "left out, because they could not be proven complete",
     }
     return {

@@ -1,4 +1,4 @@
-"""The answer to `--version`: the program, Python, whether the scanner is compiled, and which extras are installed."""
+"""The output of `--version`: the program, Python, the scanner (compiled or not), and the installed extras."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+)(?:\[([^\]]*)\])?.*?(?:; extra == \
 
 
 def described() -> str:
-    """Return the version, Python, the scanner and the extras, a line each."""
+    """Return the version, Python, the scanner and the extras, one line each."""
     installed = _distribution(_PACKAGE)
     version = (
         f"{installed.version}" if installed else f"(not installed, run from {Path(segment_fetch.__file__).parent})"
@@ -48,7 +48,7 @@ def _extras(installed: Distribution) -> tuple[list[str], list[str]]:
 
 
 def _packages(installed: Distribution, extra: str) -> set[str]:
-    """Return the packages that an extra brings, also those by way of another extra of this package."""
+    """Return the packages that an extra installs, directly or through another extra of this package."""
     found: set[str] = set()
     for requirement in installed.requires or []:
         match = _REQUIREMENT.fullmatch(requirement)

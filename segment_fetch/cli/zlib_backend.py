@@ -1,10 +1,10 @@
-"""The extra `speed`, used by the command alone: a library must not change how its application decompresses."""
+"""The extra `speed`, used only by the command: a library must not change how its application decompresses."""
 
 from __future__ import annotations
 
 
 def use_fast_gzip() -> bool:
-    """Have aiohttp decompress with ISA-L, in a third of the time. Return True if it is installed."""
+    """Make aiohttp decompress with ISA-L, in a third of the time. Return True if it is installed."""
     try:
         from isal import isal_zlib  # noqa: PLC0415
     except ImportError:

@@ -1,7 +1,7 @@
-"""Many accounts, in one event loop: the accounts file, the run, and shards of accounts for many machines.
+"""Many accounts in one event loop: the accounts file, the run, and shards of accounts for several machines.
 
-Called by the command, by Ray and by users; runs each account through the client, with a pacer, a destination and a
-manifest of its own.
+Called by the command, by Ray and by users; runs each account through the client, with its own pacer, destination and
+manifest.
 """
 
 from segment_fetch.fleet.accounts_file import AccountJob, load_accounts

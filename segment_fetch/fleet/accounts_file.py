@@ -1,8 +1,8 @@
-"""The accounts file: TOML with defaults and a table for each account, checked as a whole before anything is sent.
+"""The accounts file: TOML with defaults and a table for each account, checked completely before anything is sent.
 
-Every option of `sync` is a key under its own name, with `_` for `-`; an account with a `to` runs as `extract` does, and
-takes its options. The command's own parser checks the values, so that a new option is a new key at once. Two keys are
-the file's own: `credentials`, and `account_id`, which says if the rows carry their account.
+Every option of `sync` is a key with the same name, with `_` for `-`; an account with a `to` runs like `extract`, and
+takes its options. The command's parser checks the values, so a new option is automatically a new key. Two keys exist
+only in the file: `credentials`, and `account_id`, which says if the rows contain their account.
 """
 
 from __future__ import annotations
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
 
 _LARGEST = 64 * 2**20  # bytes
 _NOT_KEYS = frozenset(
-    {"account", "credentials", "help", "json", "quiet", "log_level", "log_format"}  # of the whole fleet, or elsewhere
+    {
+        "account",
+        "credentials",
+        "help",
+        "json",
+        "quiet",
+        "log_level",
+        "log_format",
+    }  # options of the whole fleet, or set elsewhere
 )
 _OWN_KEYS = frozenset({"credentials", "account_id"})
 _SECRETIVE = re.compile(r"secret|password|passwd|bearer|token|app_?key|api_?key|client_?id", re.IGNORECASE)
@@ -47,7 +55,7 @@ class AccountJob(Struct, frozen=True):
     """The job of one account: `options` are the parsed options of `command` ("sync" or "extract").
 
     With `account_id`, each row has the account in a column, so that accounts can share the destination. The job holds
-    no secret: `credentials` says where they come from, on the machine that runs it.
+    no secrets: `credentials` says where to find them on the machine that runs it.
     """
 
     account: str
@@ -65,9 +73,9 @@ class AccountJob(Struct, frozen=True):
 def load_accounts(
     file: str | Path, *, only: Sequence[str] = (), environ: Mapping[str, str] | None = None
 ) -> list[AccountJob]:
-    """Return the jobs of an accounts file, in its order; of `only` these accounts where any are named.
+    """Return the jobs of an accounts file, in its order; if `only` is not empty, only those of its accounts.
 
-    `environ` gives defaults below those of the file: SEGMENT_FETCH_RATE for `rate`, as for the command.
+    `environ` has defaults that the file overrides: SEGMENT_FETCH_RATE for `rate`, as for the command.
 
     Raises InputError that lists every fault, with its line.
     """
@@ -79,7 +87,7 @@ def load_accounts(
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         number = error.object.count(b"\n", 0, error.start) + 1
-        raise InputError(f"{path}, line {number}: is not text in UTF-8") from None
+        raise InputError(f"{path}, line {number}: is not UTF-8 text") from None
     except tomllib.TOMLDecodeError as error:
         raise InputError(_not_toml(path, text, str(error))) from None
     reader = _Reader(str(path), text, _Options(environ or {}))
@@ -96,12 +104,12 @@ def load_accounts(
 
 
 def _not_toml(path: Path, text: str, said: str) -> str:
-    """Return the message for a file that cannot be parsed, from the one of the parser."""
+    """Return the message for a file that cannot be parsed, based on the parser's message."""
     what, _, where = said.removesuffix(")").rpartition(" (at ")
     line = re.match(r"line (\d+)", where)
     number = int(line[1]) if line else len(text.splitlines())
     twice = re.fullmatch(r"Cannot declare \('accounts', '([^']*)'\) twice", what)
-    fault = f"account {twice[1]} is there twice" if twice else f"is not TOML: {what or said}"
+    fault = f"account {twice[1]} is defined twice" if twice else f"is not TOML: {what or said}"
     return f"{path}, line {number}: {fault}"
 
 
@@ -127,8 +135,8 @@ class _Options:
         return self._keys[command]
 
     def action(self, command: str, key: str) -> Action:
-        """Return the option that a key stands for."""
-        return self._parsers[command]._option_string_actions[_option(key)]  # noqa: SLF001 - argparse has no other way
+        """Return the option of a key."""
+        return self._parsers[command]._option_string_actions[_option(key)]  # noqa: SLF001 - argparse has no public way
 
     def parsed(self, command: str, argv: Sequence[str]) -> Namespace:
         """Return the values of arguments and defaults. Raises UsageError."""
@@ -136,7 +144,7 @@ class _Options:
 
 
 class _Reader:
-    """Checks a document and collects its faults, each once."""
+    """Checks a document and collects its errors, each once."""
 
     def __init__(self, file: str, text: str, options: _Options) -> None:
         self.faults: list[str] = []
@@ -153,7 +161,7 @@ class _Reader:
             self.faults.append(fault)
 
     def _fault_of(self, key: str, message: str) -> None:
-        """Name a fault of a key of the account that is being read, which may come from the defaults."""
+        """Record an error in a key of the current account, which may come from the defaults."""
         known = key in self._own or ("defaults", key) not in self._lines
         self._fault(message, *(("accounts", self._account) if known else ("defaults",)), key)
 
@@ -192,31 +200,33 @@ class _Reader:
                 self._fault(_no_secrets(key), *table, key)
             else:
                 close = get_close_matches(key.replace("-", "_"), self._options.known, n=1, cutoff=0.7)
-                meant = f": did you mean {close[0]}?" if close else ", which is no option of sync"
+                meant = f": did you mean {close[0]}?" if close else ", which is not an option of sync"
                 self._fault(f"unknown key {key}{meant}", *table, key)
 
     def _check_shared(self, job: AccountJob, places: dict[str, str]) -> None:
-        """Refuse a destination that another account writes to, unless the rows say whose they are."""
+        """Record an error if another account writes to the same destination, unless rows contain their account."""
         place = str(Path(job.out)) if kind_of(job.out) == "folder" else job.out
         other = places.setdefault(place, job.account)
         if other == job.account or job.account_id:
             return
         mend = "put {account} into out"
         if kind_of(job.out) == "table" or takes(job.options["format"], "account_id"):
-            mend += ", or leave out account_id = false"
+            mend += ", or remove account_id = false"
         else:
-            mend += ', or write format = "parquet", whose rows can carry their account'
+            mend += ', or write format = "parquet", whose rows can contain their account'
         self._fault(f"writes to {job.out}, as account {other} does: {mend}", "accounts", job.account, "out")
 
     def _job(self, given: Mapping[str, Any]) -> AccountJob | None:
-        """Return the job of the account that is being read; None where it has a fault."""
+        """Return the job of the current account; None if it has an error."""
         before = len(self.faults)
         command = "extract" if "to" in given else "sync"
         argv = self._arguments(given, command)
         source = self._credentials(given.get("credentials"))
         options = self._parsed(command, argv)
         if options is not None and not options.out:
-            self._fault_of("out", "out is missing: the destination, with {account} in it where accounts share it")
+            self._fault_of(
+                "out", "out is missing: set the destination, with {account} in it if several accounts use it"
+            )
         if options is None or source is None or len(self.faults) > before:
             return None
         account_id = self._account_id(given, options)
@@ -226,7 +236,7 @@ class _Reader:
         return job if len(self.faults) == before else None
 
     def _arguments(self, given: Mapping[str, Any], command: str) -> list[str]:
-        """Return the arguments that stand for the keys. A default that is of the other command only has no effect."""
+        """Return the arguments for the keys. A default that only the other command has is ignored."""
         argv: list[str] = []
         for key, value in given.items():
             if key in self._options.of(command):
@@ -237,7 +247,7 @@ class _Reader:
         return argv
 
     def _option(self, key: str, value: Any, command: str) -> list[str]:
-        """Return the arguments that stand for a key."""
+        """Return the arguments for a key."""
         option, action = _option(key), self._options.action(command, key)
         if action.nargs == 0:
             if isinstance(value, bool):
@@ -251,7 +261,7 @@ class _Reader:
             return []
         text = str(value).replace("{account}", self._account) if key == "out" else str(value)
         if key == "out" and (unknown := re.search(r"\{\w*\}", text)):
-            self._fault_of(key, f"out: {unknown[0]} is unknown; {{account}} is all that is replaced")
+            self._fault_of(key, f"out: {unknown[0]} is unknown; only {{account}} is replaced")
         return [f"{option}={text}"]
 
     def _parsed(self, command: str, argv: Sequence[str]) -> Namespace | None:
@@ -281,11 +291,11 @@ class _Reader:
         return None
 
     def _account_id(self, given: Mapping[str, Any], options: Namespace) -> bool:
-        """Return True if the rows carry their account: by default where accounts can share the destination."""
+        """Return True if the rows contain their account: by default if accounts can share the destination."""
         try:
             can = takes(options.format, "account_id") or kind_of(options.out) == "table"
         except InputError:
-            return False  # named by the check of the destination
+            return False  # the check of the destination reports it
         chosen = given.get("account_id")
         if chosen is None:
             return can and "{account}" not in given.get("out", "") and "account_id=" not in options.out
@@ -294,12 +304,12 @@ class _Reader:
         elif chosen and not can:
             self._fault_of(
                 "account_id",
-                'account_id goes with tables and Parquet files: write format = "parquet", or leave it out',
+                'account_id goes with tables and Parquet files: write format = "parquet", or remove it',
             )
         return chosen is True
 
     def _check(self, options: Namespace, command: str, *, account_id: bool) -> None:
-        """Check what the parser cannot: what the client, the API and the registry of destinations refuse."""
+        """Check what the parser cannot: everything that the client, the API and the sink registry refuse."""
         checks: dict[str, Callable[[], object]] = {
             "": lambda: Query(self._account, "any"),
             "source": lambda: Query("1", options.source, filters_of(options)),
@@ -337,16 +347,16 @@ def _check_place(out: str) -> None:
     if out == "-":
         raise InputError("out: a fleet cannot write to standard output; name a folder or a URL")
     if kind_of(out) == "table" and out.lower().startswith("postgres"):
-        from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415 - only where a database is named
+        from segment_fetch.sinks.tables.dsn import Dsn  # noqa: PLC0415 - only needed for a database
 
         if Dsn(out).secrets:
-            raise InputError("out: secrets are never in this file; leave the password out, and set PGPASSWORD")
+            raise InputError("out: secrets are never in this file; remove the password, and set PGPASSWORD")
 
 
 def _check_sink(options: Namespace, account_id: str | None) -> None:
-    """Refuse what no destination can be made of. An object store's is not made: its client takes 20 ms an account."""
+    """Raise InputError for an invalid destination. No object store is created, as that takes 20 ms per account."""
     if kind_of(options.out) == "objects":
-        from segment_fetch.sinks.objects.stores import place_of  # noqa: PLC0415 - a folder does without
+        from segment_fetch.sinks.objects.stores import place_of  # noqa: PLC0415 - not needed for a folder
 
         place_of(options.out)
         options = Namespace(**{**vars(options), "out": "a folder"})

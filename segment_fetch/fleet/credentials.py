@@ -15,7 +15,7 @@ from segment_fetch.cli.credentials import ACCOUNT, BEARER, CLIENT, OAUTH1, Crede
 from segment_fetch.errors import CredentialsError
 
 COMMAND_TIMEOUT_S = 30.0
-"""Seconds that a command may take to print credentials."""
+"""Seconds in which a command must print credentials."""
 
 _LARGEST = 2**20  # bytes of a command's output
 _PREFIX = "LIVEPERSON_"
@@ -29,13 +29,13 @@ class FromEnvironment(Struct, frozen=True):
 
 
 class FromFile(Struct, frozen=True):
-    """NAME=VALUE lines in a file, with the names that the environment has."""
+    """NAME=VALUE lines in a file, with the names of the environment variables."""
 
     path: str
 
 
 class FromCommand(Struct, frozen=True):
-    """A command that prints NAME=VALUE lines or JSON; run without a shell, its output never logged."""
+    """A command that prints NAME=VALUE lines or JSON; it runs without a shell, and its output is never logged."""
 
     argv: tuple[str, ...]
 
@@ -46,7 +46,7 @@ CredentialSource: TypeAlias = FromEnvironment | FromFile | FromCommand
 async def resolve(
     account: str, source: CredentialSource, environ: Mapping[str, str], *, timeout_s: float = COMMAND_TIMEOUT_S
 ) -> tuple[Credentials, str | None]:
-    """Return an account's credentials, and a warning if others may read them. CredentialsError where there are none."""
+    """Return an account's credentials, and a warning if others may read them. Raises CredentialsError without any."""
     match source:
         case FromEnvironment(prefix):
             values = {name: environ[prefix + short] for short, name in _NAMES.items() if prefix + short in environ}
@@ -54,13 +54,13 @@ async def resolve(
         case FromFile(path):
             found = given(os.path.expanduser(path), {})  # noqa: ASYNC240, PTH111 - Path raises without a home
         case FromCommand(argv):
-            found = Given(await _printed(argv, timeout_s), f"what {argv[0]} prints")
+            found = Given(await _printed(argv, timeout_s), f"the output of {argv[0]}")
     values = {name: value for name, value in found.values.items() if name != ACCOUNT}
     return load(account, found._replace(values=values)), found.warning
 
 
 async def _printed(argv: tuple[str, ...], timeout_s: float) -> dict[str, str]:
-    """Return what a command prints. No error repeats its output, which may hold a secret."""
+    """Return the values that a command prints. No error shows its output, which may contain secrets."""
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -83,12 +83,12 @@ async def _printed(argv: tuple[str, ...], timeout_s: float) -> dict[str, str]:
     if process.returncode:
         raise CredentialsError(f"{argv[0]} ended with exit code {process.returncode} instead of printing credentials")
     if len(output) > _LARGEST:
-        raise CredentialsError(f"{argv[0]} printed more than 1 MiB; it is to print credentials alone")
+        raise CredentialsError(f"{argv[0]} printed more than 1 MiB; it must print only credentials")
     return dict(_values(output.decode(errors="replace")))
 
 
 def _values(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the names and values in JSON, at any depth, or in NAME=VALUE lines; what has another name is left out."""
+    """Yield the names and values in JSON, at any depth, or in NAME=VALUE lines; other names are skipped."""
     pairs: list[tuple[str, Any]] = []
     try:
         pairs += _leaves(json.loads(text))

@@ -1,4 +1,4 @@
-"""Run a fleet: many accounts side by side in one event loop, none of which can harm another."""
+"""Run a fleet: many accounts concurrently in one event loop, none of which affects another."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from segment_fetch.extraction.report import Report
 
 Status: TypeAlias = Literal["complete", "incomplete", "failed"]
-"""complete: every window is proven. incomplete: some window is not, or the run broke off. failed: nothing was read."""
+"""complete: every window is proven. incomplete: some window is not, or the run was cut short. failed: nothing read."""
 
 
 class FleetLimits(Struct, frozen=True):
-    """Bounds over all accounts together: accounts at once, requests in flight, and rows of windows held in memory."""
+    """Limits for all accounts together: concurrent accounts, requests in flight, and rows held in memory."""
 
     accounts: int = 200
     connections: int = 256
@@ -47,11 +47,11 @@ class FleetLimits(Struct, frozen=True):
 
 
 class AccountResult(Struct, frozen=True, omit_defaults=True):
-    """The outcome of one account. `exit_code` is what the command would have ended with for it alone.
+    """The outcome of one account. `exit_code` is that of the command for this account alone.
 
-    `windows` counts those read by status, `skipped` were complete before; `complete_before` is the moment before which
-    everything is held and final (RFC 3339); `error` has `code`, `kind`, `message` and `advice` of the error that ended
-    the account's run.
+    `windows` counts the windows read, by status; `skipped` counts those complete before. Everything before
+    `complete_before` (RFC 3339) is stored and final; `error` has `code`, `kind`, `message` and `advice` of the error
+    that ended the account's run.
     """
 
     account: str
@@ -71,7 +71,7 @@ class AccountResult(Struct, frozen=True, omit_defaults=True):
 
 
 class FleetSummary(Struct, frozen=True):
-    """All results, in the order of the accounts, and the exit code of the whole."""
+    """All results, in the order of the accounts, and the exit code of the fleet."""
 
     exit_code: int
     accounts: tuple[AccountResult, ...]
@@ -108,7 +108,7 @@ class _Fleet:
         self.on_warning = on_warning
 
     async def run(self, job: AccountJob) -> AccountResult:
-        """Run one account to its end. Whatever ends it ends it alone."""
+        """Run one account. An error ends only this account."""
         async with self.places:
             started, pages = time.monotonic(), 0
 
@@ -120,7 +120,7 @@ class _Fleet:
 
             try:
                 report = await self._report(job, watch)
-            except Exception as error:  # noqa: BLE001 - one account never harms another
+            except Exception as error:  # noqa: BLE001 - one account must not affect another
                 return failed_result(job.account, error, progressed=pages > 0, seconds=time.monotonic() - started)
             return _ended(job.account, report, progressed=pages > 0)
 
@@ -151,11 +151,11 @@ async def run_fleet(
     """Run the accounts and yield each one's result as it ends.
 
     `on_event` is called in the event loop with the account and each of its events; `on_secrets` with each account's
-    credentials before they are used, for whoever must keep them out of a log; `on_warning` with an account and a
-    sentence. Errors of an account are in its result; leaving the generator early stops everything in order. Use
-    `contextlib.aclosing` if you may.
+    credentials before they are used, so that a log can redact them; `on_warning` with an account and a sentence. An
+    account's error is in its result. Leaving the generator early stops everything cleanly; use `contextlib.aclosing` if
+    you may do so.
     """
-    from segment_fetch.api.transport import shared_session  # noqa: PLC0415 - brings aiohttp
+    from segment_fetch.api.transport import shared_session  # noqa: PLC0415 - loads aiohttp
     from segment_fetch.extraction.row_budget import row_budget  # noqa: PLC0415
 
     limits = limits or FleetLimits()
@@ -190,7 +190,7 @@ async def summarize(
     *,
     on_result: Callable[[AccountResult], Awaitable[None] | None] | None = None,
 ) -> FleetSummary:
-    """Run a fleet to its end and return the summary. `on_result` is called with each result as it comes."""
+    """Run a fleet to its end and return the summary. `on_result` is called with each result when it is known."""
     started, found = time.monotonic(), list[AccountResult]()
     async with aclosing(results):
         async for result in results:
@@ -208,9 +208,9 @@ def summary_of(jobs: Sequence[AccountJob], results: Sequence[AccountResult], sec
 
 
 def fleet_exit_code(results: Sequence[AccountResult]) -> int:
-    """Return 0 if all are complete, that of a signal if one ended it, 70 for a fault of the program, else 3.
+    """Return 0 if all are complete, a signal's code if one ended the run, 70 for an error in this program, else 3.
 
-    Where nothing was read of any account: 4 if any was refused, else 5 if a service was down, else 2.
+    If nothing was read of any account: 4 if any was refused, else 5 if a service was down, else 2.
     """
     codes = {result.exit_code for result in results}
     if not codes or codes == {OK}:
@@ -225,7 +225,7 @@ def fleet_exit_code(results: Sequence[AccountResult]) -> int:
 
 
 def failed_in(report: bytes) -> list[str]:
-    """Return the accounts that a fleet's JSON report says were not complete. InputError where it is no such report."""
+    """Return the incomplete accounts in a fleet's JSON report. Raises InputError if it is not one."""
     try:
         found = msgspec.json.decode(report, type=_Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -234,7 +234,7 @@ def failed_in(report: bytes) -> list[str]:
 
 
 def weights_in(report: bytes) -> dict[str, float]:
-    """Return the seconds that each account took, from a fleet's JSON report. InputError where it is no such report."""
+    """Return the seconds that each account took, from a fleet's JSON report. Raises InputError if it is not one."""
     try:
         found = msgspec.json.decode(report, type=_Report)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -277,7 +277,7 @@ def _ended(account: str, report: Report, *, progressed: bool) -> AccountResult:
 
 
 def interrupted_result(account: str, error: InterruptedRunError, segments: int | None) -> AccountResult:
-    """Return the outcome of an account that a signal ended: with the segments that are committed, None if not begun."""
+    """Return the outcome of an account that a signal ended; `segments` are those committed, None if not started."""
     return AccountResult(
         account=account,
         status="failed" if segments is None else "incomplete",

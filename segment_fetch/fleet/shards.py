@@ -1,4 +1,4 @@
-"""Shards: which accounts a machine runs, decided by each machine for itself and the same on all of them."""
+"""Shards: the accounts that a machine runs, computed by each machine on its own with the same result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 from segment_fetch.errors import InputError
 
 INDEX_VARIABLES = ("JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX")
-"""The variables in which Kubernetes Indexed Jobs and AWS Batch array jobs give a machine its index, from 0 on."""
+"""The variables in which Kubernetes Indexed Jobs and AWS Batch array jobs pass a machine its index, from 0 on."""
 
 
 class _HasAccount(Protocol):
@@ -23,10 +23,10 @@ J = TypeVar("J", bound=_HasAccount)
 def shard_of(jobs: Sequence[J], index: int, count: int, *, weights: Mapping[str, float] | None = None) -> list[J]:
     """Return the jobs of shard `index` (from 0 on) of `count`, in their order.
 
-    Without `weights` an account's shard depends on its number alone (SHA-256), so it stays where it is when others come
-    and go. With them (the seconds of an earlier run, by account) shards are balanced: each account, the heaviest first,
-    goes to the lightest shard; an account without a weight counts as the average. All machines must be given the
-    same jobs and weights. Raises InputError for an index that is out of range.
+    Without `weights` an account's shard depends only on its number (SHA-256), so it does not change when accounts are
+    added or removed. With them (the seconds of an earlier run, by account) shards are balanced: each account, heaviest
+    first, goes to the lightest shard; an account without a weight counts as average. All machines must use the same
+    jobs and weights. Raises InputError for an index out of range.
     """
     if count < 1 or not 0 <= index < count:
         raise InputError(f"shard {index}/{count}: the index runs from 0 to {max(0, count - 1)}, the count from 1 on")
@@ -44,7 +44,7 @@ def shard_of(jobs: Sequence[J], index: int, count: int, *, weights: Mapping[str,
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Return the index and the count in "2/8". InputError says how it is written."""
+    """Return the index and the count in "2/8". Raises InputError that shows the format."""
     index, slash, count = text.partition("/")
     if not slash or not index.isdecimal() or not count.isdecimal() or not 0 <= int(index) < int(count):
         raise InputError(f"shard {text!r}: write the index, from 0 on, and the count: 0/8 to 7/8")
@@ -52,7 +52,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def index_from(environ: Mapping[str, str]) -> int:
-    """Return the index that the scheduler gave this machine. InputError where there is none."""
+    """Return the index that the scheduler assigned to this machine. Raises InputError if there is none."""
     for name in INDEX_VARIABLES:
         if (text := environ.get(name)) is not None:
             if not text.isdecimal():

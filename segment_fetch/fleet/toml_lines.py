@@ -1,4 +1,4 @@
-"""The lines of a TOML document's tables and keys, which `tomllib` does not tell."""
+"""The line numbers of a TOML document's tables and keys, which `tomllib` does not report."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LONG_QUOTES = ('"""', "'''")
 def line_numbers(text: str) -> dict[Path, int]:
     """Return the line of each table and of each key, by its path: ("accounts", "111111", "out").
 
-    A key inside of an inline table is not found; its table is.
+    A key inside an inline table is not included; its table is.
     """
     found: dict[Path, int] = {}
     table: Path = ()
-    quote = ""  # of a text of several lines, whose lines are no keys
+    quote = ""  # the delimiter of a multi-line string, whose lines are not keys
     for number, line in enumerate(text.split("\n"), 1):
         if quote:
             quote = "" if line.count(quote) % 2 else quote
@@ -40,7 +40,7 @@ def line_numbers(text: str) -> dict[Path, int]:
 
 
 def line_of(path: Path, lines: Mapping[Path, int]) -> int | None:
-    """Return the line of a path, else that of the innermost table around it; None where there is neither."""
+    """Return the line of a path, else that of the innermost table around it; None if there is neither."""
     return next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), None)
 
 

@@ -1,7 +1,7 @@
 """Incremental loading by a bookmark, the only state that Singer taps and dlt resources keep.
 
-Everything that closed before the bookmark had settled and was proven complete. What is younger is loaded too, and again
-the next time, until it has settled; so the destination has to replace segments by their id.
+Everything that closed before the bookmark has settled and was proven complete. Newer segments are loaded, too, and
+again in each load until they have settled; so the destination must replace segments by their id.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 VERSION = 1
-"""Rises when an older release could misunderstand what is kept."""
+"""Incremented when an older release could misread the stored state."""
 
 
 class Kept(Struct, kw_only=True):
-    """The query that a bookmark belongs to, kept beside it. A field that is None was not kept, and fits every query."""
+    """The query of a bookmark, stored with it. A field that is None was not stored, and matches every query."""
 
     version: int = VERSION
     account: str | None = None
@@ -37,14 +37,14 @@ class Kept(Struct, kw_only=True):
 
 
 def kept(account: str, filters: Filters) -> dict[str, Any]:
-    """Return the fields to keep with the bookmark of a query."""
+    """Return the fields to store with the bookmark of a query."""
     return {"version": VERSION, "account": account, "filters": msgspec.to_builtins(filters)}
 
 
 def check_kept(found: Kept, account: str, filters: Filters, *, anew: str) -> None:
-    """Raise InputError where a bookmark is not one of this query: going on from it would leave segments out.
+    """Raise InputError if a bookmark belongs to another query: continuing from it would leave segments out.
 
-    `anew` says how to do without it.
+    `anew` says how to start again without it.
     """
     if found.version > VERSION:
         raise InputError(f"the bookmark was made by a newer release; install that, or {anew}")
@@ -59,9 +59,9 @@ def _shown(value: object) -> str:
 
 
 class Step(Struct, Generic[Part], frozen=True):
-    """A window at the end of its reading, and where the bookmark stands behind it, epoch milliseconds.
+    """A window that was read, and the bookmark after it, epoch milliseconds.
 
-    `lost` lies between the last run's bookmark and the first window: the API no longer serves it.
+    `lost` is the range between the last run's bookmark and the first window, which the API no longer serves.
     """
 
     read: WindowRead[Part]
@@ -72,8 +72,8 @@ class Step(Struct, Generic[Part], frozen=True):
 def advanced(bookmark: int, read: WindowRead[Any], settle_after_ms: int = SETTLE_AFTER_MS) -> int:
     """Return the bookmark after a window. It moves only over a proven window that begins at it.
 
-    In a provisional window it moves to what had settled when the window was read: short of the window's end, so that
-    no later window begins at it.
+    In a provisional window it moves to the time before which everything had settled: that is before the window's end,
+    so no later window begins at it.
     """
     if read.status == "unproven" or read.window.start != bookmark:
         return bookmark
@@ -90,8 +90,8 @@ async def steps(
 ) -> AsyncGenerator[Step[Part], None]:
     """Open the client and yield windows from the bookmark, or `start` if there is none, until now, oldest first.
 
-    What the API no longer serves is left out behind a bookmark, and with `clamp` behind a `start`, too. Raises as
-    `SegmentClient.windows` does.
+    Data that the API no longer serves is skipped after a bookmark, and with `clamp` after a `start`, too. Raises the
+    same errors as `SegmentClient.windows`.
     """
     begin, cut, lost = (start, clamp, None) if bookmark is None else (bookmark, True, None)
     at: int | None = None

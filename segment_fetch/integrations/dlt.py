@@ -34,9 +34,9 @@ _SCHEMA = pa.schema(
         for field in arrow.schema()
     ]
 )
-"""The schema of the loaded rows, times in microseconds: dlt assumes those, and some destinations lack other units."""
+"""The schema of the loaded rows, with times in microseconds, as dlt assumes; some destinations lack other units."""
 
-_ANEW = 'begin anew (pipeline.run(..., refresh="drop_resources")), or use another pipeline for this query'
+_ANEW = 'start again (pipeline.run(..., refresh="drop_resources")), or use another pipeline for this query'
 
 
 def agent_segments(
@@ -50,14 +50,14 @@ def agent_segments(
     name: str = "agent_segments",
     **settings: Any,
 ) -> DltResource:
-    """Return a resource of the segments that closed since the last load, or since `start` in the first, all proven.
+    """Return a resource of the proven segments that closed since the last load, or in the first since `start`.
 
-    Columns are those of `segment_fetch.arrow.schema()`. What had not settled in the last load comes again and is
-    merged on `segment_id`. `clamp` begins at the oldest moment that the API still serves where `start` is older.
-    `settings` are further ones of `SegmentClient`.
+    Columns are those of `segment_fetch.arrow.schema()`. Segments that had not settled in the last load are loaded again
+    and merged on `segment_id`. With `clamp`, a `start` that is too old is moved to the oldest time that the API serves.
+    `settings` are further settings of `SegmentClient`.
 
-    Raises InputError for settings that cannot work. Loading fails, with nothing loaded and nothing forgotten, where a
-    window cannot be proven (IncompleteError) or the service fails; the next load begins at the same place.
+    Raises InputError for invalid settings. If a window cannot be proven (IncompleteError) or the service fails, nothing
+    is loaded and the state is unchanged; the next load begins at the same place.
     """
 
     def client() -> SegmentClient:
@@ -85,7 +85,7 @@ def _bookmark(state: Mapping[str, Any], account: str, filters: Filters) -> int |
     try:
         found = msgspec.convert(state, _Kept)
     except msgspec.ValidationError as error:
-        raise InputError(f"the state is not of this resource: {error}; {_ANEW}") from None
+        raise InputError(f"the state does not belong to this resource: {error}; {_ANEW}") from None
     check_kept(found, account, filters, anew=_ANEW)
     return found.bookmark
 

@@ -1,7 +1,7 @@
-"""Fleets on Ray: a task for each shard of accounts, and their segments as a Ray Dataset. Needs the extra `ray`.
+"""Fleets on Ray: one task for each shard of accounts, and their segments as a Ray Dataset. Needs the extra `ray`.
 
-The manifests say what is done, never Ray: a task whose worker is lost is run again, and reads what is missing. The lock
-of a destination (in an object store its conditional manifest) keeps a worker that is not dead yet from writing twice.
+The manifests record what is done, not Ray: a task whose worker is lost is run again, and reads what is missing. The
+lock of a destination (in an object store, its conditional manifest) excludes a lost worker that is still running.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _HEARD_S = 1.0
-"""Seconds between two messages of a task to the driver."""
+"""Seconds between two messages from a task to the driver."""
 
 
 class _Heard(Struct):
-    """A message of a task: what its accounts did since the one before."""
+    """A message of a task: the progress of its accounts since the previous one."""
 
     results: list[AccountResult] = field(default_factory=list)
     pages: dict[str, PageRead] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class _Heard(Struct):
     warnings: list[tuple[str, str]] = field(default_factory=list)
 
     def take(self, account: str, event: Event) -> None:
-        """Keep an event that the driver is to hear of; pages are added up."""
+        """Add an event for the driver; pages are added up."""
         if isinstance(event, PageRead):
             before = self.pages.get(account)
             rows = event.rows + (before.rows if before else 0)
@@ -67,13 +67,12 @@ async def run_on_ray(
     on_event: OnEvent | None = None,
     on_warning: Callable[[str, str], None] | None = None,
 ) -> AsyncGenerator[AccountResult, None]:
-    """Run the accounts as tasks of Ray and yield each one's result as it comes; on this machine, or at `address`.
+    """Run the accounts as Ray tasks, on this machine or at `address`, and yield each account's result when it ends.
 
-    `shards` is the number of tasks, by default that of the cluster's processors; `weights` balances them as `shard_of`
-    does. Each task runs its accounts as `run_fleet` does, within `limits` of its own, and resolves their credentials on
-    its worker. `on_event` hears of pages and commits once a second, and of warnings and
-    outages. Leaving the generator early
-    cancels the tasks. A Ray that runs already is used, and left running.
+    `shards` is the number of tasks, by default the number of the cluster's processors; `weights` balances them as in
+    `shard_of`. Each task runs its accounts like `run_fleet`, each with its own `limits`, and resolves their credentials
+    on its worker. `on_event` gets pages and commits once a second, and warnings and outages. Leaving the generator
+    early cancels the tasks. A Ray that is already running is used, and left running.
 
     Raises InputError for a destination on a local disk if there is an `address`, unless `shared_storage` says that all
     workers see the same disk; MissingExtraError without Ray.
@@ -96,7 +95,7 @@ async def run_on_ray(
 
 
 class _Driver:
-    """Starts the tasks and takes their messages."""
+    """Starts the tasks and handles their messages."""
 
     def __init__(
         self,
@@ -113,28 +112,28 @@ class _Driver:
         self._on_warning = on_warning
 
     async def shard(self, jobs: Sequence[AccountJob]) -> None:
-        """Run a shard until there is a result of each of its accounts.
+        """Run a shard until each of its accounts has a result.
 
-        A task that Ray runs again sends other messages than before, and Ray skips as many as it has delivered: results
-        can be missing at the end. Their accounts are run once more, which costs a small look each.
+        A task that Ray runs again sends different messages, of which Ray skips as many as it had delivered, so results
+        can be missing at the end. Their accounts are run once more, which takes a small request each.
         """
         missing = {job.account: job for job in jobs}
         while missing:
             stream = self._remote.remote(list(missing.values()), self._limits)
             try:
                 async for reference in stream:
-                    for result in self._told(await reference):
+                    for result in self._deliver(await reference):
                         if missing.pop(result.account, None) is not None:
                             self.results.put_nowait(result)
-            except Exception as error:  # noqa: BLE001 - one shard never harms another
+            except Exception as error:  # noqa: BLE001 - one shard must not affect another
                 for account in missing:
                     self.results.put_nowait(failed_result(account, error, progressed=False, seconds=0.0))
                 return
             finally:
                 self._ray.cancel(stream, recursive=False)
 
-    def _told(self, heard: _Heard) -> Sequence[AccountResult]:
-        """Pass a message on to the callbacks; return its results."""
+    def _deliver(self, heard: _Heard) -> Sequence[AccountResult]:
+        """Pass a message to the callbacks; return its results."""
         for account, event in (*heard.pages.items(), *heard.events):
             if self._on_event is not None:
                 self._on_event(account, event)
@@ -148,7 +147,7 @@ class _Driver:
 
 
 def _work(jobs: Sequence[AccountJob], limits: FleetLimits) -> Generator[_Heard, None, None]:
-    """Run accounts on a worker of Ray; yield a message a second."""
+    """Run accounts on a Ray worker; yield one message per second."""
     yield from _stepped(_messages(jobs, limits))
 
 
@@ -179,7 +178,7 @@ async def _messages(jobs: Sequence[AccountJob], limits: FleetLimits) -> AsyncGen
 
 
 def _placed(result: AccountResult) -> AccountResult:
-    """Add to an error the worker that met it: credentials may be missing on one machine alone."""
+    """Add the worker's name to an error: credentials may be missing on a single machine."""
     if result.error is None:
         return result
     message = f"{result.error.get('message', '')} (on {_here()})"
@@ -191,7 +190,7 @@ def _here() -> str:
 
 
 def _stepped(messages: AsyncGenerator[Any, None]) -> Iterator[Any]:
-    """Yield what an async generator does, from synchronous code; it is closed in order whatever happens."""
+    """Yield the items of an async generator from synchronous code; it is always closed cleanly."""
 
     async def step() -> Any:
         return await anext(messages, None)
@@ -210,9 +209,9 @@ def _stepped(messages: AsyncGenerator[Any, None]) -> Iterator[Any]:
 def read_segments(
     accounts: str | Path | Sequence[AccountJob], start: TimeLike, end: TimeLike, *, clamp: bool = False
 ) -> Any:
-    """Return the proven segments of accounts as a Ray Dataset of Arrow blocks; nothing is read before it is consumed.
+    """Return the proven segments of accounts as a Ray Dataset of Arrow blocks; nothing is read until it is consumed.
 
-    `accounts` is an accounts file, or jobs of one; of their options those of the connection and the filters count. The
+    `accounts` is an accounts file, or jobs from one, of which the connection options and the filters are used. The
     columns are those of `segment_fetch.arrow`, with `account_id`. A window that cannot be proven ends the Dataset with
     IncompleteError. Needs the extra `ray` and Ray's own extra `data`.
     """
@@ -226,14 +225,14 @@ def read_segments(
     span = [parse_time(each, now) for each in (start, end)]  # "now" is the same on every worker
     jobs = load_accounts(accounts) if isinstance(accounts, (str, Path)) else accounts
     items = [{"job": pickle.dumps((job, *span, clamp))} for job in jobs]
-    # A function over batches is steady between releases of Ray; its interface for data sources is not.
+    # Functions over batches are stable between releases of Ray; its interface for data sources is not.
     return ray_data.from_items(items, override_num_blocks=len(items)).map_batches(
         _blocks, batch_size=1, batch_format="pyarrow", num_cpus=1
     )
 
 
 def _blocks(batch: pa.Table) -> Iterator[pa.Table]:
-    """Yield the Arrow blocks of the account in a batch of one row."""
+    """Yield the Arrow blocks of the account that a batch of one row describes."""
     import pyarrow as pa  # noqa: PLC0415 - an optional extra
 
     from segment_fetch import arrow  # noqa: PLC0415
@@ -259,13 +258,13 @@ def _refuse_local(jobs: Sequence[AccountJob]) -> None:
     for job in jobs:
         if kind_of(job.out) == "folder" or job.out.lower().startswith("duckdb:"):
             raise InputError(
-                f"account {job.account}: {job.out} is on a local disk, which other machines do not see: name an object "
+                f"account {job.account}: {job.out} is on a local disk, which other machines cannot see: use an object "
                 "store or PostgreSQL, or declare shared storage if all of them see the same disk"
             )
 
 
 def _imported() -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody unless asked for
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent unless enabled
     try:
         import ray  # noqa: PLC0415 - an optional extra
     except ImportError:
@@ -275,7 +274,7 @@ def _imported() -> Any:
 
 @contextmanager
 def _connected(ray: Any, address: str | None) -> Iterator[None]:
-    """Connect to Ray, or start one on this machine; leave what ran before."""
+    """Connect to Ray, or start it on this machine; leave a Ray that was already running."""
     if ray.is_initialized():
         yield
         return
@@ -287,7 +286,7 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
         raise InputError(f"no Ray answers at {address}: {error}") from None
     try:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which ends the process at once
+            signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
         yield
     finally:
         ray.shutdown()

@@ -1,7 +1,7 @@
 """The agent-segments API on loopback, for tests and rehearsals without an account.
 
-Started by `simulate`, `demo`, the pytest fixture and tests. It shares no code with the client, so that a misreading of
-the API would have to be made twice. Names are imported at first use, so that the pytest plugin costs next to nothing.
+Started by `simulate`, `demo`, the pytest fixture and tests. It shares no code with the client, so that a
+misinterpretation of the API is not repeated here. Names are imported on first access, to keep the pytest plugin fast.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Many accounts behind one address, each a `Simulator` of its own with its limits, size, faults and credentials."""
+"""Many accounts behind one address, each a separate `Simulator` with its limits, size, faults and credentials."""
 
 import asyncio
 import re
@@ -19,8 +19,8 @@ _SHUTDOWN_S = 0.05
 class AccountsSimulator:
     """The API of several accounts on 127.0.0.1, in the running loop (`async with`) or in a thread (`in_thread`).
 
-    The simulators are not started by themselves; `simulators` holds them by account. A request for an account that is
-    not among them is answered with 404.
+    The simulators must not be started themselves; `simulators` maps each account to its own. A request for any other
+    account gets 404.
     """
 
     host = "127.0.0.1"
@@ -28,13 +28,13 @@ class AccountsSimulator:
     def __init__(self, simulators: Sequence[Simulator], *, port: int = 0) -> None:
         self.simulators: Mapping[str, Simulator] = {simulator.account: simulator for simulator in simulators}
         if len(self.simulators) != len(simulators):
-            raise ValueError("each simulator must have an account of its own")
+            raise ValueError("each simulator must have a different account")
         self.port = port
         self._runner: web.ServerRunner | None = None
 
     @property
     def base_url(self) -> str:
-        """Scheme, host and port, without a slash at the end."""
+        """Scheme, host and port, without a trailing slash."""
         return f"http://{self.host}:{self.port}"
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -76,7 +76,7 @@ class AccountsSimulator:
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
-        """Serve from a thread of its own until the block ends, for synchronous code."""
+        """Serve from a separate thread until the block ends, for synchronous code."""
         with running_loop() as loop:
             asyncio.run_coroutine_threadsafe(self.start(), loop).result()
             try:

@@ -55,8 +55,8 @@ class Bearer(msgspec.Struct, frozen=True):
 class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that the token endpoint issues for a client's id and secret.
 
-    A token is a JWT that is good for `lifetime_s`; with `expires_in` the answer states the lifetime as well.
-    With `dies_after_s` it is worthless earlier than it says.
+    A token is a JWT that is valid for `lifetime_s`; with `expires_in` the answer states the lifetime as well.
+    With `dies_after_s` it becomes invalid before it expires.
     """
 
     client_id: str = "client"
@@ -74,7 +74,7 @@ class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenIssuer:
-    """Issuer of tokens, which also checks them."""
+    """Issues and checks tokens."""
 
     def __init__(self, settings: ClientCredentials) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for the length of a block of synchronous code."""
+"""An event loop in a separate thread, for the duration of a block of synchronous code."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ _TURNS = 100
 
 @contextmanager
 def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """Run a loop in another thread until the block ends; tasks still running are cancelled then."""
+    """Run a loop in another thread until the block ends; then tasks still running are cancelled."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="segment-simulator", daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""Checks of settings that refuse a wrong value by name."""
+"""Checks of settings, whose errors name the setting."""
 
 
 def check_share(name: str, value: float) -> None:

@@ -1,4 +1,4 @@
-"""The segments of the simulator: up to ten million, a pure function of the seed, none held in memory."""
+"""The segments of the simulator: up to ten million, a pure function of the seed, not kept in memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Dataset:
     The same values give the same segments on every machine. Raises `ValueError`, naming the value, if one
     is out of its range.
 
-    `daily_load`: busy by day and quiet by night and at weekends, instead of even.
-    `concentrate`: this share of the segments closed in the one hour at the middle of the range.
+    `daily_load`: busy during the day, quiet at night and on weekends, instead of uniform.
+    `concentrate`: this share of the segments closed in the hour in the middle of the range.
     `ties`: this share of the segments closed in the same millisecond as the one before.
     `burst`: this many of the segments closed in the one millisecond `burst_at` (default: the middle).
     `null_share`: this share of the segments has null fields.
@@ -61,7 +61,7 @@ class Dataset:
 
     @classmethod
     def recent(cls, segments: int, *, now: float, days: float = 7.0, **options: Any) -> Self:
-        """A dataset that ends at the full hour before `now` (epoch seconds) and is `days` long."""
+        """Return a dataset of `days` days that ends at the last full hour before `now` (epoch seconds)."""
         end = int(now) // 3600 * 3_600_000
         return cls(segments=segments, start=end - int(days * _DAY_MS), end=end, **options)
 
@@ -74,7 +74,7 @@ class Dataset:
         return self._timeline.between(first, last)
 
     def count_before(self, instant: int) -> int:
-        """Count the segments that closed before an instant (epoch ms): the number of the first that did not."""
+        """Count the segments that closed before an instant (epoch ms); also the number of the first that did not."""
         if instant > self.end:
             return self.segments
         return self._timeline.before(instant)

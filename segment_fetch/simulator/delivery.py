@@ -19,7 +19,7 @@ _ZSTD_BLOCK = 128 * 1024
 async def deliver(
     request: web.BaseRequest, answer: Answer, headers: Mapping[str, str], fault: Fault | None, slow_body_s: float
 ) -> web.StreamResponse:
-    """Send an answer with its own and these headers, damaged as the fault says.
+    """Send an answer with its own and the given headers, damaged by the fault.
 
     A stall lasts until the client leaves or the server stops, which cancels the request's task.
     """

@@ -1,4 +1,4 @@
-"""Changes of the segments while they are read: rows that are late, are inserted, vanish, or are swapped."""
+"""Changes of the segments while they are read: rows that appear late, are inserted, vanish, or are swapped."""
 
 import msgspec
 
@@ -12,7 +12,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     `inserts_per_s`: new segments a second, closed within the last `recent_s`.
     `removals_per_s`: segments that vanish a second, of those closed within the last `recent_s`.
     `swaps_per_s`: a segment vanishes and another appears at the same moment; the count stays the same.
-    `shuffle_ties`: segments of the same close time are in another order with each request.
+    `shuffle_ties`: segments with the same close time are in a different order in each answer.
     """
 
     late_share: float = 0.0

@@ -25,21 +25,21 @@ class Fault(StrEnum):
     ERROR_500 = "error_500"
     """500 with an `internalCode`."""
     ERROR_503 = "error_503"
-    """503, as in maintenance."""
+    """503, as during maintenance."""
     DROP = "drop"
     """The connection is closed before an answer."""
     RESET = "reset"
     """The connection is reset in the middle of the body."""
     TRUNCATED = "truncated"
-    """The connection is closed before as many bytes as `Content-Length` promises were sent."""
+    """The connection is closed before all bytes of the `Content-Length` have been sent."""
     BAD_JSON = "bad_json"
-    """200 and a body that starts like JSON and is not."""
+    """200 and a body that starts like JSON but is not."""
     HTML = "html"
     """200 and an HTML page, as a proxy would send."""
     ERROR_BODY = "error_body"
     """200 and the JSON of an error."""
     STALL = "stall"
-    """Nothing is ever answered; the connection stays open."""
+    """There is no answer; the connection stays open."""
     STALL_BODY = "stall_body"
     """Headers and the start of the body, then nothing; the connection stays open."""
     SHORT_PAGE = "short_page"
@@ -49,13 +49,13 @@ class Fault(StrEnum):
     SLOW_BODY = "slow_body"
     """The body is sent in small chunks over `slow_body_s`."""
     HUGE = "huge"
-    """A body of more than 64 MiB; a small one on the wire if the client accepts gzip."""
+    """A body of more than 64 MiB, but small in transfer if the client accepts gzip."""
     REDIRECT = "redirect"
     """302 to another path."""
     UNAVAILABLE = "unavailable"
     """503 with `Retry-After`."""
     UNAUTHORIZED = "unauthorized"
-    """401, although the credentials are good."""
+    """401, although the credentials are valid."""
     FORBIDDEN = "forbidden"
     """403 and an HTML page, as a gateway would send."""
     NOT_FOUND = "not_found"
@@ -69,13 +69,13 @@ class Fault(StrEnum):
     TOO_EARLY = "too_early"
     """425."""
     BIG_HEADER = "big_header"
-    """A right page with a header of 9 kB."""
+    """A correct page with a header of 9 kB."""
     TWO_LENGTHS = "two_lengths"
-    """A page with two different `Content-Length`."""
+    """A page with two different `Content-Length` headers."""
     ZSTD = "zstd"
-    """A right page in zstd, whatever the client accepts."""
+    """A correct page in zstd, whatever the client accepts."""
     BROTLI = "brotli"
-    """An answer said to be in br that is not."""
+    """An answer labelled as br that is not."""
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,15 +144,15 @@ class FaultPlan:
         self._shares = [(kind, share) for kind, share in shares if share]
 
     def fail_next(self, fault: Fault, count: int) -> None:
-        """Give the next `count` requests this fault, after those already queued."""
+        """Apply a fault to the next `count` requests, after the faults already queued."""
         self._next.extend([fault] * count)
 
     def answer_next(self, answer: Answer, count: int) -> None:
-        """Give the next `count` requests this answer instead of the right one."""
+        """Send an answer to the next `count` requests instead of the correct one."""
         self._next.extend([answer] * count)
 
     def choose(self) -> Fault | Answer | None:
-        """Return the fault of the next request, the answer it is to get instead, or None. Counts the request."""
+        """Count a request, and return its fault, the answer to send instead, or None."""
         self._request += 1
         if self._next:
             return self._next.popleft()

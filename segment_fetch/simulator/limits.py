@@ -25,7 +25,7 @@ class LimitCounter(Protocol):
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """A token bucket: `rate` requests a second, and `burst` at once after a pause."""
+    """A token bucket: `rate` requests a second, and up to `burst` at once after a pause."""
 
     rate: float
     burst: int = 1
@@ -41,7 +41,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 class SlidingWindow(msgspec.Struct, frozen=True):
-    """At most `requests` in any `seconds`."""
+    """At most `requests` in any period of `seconds`."""
 
     requests: int
     seconds: float

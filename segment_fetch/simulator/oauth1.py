@@ -1,4 +1,4 @@
-"""OAuth 1.0 as in RFC 5849: the signature of each request is computed again and compared."""
+"""OAuth 1.0 as in RFC 5849: the signature of each request is recomputed and compared."""
 
 import hmac
 from base64 import b64encode
@@ -27,8 +27,8 @@ _REQUIRED = (
 class OAuth1(msgspec.Struct, frozen=True, kw_only=True):
     """Four secrets that sign each request.
 
-    `window_s` is how far a request's timestamp may be from the simulator's clock. A nonce is good for one
-    request, whatever the timestamp.
+    `window_s` is the maximum difference between a request's timestamp and the simulator's clock, in seconds. A nonce
+    is valid for one request, whatever the timestamp.
     """
 
     app_key: str = "app-key"
@@ -47,7 +47,7 @@ class OAuth1(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SignatureVerifier:
-    """Verifier of signatures; the nonce of an accepted request is refused from then on."""
+    """Verifies signatures; the nonce of an accepted request is refused from then on."""
 
     def __init__(self, settings: OAuth1) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Pages ready to send: rendered, compressed, damaged by a fault of the content, cached for the next request."""
+"""Pages ready to send: rendered, compressed, damaged by a content fault, cached for the next request."""
 
 import gzip
 import zlib
@@ -71,9 +71,9 @@ class PreparedRows:
 
 
 class PageRenderer:
-    """Renderer of pages, intact or damaged by a fault, in gzip if requested.
+    """Renders pages, intact or damaged by a fault, in gzip if requested.
 
-    It caches whole pages, or single rows where the segments change, because then hardly any page repeats.
+    It caches whole pages, or single rows if the segments change, because then hardly any page is repeated.
     """
 
     def __init__(self, population: Population, writer: RowWriter, keep_bytes: int) -> None:

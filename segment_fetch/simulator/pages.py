@@ -36,7 +36,7 @@ def _local_text(instant: int, offset_minutes: int) -> str:
 
 
 def _references(query: SegmentQuery, count: int, url: str) -> list[dict[str, str]]:
-    """Return the links self, next, previous, last and first; next and previous only where there is such a page."""
+    """Return the links self, next, previous, last and first; next and previous only if there is such a page."""
     limit, offset = query.limit, query.offset
     last = max(count - 1, 0) // limit * limit
     pages = {"self": (offset, limit)}

@@ -17,7 +17,7 @@ from segment_fetch.simulator.timeline import mix
 
 
 class Page(NamedTuple):
-    """One consistent answer: the rows in the order asked for, the total of all, the version they belong to."""
+    """One consistent result: the rows in the requested order, the total count, and the version they belong to."""
 
     rows: list[Row]
     total: int
@@ -27,7 +27,7 @@ class Page(NamedTuple):
 class Population:
     """The segments visible to a request. A segment that closes in the future does not exist yet.
 
-    Each change has a number of its own, the *version*; it orders what was seen and what changed, whatever
+    Each change has a unique number, the *version*, which orders reads and changes, whatever
     the clock's resolution. Methods may be called from any thread.
     """
 
@@ -131,7 +131,7 @@ class Population:
         self._advanced = now
 
     def _due(self, rate: float, now: float) -> int:
-        """Return the number of events, at a steady rate, between the last moment and this one."""
+        """Return the number of events, at a steady rate, since the last call."""
         return int((now - self._started) * rate) - int((self._advanced - self._started) * rate)
 
     def _reached(self, now: float) -> int:
@@ -150,7 +150,7 @@ class Population:
             self._await_late(before, horizon, now)
 
     def _await_late(self, first: int, last: int, now: float) -> None:
-        """Hide those of the base rows `[first, last)` that are late and have not come by now (epoch s)."""
+        """Hide the base rows of `[first, last)` that are late and have not appeared by `now` (epoch s)."""
         share, delay = self._drift.late_share, self._drift.late_delay_s
         if not share:
             return
@@ -182,7 +182,7 @@ class Population:
             self._overlay.hide(number)
 
     def _recent(self, now: float) -> tuple[int, int]:
-        """Return the range of close times (epoch ms) in which segments appear and vanish: the dataset's most recent."""
+        """Return the range of close times (epoch ms) in which segments appear and vanish: the most recent ones."""
         end = min(int(now * 1000) + 1, self._dataset.end)
         return max(end - int(self._drift.recent_s * 1000), self._dataset.start), end
 
@@ -208,7 +208,7 @@ class Population:
 
 
 def _shuffled(seen: OverlaySlice, rows: list[Row], first: int, key: int) -> list[Row]:
-    """Return the rows of the same ranks with each group of ties in another order, also groups that the page cuts."""
+    """Return the rows of the same ranks with each group of ties reordered, even groups that the page cuts."""
     low, high = seen.rank_before(rows[0][0]), seen.rank_before(rows[-1][0] + 1)
     groups = sorted(seen.rows(low, high), key=lambda row: (row[0], mix(key, row[1])))
     return groups[first - low : first - low + len(rows)]

@@ -1,4 +1,4 @@
-"""The parameters of a segments request: the checks that the specification names, and the query that results."""
+"""The parameters of a segments request: the checks of the specification, and the resulting query."""
 
 import re
 from calendar import monthrange
@@ -28,7 +28,7 @@ class RefusedQueryError(Exception):
 
 
 class SegmentQuery(msgspec.Struct, frozen=True):
-    """A request that passed every check.
+    """A request that passed all checks.
 
     `start` and `end` are epoch ms; `offsets` are the UTC offsets, in minutes, in which the answer spells `timeframe`.
     `filters` are names and values as sent. `echo` are the parameters that every link repeats. `fixed` is
@@ -84,7 +84,7 @@ def parse_query(parameters: Mapping[str, str], now: float) -> SegmentQuery:
 
 
 def month_before(now: float) -> int:
-    """Return the epoch ms one calendar month before an epoch time in seconds, on the month's last day at most."""
+    """Return the epoch ms one calendar month before an epoch time in seconds, at most on the month's last day."""
     moment = datetime.fromtimestamp(now, UTC)
     year, month = (moment.year, moment.month - 1) if moment.month > 1 else (moment.year - 1, 12)
     day = min(moment.day, monthrange(year, month)[1])
@@ -118,7 +118,7 @@ def _number(parameters: Mapping[str, str], name: str, bounds: tuple[int, int], c
 
 
 def _instant(parameters: Mapping[str, str], name: str, causes: list[str]) -> tuple[int, int] | None:
-    """Return epoch ms and UTC offset in minutes of `from` or `to` in either spelling; None if neither was sent."""
+    """Return epoch ms and UTC offset in minutes of `from` or `to` in either form; None if neither was sent."""
     text, millis = parameters.get(name), parameters.get(f"{name}Millis")
     if text is not None and millis is not None:
         causes.append(f"{name}Millis: must not be provided together with {name}")

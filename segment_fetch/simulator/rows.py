@@ -1,4 +1,4 @@
-"""The content of each row (identifiers, people, times, JSON), derived from the seed and the row's number alone."""
+"""The content of each row (identifiers, people, times, JSON), derived only from the seed and the row's number."""
 
 import struct
 from base64 import urlsafe_b64encode
@@ -50,7 +50,7 @@ class RowOptions(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """The fields that filters and sorts use. Values are as a query parameter spells them; absent is ``""``."""
+    """The fields that filters and sorts use. Values are spelled as in a query parameter; absent is ``""``."""
 
     conversation: str
     agent: str
@@ -60,8 +60,8 @@ class Traits(NamedTuple):
 
 
 class _Material(NamedTuple):
-    """The random parts of one block of rows. `text` has for each row a UUID, a token, another UUID, laid out
-    as they are spelled; `numbers` has four of 16 bits.
+    """The random parts of one block of rows. `text` has for each row a UUID, a token and another UUID, in the form in
+    which they are written; `numbers` has four 16-bit numbers per row.
     """
 
     text: str
@@ -78,7 +78,7 @@ class _Agent(NamedTuple):
 
 
 class RowWriter:
-    """Renders rows. Any number from 0 below 2**32 is a row; its close time is given by the caller."""
+    """Renders rows. Any number from 0 to 2**32 - 1 is a row; the caller passes its close time."""
 
     def __init__(self, *, seed: int, account: str, options: RowOptions) -> None:
         self._seed = seed
@@ -94,7 +94,7 @@ class RowWriter:
         self._material = lru_cache(maxsize=256)(self._make_material)
 
     def segment_id(self, row: int) -> str:
-        """The identifier of a row; unique, because the number in it is a scrambled row number."""
+        """Return the identifier of a row; unique, because the number in it is a scrambled row number."""
         block, slot = divmod(row, _BLOCK)
         at = slot * _STRIDE
         return f"{self._account}:{_scrambled(row)}:{self._material(block).text[at : at + _CONVERSATION]}"
@@ -119,7 +119,7 @@ class RowWriter:
         return [self.row(row, close) for row, close in rows]
 
     def row(self, row: int, close: int) -> bytes:
-        """Return the JSON of one row. All that is expensive comes from tables, because a page has 500 rows."""
+        """Return the JSON of one row. Expensive parts come from tables, because a page has 500 rows."""
         block, slot = divmod(row, _BLOCK)
         text, numbers = self._material(block)
         at = slot * _STRIDE
@@ -144,7 +144,7 @@ class RowWriter:
         ).encode()
 
     def _odd(self, row: int, agent: _Agent, oddity: int, length: int) -> tuple[str, str, str]:
-        """Return end reason, agent and tail of a row where unknown values, wrong types or new fields are configured."""
+        """Return end reason, agent and tail of a row if unknown values, wrong types or new fields are configured."""
         draw = oddity * 40_503 % _SHARE_UNIT
         unknown = draw < self._unknown_limit
         wrong = (draw + _SHARE_UNIT // 2) % _SHARE_UNIT < self._wrong_limit
@@ -168,7 +168,7 @@ class RowWriter:
 
 
 def utc_text(instant: int) -> str:
-    """An epoch time in ms as RFC 3339 in UTC: ``2022-05-12T21:31:39.022Z``."""
+    """Return an epoch time in ms as RFC 3339 in UTC: ``2022-05-12T21:31:39.022Z``."""
     minute, rest = divmod(instant, 60_000)
     return f"{_minute_text(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
 
@@ -178,7 +178,7 @@ def _minute_text(minute: int) -> str:
 
 
 class _MinuteTexts(dict[int, str]):
-    """The text of each minute since the epoch, made when it is first needed."""
+    """The text of each minute since the epoch, created on first access."""
 
     def __missing__(self, minute: int) -> str:
         text = self[minute] = _minute_text(minute)
@@ -186,7 +186,7 @@ class _MinuteTexts(dict[int, str]):
 
 
 def row_of_id(segment_id: str) -> int:
-    """The row number that an identifier was made from; -1 if it was made otherwise."""
+    """Return the row number in an identifier; -1 if there is none."""
     parts = segment_id.split(":")
     if len(parts) != 4 or not parts[1].isdecimal():
         return -1
@@ -194,12 +194,12 @@ def row_of_id(segment_id: str) -> int:
 
 
 def _scrambled(row: int) -> int:
-    """A ten-digit number for a row number: one to one, because the factor is odd."""
+    """Return a ten-digit number for a row number; one to one, because the factor is odd."""
     return _LEAST_NUMBER + (row * _FACTOR & 0xFFFFFFFF)
 
 
 def _conversation_at(slot: int, oddity: int) -> int:
-    """Return the position of the conversation's identifier; every fifth row continues the one before."""
+    """Return the position of the conversation's identifier; every fifth row continues the previous conversation."""
     return (slot - 1 if slot and oddity % 5 == 0 else slot) * _STRIDE + _CONVERSATION
 
 
@@ -220,7 +220,7 @@ def _agent(seed: int, number: int) -> _Agent:
 
 
 def _employee(draw: int, number: int) -> str:
-    """An employee's id as a brand might spell it: one agent in eight has none, one in sixteen is not ASCII."""
+    """Return an employee's id as a brand might write it: one agent in eight has none, one in sixteen is not ASCII."""
     kind = draw % 16
     if kind < 2:
         return ""

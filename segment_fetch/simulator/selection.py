@@ -1,4 +1,4 @@
-"""Queries with a filter, or an order other than by date, which take a scan of every row of the range."""
+"""Queries with a filter, or sorted by something other than date, which need a scan of all rows of the range."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class SelectionCache:
         return self._kept[key]
 
     def _select(self, sort: str, filters: tuple[tuple[str, str], ...], rows: list[Row]) -> list[Row]:
-        """Filter and sort. By date: newest first. By anything else: ascending, and newest first among equals."""
+        """Filter and sort: by date newest first; by other fields ascending, and newest first among equals."""
         found = [row for row in reversed(rows) if self._matches(row, filters)] if filters else rows[::-1]
         if sort != "Date":
             found.sort(key=lambda row: _sort_key(_trait(self._writer.traits(row[1]), sort)))
@@ -41,7 +41,7 @@ class SelectionCache:
 
 
 def _trait(traits: Traits, name: str) -> str:
-    """Return the field that the name of a filter or a sort refers to: `AgentId` and `Agent` are both the agent."""
+    """Return the field for the name of a filter or sort: `AgentId` and `Agent` both mean the agent."""
     value: str = getattr(traits, name.removesuffix("Id").lower())
     return value
 

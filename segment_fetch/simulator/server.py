@@ -1,4 +1,4 @@
-"""The simulator: the agent-segments API on 127.0.0.1, in the caller's event loop or in a thread of its own."""
+"""The simulator: the agent-segments API on 127.0.0.1, in the caller's event loop or in a separate thread."""
 
 import asyncio
 import ssl
@@ -33,21 +33,21 @@ _SHUTDOWN_S = 0.05
 class Simulator:
     """The agent-segments API over a dataset, on loopback.
 
-    `async with` serves in the running loop, `with simulator.in_thread()` in a thread of its own. Each object
-    is used once. A segment that closes in the future, by `clock`, is not there yet.
+    `async with` serves in the running loop, `with simulator.in_thread()` in a separate thread. Each object
+    can be used once. A segment that closes in the future, by `clock`, does not exist yet.
 
-    `auth`: the credentials required; None requires none. `permitted`: False refuses even valid ones, as for
+    `auth`: the credentials required; None for none. `permitted`: False refuses even valid ones, as for
     a key without the permission.
     `latency_ms`: the latency of each answer, or its minimum and maximum.
-    `limit`: one limit, or several that all hold; a request beyond one of them is answered with 429.
+    `limit`: one limit, or several that all apply; a request beyond one of them gets 429.
     `faults`, `token_faults`, `domain_faults`: the faults of segments, token and Domain API requests.
     `drift`: the changes of the segments over time.
     `to_inclusive`: True if a segment that closed exactly at `to` belongs to the answer.
     `gzip`: True to compress pages for clients that accept it.
     `ssl_context`: serve over TLS.
-    `clock`: epoch seconds; decides the `Date` header, the month that can be asked for, limits, tokens and drift.
+    `clock`: epoch seconds, for the `Date` header, the month that is served, limits, tokens and drift.
     `domain_host`: the answer of the Domain API; by default the simulator's own host and port.
-    `keep_bytes`: size in bytes of the cache of rendered pages; 0 renders each page anew.
+    `keep_bytes`: size in bytes of the cache of rendered pages; 0 for no cache.
     `log_size`: the number of requests that `stats.log` holds.
 
     Raises `ValueError`, naming the value, if one is out of its range.
@@ -98,7 +98,7 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """Scheme, host and port, without a slash at the end."""
+        """Scheme, host and port, without a trailing slash."""
         return f"{'https' if self._ssl_context else 'http'}://{self.host}:{self.port}"
 
     @property
@@ -113,7 +113,7 @@ class Simulator:
     def fail_next(
         self, fault: Fault | str, count: int = 1, *, of: Literal["segments", "token", "domain"] = "segments"
     ) -> None:
-        """Give the next `count` requests of a kind this fault, before any share decides."""
+        """Apply a fault to the next `count` requests of a kind; it takes precedence over the shares."""
         plans = dict(zip(("segments", "token", "domain"), self._plans, strict=True))
         plans[of].fail_next(Fault(fault), count)
 
@@ -126,7 +126,7 @@ class Simulator:
         body: bytes = b"",
         of: Literal["segments", "token", "domain"] = "segments",
     ) -> None:
-        """Give the next `count` requests of a kind this answer, before any share decides. Headers may be repeated."""
+        """Send an answer to the next `count` requests of a kind, before any share applies. Headers may repeat."""
         plans = dict(zip(("segments", "token", "domain"), self._plans, strict=True))
         plans[of].answer_next(Answer(status, body, headers), count)
 
@@ -147,7 +147,7 @@ class Simulator:
         return list(self._population.ids(start, end))
 
     def mark(self) -> int:
-        """Return this moment in the history of the segments, for `ids_throughout`."""
+        """Return a mark for the current state of the segments, for `ids_throughout`."""
         return self._population.mark()
 
     def ids_throughout(self, start: int, end: int, *, since: int, until: int | None = None) -> set[str]:
@@ -176,16 +176,16 @@ class Simulator:
         self.serve_at(self.base_url)
 
     def serve_at(self, base_url: str) -> None:
-        """Name an address in links and in the answers of the Domain API; `start` names the simulator's own."""
+        """Set the address in links and in the answers of the Domain API; `start` sets the simulator's own."""
         self._pages.url = f"{base_url}/api/account/{self.account}/agent-segments"
         self._service.domain = self._domain_host or base_url.partition("://")[2]
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request, for a server of the caller's own."""
+        """Answer a request, for use in the caller's own server."""
         return await self._service.handle(request)
 
     async def stop(self) -> None:
-        """Stop listening and close every connection, also those stalled by a fault."""
+        """Stop listening and close every connection, including those stalled by a fault."""
         if self._runner is not None:
             await all_accepted()
             await self._runner.cleanup()
@@ -202,7 +202,7 @@ class Simulator:
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
-        """Serve from a thread of its own until the block ends, for synchronous code."""
+        """Serve from a separate thread until the block ends, for synchronous code."""
         with running_loop() as loop:
             asyncio.run_coroutine_threadsafe(self.start(), loop).result()
             try:

@@ -61,7 +61,7 @@ class _Served(NamedTuple):
 
 
 class Service:
-    """Handler of all requests. `domain` is the answer of the Domain API; faults and limits may change at any time."""
+    """Handles all requests. `domain` is the answer of the Domain API; faults and limits may change at any time."""
 
     def __init__(self, settings: Settings, *, pages: PageRenderer, verifier: Verifier | None, stats: Stats) -> None:
         self.domain = ""
@@ -108,7 +108,7 @@ class Service:
             self._stats.leave()
 
     def _admit(self, now: float) -> tuple[_Served | None, list[LimitCounter]]:
-        """Apply every limit. Return the 429 of the first that refuses, or the counters to release after the answer."""
+        """Apply all limits. Return the 429 of the first that refuses, or the counters to release after the answer."""
         held: list[LimitCounter] = []
         for limit, counter in self._limits:
             if wait := counter.admit(now):
@@ -176,7 +176,7 @@ class Service:
         return self._verifier.issue(form, self._settings.clock())
 
     def _choose(self, plan: FaultPlan) -> tuple[Fault | None, Answer | None]:
-        """Return the fault of a request, and the answer that replaces the right one, if any."""
+        """Return the fault of a request, and the answer that replaces the correct one, if any."""
         fault = plan.choose()
         if fault is None:
             return None, None
@@ -188,8 +188,8 @@ class Service:
     async def _wait(self) -> None:
         """Wait for the latency of an answer.
 
-        Answers due at the same moment are sent one by one, so that requests can arrive in between and their latency
-        starts to run, as on a server with more processors.
+        Answers due at the same time are sent one by one, so that requests can arrive in between and their latency
+        starts, as on a server with more processors.
         """
         least, most = self._settings.latency_ms
         if most:

@@ -24,7 +24,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
 
 
 class Stats:
-    """Counters since the start. `requests` are segments requests; the others have counters of their own.
+    """Counters since the start. `requests` are segments requests; the others have separate counters.
 
     `answers` counts segments answers by status, `rows` the segments in them, `limited` the 429s of a limit,
     `refusals` the 401s by reason; `faults` counts the faults of all requests by kind. `nonces` are the OAuth

@@ -1,7 +1,7 @@
-"""The close time of each row: a monotone function of its number, so that a time is found by binary search.
+"""The close time of each row: a monotonic function of its number, so that a time is found by binary search.
 
-Row `i` of `n` lies at `(i + u) / n` of the range, `u` a hash of the row's number; a load curve, rows that
-share a close time, and a burst on one millisecond are laid over it without a table of rows.
+Row `i` of `n` is at `(i + u) / n` of the range, where `u` is a hash of the row's number; a load curve, rows that
+share a close time, and a burst in one millisecond are added without a table of rows.
 """
 
 from bisect import bisect_left, bisect_right
@@ -17,7 +17,7 @@ _WEEKEND_FACTOR = 0.4
 
 
 def mix(seed: int, number: int) -> int:
-    """Hash two numbers to 64 bits: cheap, the same on every machine, not for secrets."""
+    """Hash two numbers to 64 bits: fast, the same on every machine, not cryptographic."""
     value = (number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & _MASK
     value ^= value >> 32
     value = (value * 0xD6E8FEB86659FD93) & _MASK
@@ -67,7 +67,7 @@ class Timeline:
         return before + [self.burst_at] * burst + after
 
     def before(self, instant: int) -> int:
-        """Count the rows that closed before an instant (epoch ms), which is the number of the first that did not."""
+        """Count the rows that closed before an instant (epoch ms); also the number of the first that did not."""
         return bisect_left(range(self._rows), instant, key=self.at)
 
     def _count_spread_before(self, instant: int) -> int:

@@ -1,6 +1,6 @@
 """Tools for users' own tests: the pytest fixture `segment_simulator`, and the conformance suite for destinations.
 
-Imported by test suites alone; needs pytest. To test a `Sink`, subclass `Medium`, which reads and damages the sink's
+Imported only by test suites; needs pytest. To test a `Sink`, subclass `Medium`, which reads and damages the sink's
 storage, and `SinkConformance`, whose tests pytest then collects::
 
     class TestMySink(SinkConformance):
@@ -30,7 +30,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a name at its first use, so that the pytest plugin costs next to nothing in runs that do not use it."""
+    """Import a name on first access, so that the pytest plugin costs almost nothing in runs that do not use it."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

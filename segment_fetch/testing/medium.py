@@ -18,7 +18,7 @@ Record: TypeAlias = dict[str, Any]
 
 
 class Medium(ABC):
-    """The storage of one sink: reopens it, reads it back and damages it. Each test gets a new one."""
+    """The storage behind one sink: opens, reads and damages it. Each test gets a new one."""
 
     refuses: AbstractSet[str] = frozenset()
     """Keys of `VALUES` that the destination cannot store: it must raise DestinationError and store nothing."""
@@ -29,7 +29,7 @@ class Medium(ABC):
 
     @abstractmethod
     def stored(self, entries: Sequence[WindowEntry]) -> list[Record]:
-        """Return the records of these windows, one window after the other, in order; read without the sink."""
+        """Return the records of these windows, window by window, in order; read without the sink."""
 
     @abstractmethod
     def record(self, segment: Segment) -> Record:
@@ -37,7 +37,7 @@ class Medium(ABC):
 
     @abstractmethod
     def broken(self) -> Sink[Any]:
-        """Return a sink whose storage fails while a window is written, after a part of it."""
+        """Return a sink whose storage fails while a window is being written, after one part."""
 
     @abstractmethod
     def harm(self, entry: WindowEntry) -> None:
@@ -45,24 +45,24 @@ class Medium(ABC):
 
     @abstractmethod
     def litter(self) -> list[str]:
-        """Return whatever is stored and not named by the manifest."""
+        """Return the names of everything stored that the manifest does not name."""
 
     def kill(self, sink: Sink[Any]) -> None:
         """End an open sink as a killed process would, without a chance to clean up.
 
-        By default this closes the sink, which is the same where `close` does nothing but release a lock.
+        By default this closes the sink, which is equivalent if `close` only releases a lock.
         """
         sink.close()
 
 
 def as_json(segment: Segment) -> Record:
-    """Return a segment as the API sends it: absent fields absent, new ones beside the others."""
+    """Return a segment as the API sends it: without absent fields, and with new ones."""
     row: Record = msgspec.json.decode(msgspec.json.encode(segment))
     return row | row.pop("extras", {}) if isinstance(segment, ExtendedSegment) else row
 
 
 def as_columns(segment: Segment) -> Record:
-    """Return a segment as a row of `segment_fetch.arrow`: times in epoch ms, `extras` decoded, None where absent.
+    """Return a segment as a row of `segment_fetch.arrow`: times in epoch ms, `extras` decoded, None if absent.
 
     Valid for segments without `startTime` and `endTime`, such as those of `VALUES`.
     """

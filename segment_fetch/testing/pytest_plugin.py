@@ -11,19 +11,19 @@ if TYPE_CHECKING:
 
 
 class SimulatorFactory(Protocol):
-    """A callable that starts simulators, which end with the test."""
+    """A callable that starts simulators, which are stopped at the end of the test."""
 
     def __call__(self, dataset: "Dataset", **options: Any) -> "Simulator":
-        """Start a simulator in a thread of its own; `options` are those of `Simulator`."""
+        """Start a simulator in a separate thread; `options` are those of `Simulator`."""
 
 
 @pytest.fixture
 def segment_simulator() -> Iterator[SimulatorFactory]:
     """Return a callable that starts a simulator of the agent-segments API, given a `Dataset` and options.
 
-    For synchronous and asynchronous tests alike; all of them are stopped at the end of the test.
+    For synchronous and asynchronous tests; all simulators are stopped at the end of the test.
     """
-    from segment_fetch.simulator import Simulator  # noqa: PLC0415 - a run that uses no simulator loads none
+    from segment_fetch.simulator import Simulator  # noqa: PLC0415 - loaded only if used
 
     with ExitStack() as stack:
 

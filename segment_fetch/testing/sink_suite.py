@@ -1,4 +1,4 @@
-"""The promises of a destination, one test each."""
+"""The promises of a destination, each with a test."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _MANY, _PAGE = 2000, 300
 
 
 class SinkConformance:
-    """The conformance tests. The fixture `medium` of the subclass gives each test a new, empty destination.
+    """The conformance tests. The fixture `medium` of the subclass returns a new, empty destination for each test.
 
-    A window is complete or absent; writing it again replaces it; the manifest comes last and names only what is there;
-    every value comes back as it was read, or is refused; an error of the medium is a `DestinationError`.
+    A window is complete or absent; writing it again replaces it; the manifest is written last and names only existing
+    data; every value is read back unchanged, or is refused; an error of the medium is a `DestinationError`.
     """
 
     @pytest.fixture
@@ -42,7 +42,7 @@ class SinkConformance:
 
     @pytest.mark.parametrize("kind", VALUES)
     def test_every_value_comes_back_or_is_refused(self, medium: Medium, kind: str) -> None:
-        """A value is stored exactly as it was read; one that cannot be is an error, never another value."""
+        """A value is stored exactly as it was read, or refused with an error; it is never changed."""
         rows: Sequence[Segment] = VALUES[kind]
         with run(medium) as log:
             log.commit(read(medium, TWO, rows_of(TWO, "before")))
@@ -57,7 +57,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_parts_are_stored_in_order(self, medium: Medium) -> None:
-        """A window of many pages."""
+        """The parts of a window with many pages stay in order."""
         rows = rows_of(ONE, *(f"row {number}" for number in range(_MANY)))
         with run(medium) as log:
             log.commit(window_read(ONE, encoded(medium, rows)))
@@ -65,7 +65,7 @@ class SinkConformance:
         assert read_back(medium) == keys(rows)
 
     def test_lines_are_stored_as_their_segments_are(self, medium: Medium) -> None:
-        """Some rows arrive as JSON Lines already."""
+        """Rows that arrive as JSON Lines are stored like decoded segments."""
         rows = rows_of(ONE, *(f"row {number}" for number in range(_PAGE)))
         lines = JsonLines().encode(rows)
         with run(medium) as log:
@@ -73,7 +73,7 @@ class SinkConformance:
         assert told(medium) == [medium.record(row) for row in rows]
 
     def test_windows_side_by_side(self, medium: Medium) -> None:
-        """Windows still being read are written part by part, interleaved."""
+        """Several windows are written part by part, interleaved, while they are read."""
         rows = {window: rows_of(window, *(f"{window} {n}" for n in range(_MANY // 2))) for window in (ONE, TWO)}
         with run(medium) as log:
             for parts in zip(*(encoded(medium, rows[window]) for window in (ONE, TWO)), strict=True):
@@ -85,7 +85,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_empty_window(self, medium: Medium) -> None:
-        """A window without segments is a window too."""
+        """A window without segments is stored as well."""
         with run(medium) as log:
             entry = log.commit(window_read(ONE, segments=0))
         assert published(medium) == [entry]
@@ -142,7 +142,7 @@ class SinkConformance:
         assert medium.stored([published(medium)[-1]]) == [medium.record(Segment(segmentId="moved", endTimeL=TWO.start))]
 
     def test_unproven_window_leaves_nothing(self, medium: Medium) -> None:
-        """It appears in the manifest and nowhere else; what was written before it failed is removed."""
+        """An unproven window appears only in the manifest; parts written before it failed are removed."""
         with run(medium) as log:
             log.add(ONE, encoded(medium, rows_of(ONE, "a")))
             log.withdraw([ONE])
@@ -151,7 +151,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_withdrawn_window_leaves_what_was_there(self, medium: Medium) -> None:
-        """A window is written again, and then cannot be proven."""
+        """A window that is written again and then cannot be proven leaves its older version in place."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
         with run(medium) as log:
@@ -160,7 +160,7 @@ class SinkConformance:
         assert medium.litter() == []
 
     def test_failure_in_the_middle_leaves_what_was_there(self, medium: Medium) -> None:
-        """The parts end with an error, in the middle."""
+        """An error while parts are written leaves the older version in place."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
         with run(medium) as log, pytest.raises(RuntimeError, match="in the middle"):
@@ -170,7 +170,7 @@ class SinkConformance:
 
     @pytest.mark.parametrize("begun", [False, True], ids=["at once", "part by part"])
     def test_broken_medium_is_a_destination_error(self, medium: Medium, begun: bool) -> None:
-        """The message says what to do, and what is committed stays."""
+        """A failing medium raises a message that says what to do, and what is committed stays."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old")))
         with run(medium, medium.broken()) as log:
@@ -194,11 +194,11 @@ class SinkConformance:
         with run(medium) as log:
             log.commit(read(medium, TWO, rows_of(TWO, "later")))
 
-    @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a process that ends so closes nothing
+    @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a killed process closes nothing
     @pytest.mark.parametrize("window", [ONE, TWO], ids=["replaced", "new"])
     @pytest.mark.parametrize("whole", [False, True], ids=["half written", "written"])
     def test_next_run_goes_on_after_a_crash(self, medium: Medium, window: Window, whole: bool) -> None:
-        """The process ends between the first part of a window and the manifest that names it."""
+        """A process that is killed before a window is in the manifest does not hinder the next run."""
         with run(medium) as log:
             log.commit(read(medium, ONE, rows_of(ONE, "old"), "provisional"))
         crash(medium, window, whole)
@@ -220,7 +220,7 @@ class SinkConformance:
             assert log.resume(ONE.start, TWO.end, ONE.start) == ([TWO], 1)
 
     def test_what_was_harmed_is_not_intact(self, medium: Medium) -> None:
-        """`verify` and `sync` detect it."""
+        """Changed data is not intact, as `verify` and `sync` detect."""
         with run(medium) as log:
             for window in (ONE, TWO):
                 log.commit(read(medium, window, rows_of(window, f"a {window}")))
@@ -238,14 +238,14 @@ class SinkConformance:
             sink.close()
 
     def test_cancelled_write_ends_first(self, medium: Medium) -> None:
-        """A write in progress cannot be taken back: the window is stored, and nothing else."""
+        """A cancelled write is completed first: the window is stored, and nothing else."""
         asyncio.run(cancelled_write(medium, medium.sink()))
         assert told(medium) == [medium.record(*rows_of(ONE, "a"))]
         assert medium.litter() == []
 
 
 async def cancelled_write(medium: Medium, sink: Sink[Any]) -> None:
-    """Cancel the commit of a window while it is written."""
+    """Cancel the commit of a window while it is being written."""
     entered, go_on = threading.Event(), threading.Event()
 
     def slow() -> Iterator[Any]:
@@ -289,7 +289,7 @@ def meanwhile(medium: Medium, commit: Callable[[], object]) -> None:
 
 
 def crash(medium: Medium, window: Window, whole: bool) -> None:
-    """End a run while it writes a window, or between that and the manifest."""
+    """End a run while it writes a window, or before it publishes the manifest."""
     sink = medium.sink()
     sink.open()
     draft = sink.begin(window)
@@ -303,7 +303,7 @@ def crash(medium: Medium, window: Window, whole: bool) -> None:
 def window_read(
     window: Window, parts: Iterable[Any] = (), status: Status = "complete", segments: int = 1, reason: str | None = None
 ) -> WindowRead[Any]:
-    """Return a window at the end of its reading. The parts may be an iterator."""
+    """Return the result of reading a window. The parts may be an iterator."""
     held: Any = parts
     return WindowRead(
         window=window,
@@ -321,7 +321,7 @@ def window_read(
 
 
 def encoded(medium: Medium, rows: Sequence[Segment]) -> list[Any]:
-    """Yield the segments encoded by the sink, a page at a time."""
+    """Return the segments encoded by the sink, one page per part."""
     sink = medium.sink()
     return [sink.encode(rows[at : at + _PAGE]) for at in range(0, len(rows), _PAGE)]
 
@@ -338,7 +338,7 @@ def failing_parts(medium: Medium) -> Iterator[Any]:
 
 
 def keys(rows: Iterable[Segment]) -> list[tuple[int, str]]:
-    """Return the result that `Sink.keys` should give for these segments."""
+    """Return the result that `Sink.keys` should return for these segments."""
     return [(row.endTimeL, row.segmentId) for row in rows]
 
 

@@ -227,7 +227,7 @@ async def test_postgresql_has_the_same_facts(
 
 def test_a_log_that_is_none_is_named(tmp_path: Path) -> None:
     folder = by_hand(tmp_path / "out", segment("a"))
-    with pytest.raises(InputError, match=r"line 2 is not one of a log in JSON"):
+    with pytest.raises(InputError, match=r"line 2 of the log is not a line of a JSON log"):
         report(folder, run_log=[b'{"time":"2026-12-01T12:00:00Z","event":"x"}\n', b"2026-12-01 plain text\n"])
 
 

@@ -191,7 +191,7 @@ def test_new_fields_are_named() -> None:
         (304, "", RequestRefusedError, "redirects (304)"),
         (204, "", TransientError, "answered 204 instead of a page"),
         (206, "", TransientError, "answered 206 instead of a page"),
-        (407, "", ProxyError, "it was not asked again"),
+        (407, "", ProxyError, "the request was not repeated"),
         (451, {"message": "blocked"}, UnauthorizedError, "the account or its user is blocked (451): blocked"),
         (408, "", TransientError, "failed with 408"),
         (500, {"internalCode": 1017, "message": "Oh"}, TransientError, "failed with 500 (internalCode 1017): Oh"),

@@ -122,8 +122,8 @@ def test_a_file_that_others_can_read_is_warned_of(run: Run, file: Path) -> None:
         ("LIVEPERSON_BEARER=x\nhush-hush\n", "line 2: is not NAME=VALUE"),
         ("hush+hush==\n", "line 1: is not NAME=VALUE"),
         ("hushhush==\n", "holds no credentials"),
-        ("LIVEPERSON_BEARER='hush-hush\n", "line 1: the value begins with a quote that does not end it"),
-        ("LIVEPERSON_APP_SECRT=hush-hush\n", "line 1: the name is none of"),
+        ("LIVEPERSON_BEARER='hush-hush\n", "line 1: the value has an opening quote but no closing one"),
+        ("LIVEPERSON_APP_SECRT=hush-hush\n", "line 1: the name is not one of"),
         ("# nothing\n", "holds no credentials"),
     ],
 )
@@ -142,7 +142,7 @@ def test_files_that_cannot_be_read(file: Path, run: Run) -> None:
     file.write_bytes(b"\xff\xfe\x00")
     binary = run(*PLAN, "--credentials", str(file))
     assert binary.code == 4
-    assert "is not text in UTF-8" in binary.err
+    assert "is not UTF-8 text" in binary.err
 
 
 def test_missing_part_of_a_file() -> None:

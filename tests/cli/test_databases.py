@@ -58,7 +58,7 @@ def test_extract_goes_on_and_verify_agrees(run: Run, api: Simulator, place: Plac
     half = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((api.dataset.start + api.dataset.end) // 2000))
     assert extract(run, api, place.out, "--to", half).code == 0
     result = extract(run, api, place.out)
-    assert "windows 1 read; 1 more were complete already" in result.words
+    assert "windows 1 read; 1 more were already complete" in result.words
     assert place.stored() == list(api.dataset.ids())
     assert "Nothing to do" in extract(run, api, place.out).out
     result = run("verify", "--out", place.out)

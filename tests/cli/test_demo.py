@@ -88,7 +88,7 @@ def test_an_older_demo_in_the_folder(run: Run, tmp_path: Path, monkeypatch: pyte
         assert run("demo", "--out", str(tmp_path), "--segments", "600").code == 0
     result = run("demo", "--out", str(tmp_path), "--segments", "600")
     assert result.code == 0
-    assert re.search(r"windows 1 read; 3 more were complete already", result.words)
+    assert re.search(r"windows 1 read; 3 more were already complete", result.words)
 
 
 @pytest.mark.parametrize(

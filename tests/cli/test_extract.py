@@ -35,7 +35,7 @@ def test_everything_arrives_and_is_summed_up(run: Run, api: Simulator, tmp_path:
     assert result.code == 0
     assert _ids(lines_in(tmp_path / "out")) == list(api.dataset.ids())
     assert f"Extracted 3,000 segments into {tmp_path}/out" in result.words
-    assert "proven 3 windows: every segment is there once, and no more will come" in result.words
+    assert "proven 3 windows: every segment is there once, and no more will be added" in result.words
     assert "Next" not in result.out
 
 
@@ -53,7 +53,7 @@ def test_a_longer_range_adds_what_is_missing(run: Run, api: Simulator, tmp_path:
     half = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime((api.dataset.start + api.dataset.end) // 2000))
     assert _extract(run, api, tmp_path, "--to", half).code == 0
     result = _extract(run, api, tmp_path)
-    assert "windows 1 read; 1 more were complete already" in result.words
+    assert "windows 1 read; 1 more were already complete" in result.words
     assert _ids(lines_in(tmp_path)) == list(api.dataset.ids())
 
 
@@ -219,7 +219,7 @@ def test_retries_are_told_once_a_kind_and_counted(run: Run, api: Simulator, tmp_
     result = _extract(run, api, tmp_path)
     assert result.code == 0
     assert result.err.count("the service failed with 500 (internalCode 1017)") == 1
-    assert result.err.count("the answer broke off; retrying after 0.0 s") == 1
+    assert result.err.count("the answer was cut off; retrying after 0.0 s") == 1
     assert re.search(r"requests \d+, 3 of them retries", result.words)
 
 

@@ -62,7 +62,7 @@ def test_an_interrupted_run_goes_on(
     assert not list(tmp_path.glob(".*partial"))
     result = run(*_argv(slow, tmp_path))
     assert result.code == 0
-    assert "more were complete already" in result.words
+    assert "more were already complete" in result.words
     assert len(lines_in(tmp_path)) == 6_000
 
 

@@ -93,7 +93,7 @@ def test_a_port_that_is_taken(run: Run) -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--fault", "earthquake=0.1"), "--fault earthquake: is none of too_many"),
+        (("--fault", "earthquake=0.1"), "--fault earthquake: is not one of too_many"),
         (("--fault", "drop=0.9", "--fault", "reset=0.9"), "must be at most 1 together"),
         (("--from", "now", "--to", "now-1d"), r"start must be before end, not 20"),
         (("--segments", "99000000"), "segments must be between"),

@@ -138,7 +138,7 @@ GOOD = 'credentials = { env = "A_" }\nout = "x/{account}"\n'
         ("[accounts]\n1.credentials = { env = 'A_' }\n1.out = 'x'\n1.rate = 'fast'\n", 4, "is not a rate"),
         ("accounts = { 1 = { credentials = { env = 'A_' }, out = 'x', rate = 'fast' } }\n", 1, "is not a rate"),
         ('[accounts.1]\nsource = """\nrate = 1\n"""\n' + GOOD + "rate = 'fast'\n", 7, "is not a rate"),
-        ("[accounts.1]\n" + GOOD + "[accounts.'1']\n" + GOOD, 4, "account 1 is there twice"),
+        ("[accounts.1]\n" + GOOD + "[accounts.'1']\n" + GOOD, 4, "account 1 is defined twice"),
         ("[accounts.1]\n" + GOOD + "out = 'y'\n", 4, "is not TOML"),
         ("[accounts.1]\nout = 'x\n", 2, "is not TOML"),
         ("[[accounts]]\n", 1, "holds no account"),
@@ -201,7 +201,7 @@ def test_rows_carry_their_account_where_accounts_can_share(tmp_path: Path, keys:
         ("out = 'x'\nformat = 'csv'", 'put {account} into out, or write format = "parquet"'),
         ("out = 'x'\naccount_id = true", "account_id goes with tables and Parquet files"),
         ("out = 'duckdb:///x'\naccount_id = 1", "account_id: write true or false"),
-        ("out = 'duckdb:///x'\naccount_id = false", "or leave out account_id = false"),
+        ("out = 'duckdb:///x'\naccount_id = false", "or remove account_id = false"),
         ("out = './x/'", "writes to x, as account 1 does"),
     ],
 )
@@ -235,7 +235,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         load_accounts(tmp_path / "no.toml")
     (tmp_path / "accounts.toml").write_bytes(b"# \n\xff")
-    with pytest.raises(InputError, match="line 2: is not text in UTF-8"):
+    with pytest.raises(InputError, match="line 2: is not UTF-8 text"):
         load_accounts(tmp_path / "accounts.toml")
     with pytest.raises(InputError, match="Is a directory"):
         load_accounts(tmp_path)

@@ -130,7 +130,7 @@ def test_a_bookmark_is_of_one_query(warehouse: Warehouse) -> None:
     warehouse.serve(dataset(20))
     warehouse.load()
     before = warehouse.ids()
-    with pytest.raises(Exception, match=r'belongs to filters {}, not {"agent_id":"5"}; begin anew') as caught:
+    with pytest.raises(Exception, match=r'belongs to filters {}, not {"agent_id":"5"}; start again') as caught:
         warehouse.load(filters=Filters(agent_id="5"))
     assert any(isinstance(error, InputError) for error in cause(caught.value))
     assert warehouse.ids() == before

@@ -1,8 +1,8 @@
-"""The commands, one module each, named as the command is.
+"""The commands, one module each, named like the command.
 
 A module declares its help (`USAGE`, `DESCRIPTION`, `EXAMPLES`), its options (`add_options`; `REQUIRED` names those that
-must be given), and `run(args, console)`, which returns the exit code. It calls the client, and decides nothing that the
-library should.
+are required), and `run(args, console)`, which returns the exit code. It calls the client, and contains no logic that
+belongs in the library.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
     {
         "extract": "extract a range of segments into a destination",
         "sync": "extract what has closed since the last run",
-        "fleet": "sync many accounts of a file, side by side",
+        "fleet": "sync many accounts, listed in a file, concurrently",
         "verify": "check a destination against its manifest",
         "report": "write a page about what a destination holds",
         "handle-time": "sum handle time by interval, skill, agent or group",

@@ -1,4 +1,4 @@
-"""`demo`: the simulator in a process of its own, and a real extraction from it."""
+"""`demo`: the simulator in a separate process, and a real extraction from it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 USAGE = "[options]"
 DESCRIPTION = """\
-Start the simulator in a process of its own, with OAuth 1.0, a hidden request limit, latency and faults, and extract \
+Start the simulator in a separate process, with OAuth 1.0, a hidden request limit, latency and faults, and extract \
 60,000 segments of 20 days from it. Needs no account and no network. Run it twice: the second run finds nothing to \
 do."""
 EXAMPLES = """\
@@ -78,7 +78,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> int:
     """Run the demo, report, and return the exit code of its extraction."""
-    destinations.check(args.out, console)  # what cannot be a destination is refused before anything starts
+    destinations.check(args.out, console)  # refuse an invalid destination before anything starts
     start, end = _range(datetime.now(UTC))
     values = [secrets.token_hex(16) for _ in OAUTH1]
     console.hide(values)
@@ -152,7 +152,7 @@ def _look(args: Namespace, console: Console) -> str:
 
 @contextmanager
 def simulator(options: Sequence[str], environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """Run `simulate` in a process for the length of the block; yield what it announces as JSON.
+    """Run `simulate` in a process for the duration of the block; yield its JSON announcement.
 
     It ends when its standard input does, which the system closes if this process is killed. It has a session of its
     own, so that Ctrl-C in the terminal reaches it only by way of this process. Secrets go through `environ`.
@@ -226,7 +226,7 @@ def handle_time_by_skill(sink: TableSink) -> list[SkillTime]:
 
 
 def _as_table(rows: Sequence[SkillTime]) -> str:
-    """Return the rows as a table for people."""
+    """Return the rows as a text table."""
     cells = [_HEADINGS, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(

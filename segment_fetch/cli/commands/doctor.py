@@ -42,7 +42,7 @@ _LABEL = 21
 
 
 class Check(Struct, frozen=True, omit_defaults=True):
-    """One line. A failure has the exit code that it leads to, and its error for programs."""
+    """The result of a check. A failure has its exit code, and its error in machine-readable form."""
 
     name: str
     status: Literal["ok", "warning", "failed"]
@@ -77,7 +77,7 @@ class Doctor:
         self.tell(Check(name, "failed", error.message, mend, code, failures.as_json(error)))
 
     async def examine(self, credentials: Credentials) -> None:
-        """Make the checks that need the network, by one small query, until one fails."""
+        """Make the checks that need the network, with one small query, until one fails."""
         args = self._args
         now_ms = int(time.time() * 1000)
         counting = Counting([Window(now_ms - _LOOKED_AT_MS, now_ms)])
@@ -103,7 +103,7 @@ class Doctor:
             await transport.close()
 
     def _domain(self, api: SegmentApi, error: SegmentFetchError | None = None) -> bool:
-        """Note whether the service was found; if it was not, because of this error."""
+        """Report the service's address, or if `error` prevented that, the failure; return True if it was found."""
         if api.known_base is not None:
             how = "given by --base-url" if self._args.base_url else "found by the Domain API"
             self.tell(Check("domain", "ok", f"{api.known_base}, {how}"))
@@ -112,7 +112,7 @@ class Doctor:
         return api.known_base is not None
 
     def _clock(self, api: SegmentApi, *, refused: bool) -> float:
-        """Return the seconds by which the local clock is ahead of the server's; 0 where the server was not reached."""
+        """Check the clock; return the seconds by which it is ahead of the server's, 0 if the server was not reached."""
         off_s = api.clock_ahead_s()
         if off_s is None:
             return 0.0
@@ -183,7 +183,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def as_json(doctor: Doctor) -> dict[str, Any]:
-    """Return the checks for programs."""
+    """Return the checks in machine-readable form."""
     checks = [
         {"name": check.name, "status": check.status, "detail": check.detail, "mend": check.mend or None}
         for check in doctor.checks

@@ -17,8 +17,8 @@ USAGE = "--from TIME --out DIR [options]"
 REQUIRED = ("--from", "--out")
 DESCRIPTION = """\
 Extract a range of segments into a destination, or to standard output. Each window is written as a whole once it is \
-proven complete, and never in part. Run the same command again to continue after an interruption, or to settle what \
-was provisional; windows that are complete are not read again."""
+proven complete, and never in part. Run the same command again to continue after an interruption, or to settle \
+provisional windows; complete windows are not read again."""
 EXAMPLES = """\
   segment-fetch extract --from now-7d --out segments
   segment-fetch extract --from 2026-11-01 --to 2026-11-08 \\

@@ -1,4 +1,4 @@
-"""`fleet`: many accounts of a file, side by side; by shard of a cluster, or on Ray."""
+"""`fleet`: many accounts, listed in a file, concurrently; by shards of a cluster, or on Ray."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 USAGE = "FILE [options]"
 DESCRIPTION = """\
-Extract many accounts side by side, each as sync does (or extract, where it has a `to`), with a pacer, a destination \
-and a manifest of its own. An account that fails never harms another. Run it again: accounts that are up to date cost \
-one small request each, the others go on."""
+Extract many accounts concurrently, each like sync (or like extract, if it has a `to`), with its own pacer, \
+destination and manifest. An account that fails does not affect the others. Run it again to continue: accounts that \
+are up to date take one small request each."""
 EXAMPLES = """\
   segment-fetch fleet accounts.toml
   segment-fetch fleet accounts.toml --only 111111,222222
@@ -48,14 +48,16 @@ def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     parser.add_argument("file", metavar="FILE", help="TOML: [defaults], and a table [accounts.ID] for each account")
     group = parser.add_argument_group("accounts")
-    group.add_argument("--only", metavar="ID,...", default="", help="these accounts of the file")
-    group.add_argument("--failed-from", metavar="REPORT", help="those that were not complete in this JSON report")
+    group.add_argument("--only", metavar="ID,...", default="", help="only these accounts")
+    group.add_argument(
+        "--failed-from", metavar="REPORT", help="only accounts that were not complete in this JSON report"
+    )
     group.add_argument("--shard", metavar="I/N", help="shard I (from 0 on) of N, by a hash of the account")
     group.add_argument(
         "--shards",
         type=arguments.positive,
         metavar="N",
-        help="shard of N; its index is JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX; on Ray: tasks",
+        help="one of N shards, its index from JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX; on Ray: N tasks",
     )
     group.add_argument("--balance", metavar="REPORT", help="balance the shards by the seconds in this JSON report")
     group = parser.add_argument_group("engine")
@@ -63,13 +65,13 @@ def add_options(parser: ArgumentParser) -> None:
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="local: this process; ray: tasks of Ray, one a shard (default: local)",
+        help="local: this process; ray: Ray tasks, one per shard (default: local)",
     )
-    group.add_argument("--address", metavar="ADDRESS", help="ray: of a cluster (default: Ray is started here)")
+    group.add_argument("--address", metavar="ADDRESS", help="ray: address of a cluster (default: start Ray here)")
     group.add_argument(
         "--shared-storage", action="store_true", help="ray: all machines of the cluster see the same local paths"
     )
-    group = parser.add_argument_group("bounds over all accounts")
+    group = parser.add_argument_group("limits for all accounts together")
     group.add_argument("--accounts-at-once", type=arguments.positive, default=200, metavar="N", help="(default: 200)")
     group.add_argument(
         "--connections", type=arguments.positive, default=256, metavar="N", help="concurrent requests (default: 256)"
@@ -86,7 +88,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> int:
     """Run the fleet, report, and return the exit code."""
-    from segment_fetch.fleet import summarize  # noqa: PLC0415 - brings the parser of TOML
+    from segment_fetch.fleet import summarize  # noqa: PLC0415 - loads the TOML parser
 
     zlib_backend.use_fast_gzip()
     jobs = chosen(args, console)
@@ -107,7 +109,7 @@ def run(args: Namespace, console: Console) -> int:
     source = _results(args, jobs, watch, console)
     live = not args.quiet and args.log_format == "text" and may_be_live(sys.stderr)
     display = FleetTable(sys.stderr, progress) if live else Silent(sys.stderr, console.progress)
-    # Ray prints what it has to say of lost workers on standard output, which is the report's.
+    # Ray prints messages about lost workers on standard output, where the report goes.
     aside = redirect_stdout(sys.stderr) if args.engine == "ray" else nullcontext()
     with aside, console.show_progress(display):
         try:
@@ -146,7 +148,7 @@ def _results(
     if args.engine == "ray":
         from segment_fetch.integrations.ray import run_on_ray  # noqa: PLC0415 - an optional extra
 
-        logs = {job.account: EventLog(job.account) for job in jobs}  # the records of a worker stay on the worker
+        logs = {job.account: EventLog(job.account) for job in jobs}  # log records stay on the worker
 
         def log_and_watch(account: str, event: Event) -> None:
             logs[account].take(event)
@@ -174,7 +176,7 @@ def _weights(args: Namespace) -> Mapping[str, float] | None:
 
 
 def chosen(args: Namespace, console: Console) -> list[AccountJob]:
-    """Return the jobs that the options choose. InputError for a file, a report or a shard that cannot be used."""
+    """Return the jobs that the options choose. Raises InputError for an invalid file, report or shard."""
     from segment_fetch.fleet import load_accounts, shard_of  # noqa: PLC0415
     from segment_fetch.fleet.run import failed_in  # noqa: PLC0415
     from segment_fetch.fleet.shards import index_from, parse_shard  # noqa: PLC0415
@@ -192,9 +194,9 @@ def chosen(args: Namespace, console: Console) -> list[AccountJob]:
 
 
 def _check_engine(args: Namespace) -> None:
-    """Refuse options of shards and engines that do not go together."""
+    """Raise InputError for shard and engine options that exclude each other."""
     if args.shard is not None and args.shards is not None:
-        raise InputError("--shard and --shards exclude each other: give the index, or let the scheduler's serve")
+        raise InputError("--shard and --shards exclude each other: give the index, or use the scheduler's")
     if args.engine == "ray" and args.shard is not None:
         raise InputError("--shard goes with --engine local; with --engine ray give the number of tasks, --shards N")
     if args.engine == "local" and args.balance is not None and args.shard is None and args.shards is None:
@@ -223,7 +225,7 @@ def _log_result(result: AccountResult, console: Console) -> None:
 
 
 def as_json(summary: FleetSummary) -> dict[str, Any]:
-    """Return the summary for programs."""
+    """Return the summary in machine-readable form."""
     results = summary.accounts
     return {
         "command": "fleet",
@@ -238,14 +240,14 @@ def as_json(summary: FleetSummary) -> dict[str, Any]:
 
 
 def _entry(result: AccountResult) -> dict[str, Any]:
-    """Return an account's entry; what it has nothing of is left out, but never what is asked of every account."""
+    """Return an account's entry; empty fields are omitted, except those that every entry has."""
     always = ("account", "status", "exit_code", "segments", "windows", "complete_before", "seconds")
     entry: dict[str, Any] = {name: getattr(result, name) for name in always}
     return entry | msgspec.to_builtins(result)  # type: ignore[no-any-return]
 
 
 def as_text(summary: FleetSummary, columns: int) -> str:
-    """Return the summary for people."""
+    """Return the summary as text."""
     results = summary.accounts
     complete = sum(result.exit_code == 0 for result in results)
     segments = sum(result.segments for result in results)
@@ -264,7 +266,7 @@ def as_text(summary: FleetSummary, columns: int) -> str:
 
 
 def _advice(failed: Sequence[AccountResult]) -> list[str]:
-    """Return what to do about accounts that are not complete; of several advices each with its accounts."""
+    """Return advice for accounts that are not complete, each with its accounts."""
     by_advice: dict[str, list[str]] = {}
     for result in failed:
         by_advice.setdefault((result.error or {}).get("advice", ""), []).append(result.account)

@@ -1,4 +1,4 @@
-"""`handle-time`: the sums that planners need, from what a destination holds."""
+"""`handle-time`: the sums that planners need, from the contents of a destination."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 USAGE = "--out DESTINATION [options]"
 REQUIRED = ("--out",)
 DESCRIPTION = """\
-Sum handle time from what a destination holds, by interval and group; the API is not asked. A segment counts in the \
-interval in which it closed: when within a segment the agent worked on it, the API does not tell."""
+Sum the handle time of the segments in a destination, by interval and group, without a request to the API. A segment \
+counts in the interval in which it closed: the API does not say when during a segment the agent worked on it."""
 EXAMPLES = """\
   segment-fetch handle-time --out segments --by skill
   segment-fetch handle-time --out segments --by skill \\
@@ -43,46 +43,50 @@ def add_options(parser: ArgumentParser) -> None:
         "--out",
         type=arguments.path,
         metavar="DESTINATION",
-        help="the folder, object store or database that holds segments",
+        help="the folder, object store or database with the segments",
     )
     group.add_argument(
-        "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time (default: the first held)"
+        "--from",
+        dest="start",
+        type=arguments.moment,
+        metavar="TIME",
+        help="first close time (default: the first one stored)",
     )
     group.add_argument(
-        "--to", dest="end", type=arguments.moment, metavar="TIME", help="where the range ends (default: the last held)"
+        "--to", dest="end", type=arguments.moment, metavar="TIME", help="exclusive end (default: the last one stored)"
     )
     group.add_argument(
-        "--timezone", metavar="ZONE", default="UTC", help="whose clock: an IANA name, Europe/Berlin say (default: UTC)"
+        "--timezone", metavar="ZONE", default="UTC", help="time zone: an IANA name such as Europe/Berlin (default: UTC)"
     )
     group = parser.add_argument_group("sums")
     group.add_argument(
-        "--by", metavar="GROUP,...", default="", help=f"group by any of {', '.join(_GROUPS)} (default: by none)"
+        "--by", metavar="GROUP,...", default="", help=f"group by any of {', '.join(_GROUPS)} (default: none)"
     )
     group.add_argument(
         "--every",
         choices=("15m", "30m", "1h", "1d", "1w", "none"),
         default="none",
-        help="length of the intervals, on the local clock (default: none, the whole range)",
+        help="length of the intervals, in local time (default: none, the whole range)",
     )
-    group.add_argument("--fill", action="store_true", help="a row of zeros where a group has no segment")
+    group.add_argument("--fill", action="store_true", help="add a row of zeros if a group has no segments")
     group.add_argument(
         "--names",
         metavar="FILE",
         action="append",
         default=[],
-        help="a CSV file of ids and names, headed skill_id,name say; may be given once for each group",
+        help="a CSV file of ids and names, with a heading such as skill_id,name; once for each group",
     )
     group = parser.add_argument_group("result")
-    group.add_argument("--format", choices=_FORMATS, help="(default: table; or what the name after --write ends with)")
+    group.add_argument("--format", choices=_FORMATS, help="(default: table, or the suffix of the --write file)")
     group.add_argument(
         "--excel",
         nargs="?",
         const="en",
         choices=arguments.COUNTRIES,
         metavar="COUNTRY",
-        help=f"CSV that a spreadsheet opens right by double click: {', '.join(arguments.COUNTRIES)} (default: en)",
+        help=f"CSV that opens correctly in a country's spreadsheet: {', '.join(arguments.COUNTRIES)} (default: en)",
     )
-    group.add_argument("--write", metavar="FILE", help="write the result here, not to standard output")
+    group.add_argument("--write", metavar="FILE", help="write the result to this file, not to standard output")
     arguments.add_output(parser)
 
 
@@ -110,15 +114,17 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _form(args: Namespace) -> str:
-    """Return the form of the result. InputError for options that contradict each other."""
+    """Return the format of the result. Raises InputError for contradictory options."""
     if args.excel is not None and (args.json or args.format not in (None, "csv")):
-        raise InputError("--excel writes CSV: leave out the other format (a workbook is --format xlsx)")
+        raise InputError("--excel writes CSV: omit the other format (a workbook is --format xlsx)")
     if args.json and args.format not in (None, "json"):
         raise InputError(f"--json and --format {args.format} exclude each other: choose one")
     ending = Path(args.write).suffix[1:].lower() if args.write else ""
     form = "json" if args.json else args.format or (ending if ending in _FORMATS else "table")
     if form in ("parquet", "xlsx") and not args.write and sys.stdout.isatty():
-        raise InputError(f"--format {form} is not for a screen: name a file with --write FILE, or redirect it")
+        raise InputError(
+            f"--format {form} cannot be shown on a terminal: name a file with --write FILE, or redirect it"
+        )
     return form
 
 
@@ -147,10 +153,10 @@ def _write(result: HandleTime, form: str, args: Namespace, console: Console) -> 
 
 
 def _warn(result: HandleTime, console: Console) -> None:
-    """Say what nobody should plan on: what is provisional or missing of the range, and segments without a time."""
+    """Warn about provisional and missing parts of the range, and about segments without a handle time."""
     for windows, event, message in (
-        (result.missing, "missing", "nothing is held of it: extract it while the API has it"),
-        (result.provisional, "provisional", "more segments may come: run sync again after it has settled"),
+        (result.missing, "missing", "no segments stored: extract it while the API has it"),
+        (result.provisional, "provisional", "more segments may be added: run sync again after it has settled"),
     ):
         for window in windows[:_LISTED]:
             console.say("warning", event, f"{event}: {_local(window, result)}: {message}")
@@ -163,7 +169,7 @@ def _warn(result: HandleTime, console: Console) -> None:
     console.say(
         "info",
         "meaning",
-        "a segment counts in the interval in which it closed; when within it the agent worked, the API does not tell",
+        "a segment counts in the interval in which it closed; the API does not say when during it the agent worked",
     )
 
 

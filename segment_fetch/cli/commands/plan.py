@@ -17,7 +17,7 @@ from segment_fetch.windows.planning import Plan
 USAGE = "--from TIME [options]"
 REQUIRED = ("--from",)
 DESCRIPTION = """\
-Show the windows, counts and pages that extracting a range takes, and about how long. Extracts nothing."""
+Show the windows, counts and pages of a range, and about how long its extraction takes. Extracts nothing."""
 EXAMPLES = """\
   segment-fetch plan --from now-28d
   segment-fetch plan --from 2026-11-01 --to now-1d --json"""
@@ -46,7 +46,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
-    """Return the plan for programs."""
+    """Return the plan in machine-readable form."""
     windows = [
         {"from": format_time(at.window.start), "to": format_time(at.window.end), "count": at.count, "pages": at.pages}
         for at in plan.windows
@@ -67,7 +67,7 @@ def _estimate(plan: Plan, rate: Rate) -> dict[str, Any]:
 
 
 def as_text(plan: Plan, columns: int) -> str:
-    """Return the plan for people: a line for each window, and the totals."""
+    """Return the plan as text: a line for each window, and the totals."""
     rows = [("from (UTC)", "to (UTC)", "count", "pages")]
     rows += [(_short(at.window.start), _short(at.window.end), f"{at.count:,}", f"{at.pages:,}") for at in plan.windows]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -87,5 +87,5 @@ def _totals(plan: Plan) -> str:
 
 
 def _short(ms: int) -> str:
-    """2026-11-01 08:00:00.123: 23 columns at most, so that a row fits into 60."""
+    """Return a time as 2026-11-01 08:00:00.123, at most 23 columns, so that a row fits into 60."""
     return format_time(ms).replace("T", " ").removesuffix("Z")

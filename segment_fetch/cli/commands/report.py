@@ -1,4 +1,4 @@
-"""`report`: what a destination holds, as one HTML page."""
+"""`report`: the contents of a destination, as one HTML page."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from segment_fetch.local.regular_files import replacing
 USAGE = "--out DIR --html FILE [options]"
 REQUIRED = ("--out", "--html")
 DESCRIPTION = """\
-Write a page about what a destination holds: what is proven and how, the days held and their gaps, handle time by \
-hour, weekday, skill, agent and group, and what looks odd. The page needs nothing else: \
-it can be sent by mail and printed."""
+Write a page about the contents of a destination: proof, days and gaps, handle time by hour, weekday, skill, agent and \
+group, and anomalies. The page is self-contained: it can be sent by mail and printed."""
 EXAMPLES = """\
   segment-fetch report --out segments --html segments.html
   segment-fetch report --out segments --html week.html \\
@@ -27,13 +26,17 @@ def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
     group = parser.add_argument_group("source")
     group.add_argument(
-        "--out", type=arguments.path, metavar="DIR", help="the folder, object store or database that holds segments"
+        "--out", type=arguments.path, metavar="DIR", help="the folder, object store or database with the segments"
     )
     group.add_argument(
-        "--from", dest="start", type=arguments.moment, metavar="TIME", help="first close time (default: the first held)"
+        "--from",
+        dest="start",
+        type=arguments.moment,
+        metavar="TIME",
+        help="first close time (default: the first one stored)",
     )
     group.add_argument(
-        "--to", dest="end", type=arguments.moment, metavar="TIME", help="exclusive end (default: the last held)"
+        "--to", dest="end", type=arguments.moment, metavar="TIME", help="exclusive end (default: the last one stored)"
     )
     group.add_argument(
         "--timezone", metavar="ZONE", default="UTC", help="time zone of the page: an IANA name (default: UTC)"

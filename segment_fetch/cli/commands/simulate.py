@@ -37,7 +37,7 @@ from segment_fetch.timerange import format_time, parse_time
 
 USAGE = "[options]"
 DESCRIPTION = """\
-Serve the agent-segments API on this machine (127.0.0.1), with made-up segments and chosen faults, until Ctrl-C. \
+Serve the agent-segments API on this machine (127.0.0.1), with generated segments and chosen faults, until Ctrl-C. \
 Credentials are taken from the environment; if there are none, they are generated and shown."""
 EXAMPLES = """\
   segment-fetch simulate --segments 20000 --days 7
@@ -55,7 +55,7 @@ _AHEAD = re.compile(r"now\+(\d{1,6}[smhdw])")
 _LATENCY = re.compile(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?")
 
 Limit = tuple[str, float, float]
-"""A limit as spelled: ("rate", a second, burst), ("sliding", requests, seconds) or ("at-once", requests, 0)."""
+"""A parsed limit: ("rate", a second, burst), ("sliding", requests, seconds) or ("at-once", requests, 0)."""
 
 
 def limit(text: str) -> Limit:
@@ -70,11 +70,11 @@ def limit(text: str) -> Limit:
 
 
 def latency(text: str) -> tuple[float, float]:
-    """Parse milliseconds: 50, or the least and the most, 30-120."""
+    """Parse milliseconds: 50, or minimum and maximum, 30-120."""
     match = _LATENCY.fullmatch(text)
     least, most = (float(match[1]), float(match[2] or match[1])) if match else (1.0, 0.0)
     if least > most:
-        raise ArgumentTypeError(f"{text!r}: write milliseconds (50), or the least and the most (30-120)")
+        raise ArgumentTypeError(f"{text!r}: write milliseconds (50), or minimum and maximum (30-120)")
     return least, most
 
 
@@ -95,12 +95,12 @@ def port(text: str) -> int:
 
 
 def moment(text: str) -> str:
-    """Check a time, which may lie ahead (now+5d), and return it as text."""
+    """Check a time, which may be in the future (now+5d), and return it as text."""
     return text if _AHEAD.fullmatch(text) else arguments.moment(text)
 
 
 def _epoch_ms(text: str, now_ms: int) -> int:
-    """Return a time that `moment` has checked, in epoch milliseconds."""
+    """Return a time checked by `moment`, in epoch milliseconds."""
     ahead = _AHEAD.fullmatch(text)
     return 2 * now_ms - parse_time(f"now-{ahead[1]}", now_ms) if ahead else parse_time(text, now_ms)
 
@@ -115,21 +115,23 @@ def add_options(parser: ArgumentParser) -> None:
 
 def _add_service(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("service")
-    group.add_argument("--port", type=port, default=0, metavar="N", help="0 takes one that is free (default: 0)")
+    group.add_argument("--port", type=port, default=0, metavar="N", help="0: any free port (default: 0)")
     group.add_argument("--account", metavar="ID", help="(else LIVEPERSON_ACCOUNT, else 111111)")
     group.add_argument(
         "--auth",
         choices=("oauth1", "client-credentials", "bearer", "none"),
         default="oauth1",
-        help="credentials asked for (default: oauth1)",
+        help="credentials required (default: oauth1)",
     )
     group.add_argument(
         "--credentials",
         type=arguments.path,
         metavar="FILE",
-        help="take them from NAME=VALUE lines, not the environment",
+        help="read them from NAME=VALUE lines, not the environment",
     )
-    group.add_argument("--no-permission", action="store_true", help="refuse good credentials, as without permission")
+    group.add_argument(
+        "--no-permission", action="store_true", help="refuse valid credentials, as if permission was missing"
+    )
     group.add_argument(
         "--latency", type=latency, default=(0.0, 0.0), metavar="MS", help="of each answer: 50, or 30-120 (default: 0)"
     )
@@ -142,18 +144,18 @@ def _add_service(parser: ArgumentParser) -> None:
         help="answer 429 beyond it: 40/s (a token bucket; 40/s:10 lets 10 at once pass), 100/10s (any 10 seconds), "
         "5-at-once; may be repeated",
     )
-    group.add_argument("--no-retry-after", action="store_true", help="429 of a limit does not say how long to wait")
-    group.add_argument("--to-exclusive", action="store_true", help="a segment closed at `to` itself is left out")
+    group.add_argument("--no-retry-after", action="store_true", help="omit Retry-After from 429 answers")
+    group.add_argument("--to-exclusive", action="store_true", help="omit segments closed exactly at `to`")
     group.add_argument("--no-gzip", action="store_true", help="never compress answers")
     group.add_argument(
-        "--until-stdin-closes", action="store_true", help="end when standard input does; for a program that starts this"
+        "--until-stdin-closes", action="store_true", help="end when standard input does; for programs that start this"
     )
 
 
 def _add_data(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("segments")
     group.add_argument(
-        "--segments", type=arguments.whole, default=10_000, metavar="N", help="number of them (default: 10000)"
+        "--segments", type=arguments.whole, default=10_000, metavar="N", help="number of segments (default: 10000)"
     )
     group.add_argument("--days", type=arguments.number, default=7.0, metavar="N", help="before --to (default: 7)")
     group.add_argument("--from", dest="start", type=moment, metavar="TIME", help="first close time, instead of --days")
@@ -163,7 +165,7 @@ def _add_data(parser: ArgumentParser) -> None:
         type=moment,
         default="now",
         metavar="TIME",
-        help="exclusive end (default: now); segments of the future (now+5d) appear when their time has come",
+        help="exclusive end (default: now); future segments (now+5d) appear when they close",
     )
     group.add_argument(
         "--clock", type=moment, metavar="TIME", help="where the simulator's own clock starts (default: now)"
@@ -173,16 +175,16 @@ def _add_data(parser: ArgumentParser) -> None:
         type=arguments.number,
         default=1.0,
         metavar="N",
-        help="seconds of its clock in a second: 1440 makes a day pass in a minute (default: 1)",
+        help="speed of its clock: with 1440 a day passes in a minute (default: 1)",
     )
     group.add_argument("--seed", type=arguments.whole, default=1, metavar="N", help="random seed (default: 1)")
-    group.add_argument("--daily-load", action="store_true", help="busy by day, quiet by night and at weekends")
+    group.add_argument("--daily-load", action="store_true", help="busy during the day, quiet at night and on weekends")
     _add_numbers(
         group.add_argument,
         arguments.share,
         "SHARE",
         {
-            "concentrate": "closed in the one hour at the middle",
+            "concentrate": "closed in the hour in the middle",
             "ties": "closed in the same millisecond as the one before",
             "null-share": "has null fields (default: 0.01)",
             "unknown-reasons": "has an end reason that is not documented",
@@ -191,7 +193,10 @@ def _add_data(parser: ArgumentParser) -> None:
     )
     group.add_argument("--burst", type=arguments.whole, default=0, metavar="N", help="close in one millisecond")
     group.add_argument(
-        "--new-field-from", type=arguments.whole, metavar="N", help="have an undocumented field from the Nth on"
+        "--new-field-from",
+        type=arguments.whole,
+        metavar="N",
+        help="give segments from the Nth on an undocumented field",
     )
 
 
@@ -207,7 +212,7 @@ def _add_trouble(parser: ArgumentParser) -> None:
     )
     group.add_argument("--late", type=arguments.share, default=0.0, metavar="SHARE", help="appears late")
     group.add_argument(
-        "--late-delay", type=arguments.duration, default="24h", metavar="SPAN", help="so late at most (default: 24h)"
+        "--late-delay", type=arguments.duration, default="24h", metavar="SPAN", help="maximum delay (default: 24h)"
     )
     _add_numbers(
         group.add_argument,
@@ -219,7 +224,7 @@ def _add_trouble(parser: ArgumentParser) -> None:
             "swaps": "segments that vanish as another appears, a second",
         },
     )
-    group.add_argument("--shuffle-ties", action="store_true", help="equal close times in ever another order")
+    group.add_argument("--shuffle-ties", action="store_true", help="return ties in a different order each time")
 
 
 def _add_numbers(
@@ -258,7 +263,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _watch_stdin(task: asyncio.Task[None] | None) -> None:
-    """Cancel the task when standard input ends, so that the simulator never outlives the program that started it."""
+    """Cancel the task when standard input ends, so that the simulator ends with the program that started it."""
     loop = asyncio.get_running_loop()
 
     def wait() -> None:
@@ -337,11 +342,11 @@ def _dataset(args: Namespace, console: Console) -> Dataset:
 
 
 def _clock(args: Namespace) -> Callable[[], float]:
-    """Return the clock that decides which segments are there, as --clock and --speed want it."""
+    """Return the clock that decides which segments exist, as set by --clock and --speed."""
     if args.clock is None and args.speed == 1:
         return time.time
     if args.auth == "oauth1":
-        raise InputError("--clock and --speed: OAuth 1.0 signs the real time; add --auth bearer, or another kind")
+        raise InputError("--clock and --speed: OAuth 1.0 signs the real time; add --auth bearer or another kind")
     began = time.time()
     first = began if args.clock is None else _epoch_ms(args.clock, int(began * 1000)) / 1000
     return lambda: first + (time.time() - began) * args.speed
@@ -360,7 +365,7 @@ def _faults(args: Namespace) -> Faults:
     known = [kind.value for kind in Fault]
     for kind, _ in args.fault:
         if kind not in known:
-            raise InputError(f"--fault {kind}: is none of {', '.join(known)}")
+            raise InputError(f"--fault {kind}: is not one of {', '.join(known)}")
     return Faults(**dict(args.fault), seed=args.seed)
 
 
@@ -403,6 +408,6 @@ def _text(ready: Simulator, access: _Access, shown: dict[str, str]) -> str:
         *(f"  export {name}={shlex.quote(value)}" for name, value in shown.items()),
     ]
     if access.auth is None:
-        lines.append("  export LIVEPERSON_BEARER=any  # it asks for none")
+        lines.append("  export LIVEPERSON_BEARER=any  # not checked")
     lines += [f"  {program()} extract --base-url {ready.base_url} \\", f"    --from {start} \\"]
     return "\n".join([*lines, f"    --to {end} --out sim-out"])

@@ -1,4 +1,4 @@
-"""`sync`: what has closed since the last run, day by day."""
+"""`sync`: the segments that have closed since the last run, day by day."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 USAGE = "--out DIR [options]"
 REQUIRED = ("--out",)
 DESCRIPTION = """\
-Keep a destination up to date, for example every night: extract from where the last run ended until now, in whole \
-days, and settle what was provisional. A day that did not change costs one small request; one that did is read again \
-and replaced. The report says what was added and removed."""
+Keep a destination up to date, for example every night: extract from the end of the last run until now, in whole days, \
+and settle provisional days. A day that did not change takes one small request; one that did is read again and \
+replaced. The report says what was added and removed."""
 EXAMPLES = """\
   segment-fetch sync --from now-28d --out segments
   segment-fetch sync --out segments
@@ -43,7 +43,7 @@ def run(args: Namespace, console: Console) -> int:
     if args.out == "-":
         raise InputError("--out -: standard output keeps no record of the last run; name a folder, or use extract")
     sink = destinations.sink(args, console)
-    if args.start is None and _is_empty(args.out):  # asked before a folder is made
+    if args.start is None and _is_empty(args.out):  # checked before a folder is created
         raise NoStartError(_START_MISSING.format(out=shown(args.out)))
     client = arguments.client(args, console.credentials(), console)
     console.destination = shown(args.out)
@@ -65,7 +65,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _is_empty(out: str) -> bool:
-    """Return True if a folder does not exist or holds nothing. Other destinations are looked into by their sink."""
+    """Return True if a folder is missing or empty. Other destinations are checked by their sink."""
     if "://" in out:
         return False
     try:
@@ -75,10 +75,10 @@ def _is_empty(out: str) -> bool:
 
 
 def as_text(report: Report, about: summary.Run, columns: int) -> str:
-    """Return the report for people."""
+    """Return the report as text."""
     lines = [f"LOST: {lost} was never read, and the API no longer has it." for lost in report.lost]
     if report.settled:
-        lines.append(f"Settled {plural(report.settled, 'window')}: the API still counts as many segments.")
+        lines.append(f"Settled {plural(report.settled, 'window')}: the API reports the same counts.")
     if report.windows:
         return "\n".join([summary.as_text(report, about, columns), *(wrapped(line, columns) for line in lines)])
     lines.append(f"{about.destination} is up to date; {plural(report.requests, 'request')} made.")

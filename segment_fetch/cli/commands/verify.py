@@ -1,4 +1,4 @@
-"""`verify`: a destination held against its manifest, and on request against the API."""
+"""`verify`: check a destination against its manifest, and on request against the API."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def run(args: Namespace, console: Console) -> int:
 
 
 def _against_api(args: Namespace, console: Console) -> tuple[int, list[Finding]]:
-    """Return how many windows the API still serves, and a finding for each whose count differs."""
+    """Return the number of windows that the API still serves, and a finding for each whose count differs."""
     manifest = destinations.manifest(args.out, console)
     credentials = console.credentials()
     if credentials.account != manifest.query.get("account"):
@@ -101,7 +101,7 @@ def _difference(entry: WindowEntry, count: int) -> Finding:
 
 
 def as_json(found: Audit, folder: str, compared: int, code: int) -> dict[str, Any]:
-    """Return the findings for programs."""
+    """Return the findings in machine-readable form."""
     facts: dict[str, Any] = msgspec.to_builtins(found)
     failure = failures.UnsoundError(f"{plural(len(found.findings), 'finding')} in {folder}")
     return {
@@ -116,7 +116,7 @@ def as_json(found: Audit, folder: str, compared: int, code: int) -> dict[str, An
 
 
 def as_text(found: Audit, folder: str, compared: int, columns: int) -> str:
-    """Return the findings for people."""
+    """Return the findings as text."""
     lines = [
         printable(f"{finding.kind.upper()}: {finding.where}: {finding.message}", _LONGEST)
         for finding in found.findings[:_LISTED]

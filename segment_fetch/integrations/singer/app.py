@@ -23,7 +23,7 @@ CAPABILITIES = ("about", "catalog", "discover", "state")
 
 
 def main(argv: Sequence[str] | None = None, **options: Any) -> int:
-    """Runs the tap and returns the exit code. `options` go to the client, beside the settings."""
+    """Run the tap and return the exit code. `options` are passed to the client, besides the settings."""
     try:
         args = _parser().parse_args(argv)
     except SystemExit as done:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None, **options: Any) -> int:
         try:
             return _run(args, console, options)
         except KeyboardInterrupt:
-            console.say("warning", "interrupted", "interrupted; what is behind the last state is emitted again")
+            console.say("warning", "interrupted", "interrupted; records after the last state will be emitted again")
             return 130
         except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
             return _failed(error, console)
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None, **options: Any) -> int:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(NAME, description="Singer tap: LivePerson agent segments (Actual Handle Time API)")
     parser.add_argument("--config", metavar="FILE", help="settings, a JSON object (`--about` lists them)")
-    parser.add_argument("--catalog", "--properties", metavar="FILE", help="what is selected; else everything is")
-    parser.add_argument("--state", metavar="FILE", help="where the last run ended; leave it out in the first")
+    parser.add_argument("--catalog", "--properties", metavar="FILE", help="the selection (default: everything)")
+    parser.add_argument("--state", metavar="FILE", help="state of the last run; omit it in the first run")
     parser.add_argument("--discover", action="store_true", help="print the catalog")
     parser.add_argument("--about", action="store_true", help="print what this tap is and its settings")
     parser.add_argument("--format", choices=("json", "text"), default="text", help="of --about (default: text)")

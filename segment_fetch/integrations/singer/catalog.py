@@ -1,4 +1,4 @@
-"""The tap's catalog: its one stream, and the selection that a given catalog makes of it."""
+"""The tap's catalog: its one stream, and the selection in a catalog."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STREAM = "agent_segments"
 KEY = "segmentId"
 REPLICATION_KEY = "endTimeL"
 EXTRAS = "extras"
-"""The property that holds fields which this release does not know, by name; absent where there are none."""
+"""The property that holds fields unknown to this release, by name; absent if there are none."""
 
 _AUTOMATIC = (KEY, REPLICATION_KEY)
 _TEXTS = frozenset({"conversationId", "employeeId", "endReason"})
@@ -23,7 +23,7 @@ _TIMES = frozenset({"endTime", "startTime"})
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of a record: the wire's names and types. Nothing else is ever in a record."""
+    """Return the JSON schema of a record: the API's names and types. A record never contains anything else."""
     properties = {name: _property(name) for name in (*SEGMENT_FIELDS, EXTRAS)}
     return {"type": "object", "properties": properties, "required": list(_AUTOMATIC), "additionalProperties": False}
 
@@ -39,7 +39,7 @@ def _property(name: str) -> dict[str, Any]:
 
 
 def discovered() -> dict[str, Any]:
-    """The catalog that `--discover` prints. Used as it is, it selects everything."""
+    """Return the catalog that `--discover` prints. Unchanged, it selects everything."""
     stream = {
         "inclusion": "available",
         "selected-by-default": True,
@@ -111,12 +111,12 @@ class Selection(Struct, frozen=True):
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The selected fields that this release knows, in the order of the wire."""
+        """The selected fields that this release knows, in the API's order."""
         return tuple(name for name in SEGMENT_FIELDS if name in self.properties)
 
     @property
     def named(self) -> frozenset[str]:
-        """Selected properties that this release does not know: fields of these names are carried like any other."""
+        """Selected properties that this release does not know: fields with these names are emitted like any other."""
         return frozenset(self.properties) - {*SEGMENT_FIELDS, EXTRAS}
 
     @property
@@ -126,9 +126,9 @@ class Selection(Struct, frozen=True):
 
 
 def selection(catalog: bytes | None, where: str = "the catalog") -> Selection | None:
-    """Return the selection of a catalog; everything where there is none. None where it does not select the stream.
+    """Return the selection of a catalog, or of everything if there is none; None if the stream is not selected.
 
-    Key and replication key are always selected. Raises InputError for what is no catalog of this tap.
+    Key and replication key are always selected. Raises InputError if it is not a catalog of this tap.
     """
     found = _decoded(msgspec.json.encode(discovered()) if catalog is None else catalog, where)
     metadata = {entry.breadcrumb: entry.metadata for entry in found.metadata}
@@ -146,8 +146,8 @@ def _decoded(catalog: bytes, where: str) -> _Stream:
     try:
         streams = msgspec.json.decode(catalog, type=_Catalog).streams
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InputError(f"{where}: is not a Singer catalog: {error}; make one with --discover") from None
+        raise InputError(f"{where}: is not a Singer catalog: {error}; create one with --discover") from None
     for stream in streams:
         if stream.tap_stream_id == STREAM:
             return stream
-    raise InputError(f"{where}: has no stream {STREAM}, the one that this tap has; make one with --discover")
+    raise InputError(f"{where}: has no stream {STREAM}, the only one of this tap; create one with --discover")

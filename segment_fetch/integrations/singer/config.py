@@ -1,4 +1,4 @@
-"""The settings of the tap: from the file that `--config` names; credentials else from the environment."""
+"""The settings of the tap, from the `--config` file; credentials can also be in the environment."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
     employee_id: Annotated[str | int | None, _says("Only segments of this employee")] = None
     conversation_id: Annotated[str | int | None, _says("Only segments of this conversation")] = None
     rate: Annotated[
-        str | float, _says("Requests a second at most; auto (the default) finds the API's limit, none means no limit")
+        str | float, _says("Maximum requests a second; auto (the default) finds the API's limit, none means no limit")
     ] = "auto"
-    base_url: Annotated[str | None, _says("Ask this address, not the account's domain; http only to this machine")] = (
-        None
-    )
+    base_url: Annotated[
+        str | None, _says("Send requests to this address, not to the account's domain; http only to this machine")
+    ] = None
 
     settle_after: Annotated[
-        str, _says("How long after its close a segment can still appear; what is younger is emitted again")
+        str, _says("How long after its close a segment can still appear; newer ones are emitted again")
     ] = arguments.SETTLE_AFTER
 
     def __repr__(self) -> str:
@@ -69,14 +69,14 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
         return Filters(**{name: None if value is None else str(value) for name, value in chosen.items()})
 
     def settle_margin(self) -> timedelta:
-        """`settle_after` as the client takes it. Raises InputError."""
+        """Return `settle_after` as the client takes it. Raises InputError."""
         try:
             return arguments.settle_margin(self.settle_after)
         except ArgumentTypeError as error:
             raise InputError(f"settle_after: {error}") from None
 
     def requests_a_second(self) -> Rate:
-        """`rate` as the client takes it. Raises InputError."""
+        """Return `rate` as the client takes it. Raises InputError."""
         try:
             rate = arguments.rate(str(self.rate))
         except ArgumentTypeError as error:
@@ -85,7 +85,7 @@ class TapConfig(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 def settings(config: bytes, where: str) -> TapConfig:
-    """The settings of a config file; null and empty ones count as not set. Raises InputError, which shows no value."""
+    """Return the settings of a config file; null and empty count as not set. Raises InputError without values."""
     try:
         found = msgspec.json.decode(config, type=dict[str, Any])
         given = {name: value for name, value in found.items() if value is not None and value != ""}
@@ -105,13 +105,13 @@ class Who(Struct, frozen=True):
 
 
 def secrets(settings: TapConfig, environ: Mapping[str, str]) -> dict[str, str]:
-    """The credentials by the names of the settings: those of the config, or if it has none, the environment's."""
+    """Return the credentials by setting name: those of the config, or if it has none, the environment's."""
     own = {name: value for name in SECRETS if (value := getattr(settings, name))}
     return own or {name: value for name in SECRETS if (value := environ.get(_PREFIX + name.upper()))}
 
 
 def who(settings: TapConfig, environ: Mapping[str, str], where: str) -> Who:
-    """The account and its one set of credentials. Raises CredentialsError or InputError; both say what to set."""
+    """Return the account and its credentials. Raises CredentialsError or InputError that says what to set."""
     account = settings.account or environ.get(ACCOUNT)
     if not account:
         raise InputError(f"{where}: account is missing; set it, or {ACCOUNT} in the environment")
@@ -121,7 +121,7 @@ def who(settings: TapConfig, environ: Mapping[str, str], where: str) -> Who:
     try:
         return Who(str(account), kind(*(found[name] for name in names)))
     except InputError as error:
-        raise CredentialsError(f"{where}: {error.message}; copy {', '.join(names)} anew") from None
+        raise CredentialsError(f"{where}: {error.message}; copy {', '.join(names)} again") from None
 
 
 def _one_set(found: Mapping[str, str], where: str) -> tuple[str, ...]:
@@ -129,12 +129,12 @@ def _one_set(found: Mapping[str, str], where: str) -> tuple[str, ...]:
     if not begun:
         sets = "; or ".join(f"{', '.join(names)} ({kind})" for names, kind in SETS.items())
         raise CredentialsError(
-            f"{where}: there are no credentials: set {sets}; or the same in capitals, behind {_PREFIX}, in the "
+            f"{where}: there are no credentials: set {sets}; or the same in capitals, prefixed with {_PREFIX}, in the "
             "environment"
         )
     if len(begun) > 1:
         sets = " and ".join(SETS[names] for names in begun)
         raise CredentialsError(f"{where}: there is more than one set of credentials: {sets}; keep one")
     if missing := [name for name in begun[0] if name not in found]:
-        raise CredentialsError(f"{where}: the {SETS[begun[0]]} is not whole: set {', '.join(missing)}, too")
+        raise CredentialsError(f"{where}: the {SETS[begun[0]]} is incomplete: set {', '.join(missing)}, too")
     return begun[0]

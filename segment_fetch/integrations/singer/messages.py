@@ -1,4 +1,4 @@
-"""The three messages of Singer, a JSON line each."""
+"""The three messages of Singer, one JSON line each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Record(Struct, tag_field="type", tag="RECORD"):
 
 
 def schema_message(selection: Selection) -> bytes:
-    """Announces the records: what of the schema is selected."""
+    """Return the SCHEMA message: the selected part of the schema."""
     schema = {
         "type": "object",
         "properties": selection.properties,
@@ -38,7 +38,7 @@ def schema_message(selection: Selection) -> bytes:
 
 
 def state_message(value: Mapping[str, Any]) -> bytes:
-    """Says that everything before it may be remembered as loaded."""
+    """Return the STATE message: everything before it may be recorded as loaded."""
     return msgspec.json.encode({"type": "STATE", "value": value}) + b"\n"
 
 

@@ -13,7 +13,7 @@ from segment_fetch.integrations.singer.catalog import REPLICATION_KEY, STREAM
 from segment_fetch.query import Filters
 from segment_fetch.timerange import format_time, parse_time
 
-_ANEW = "begin anew without it (meltano: --full-refresh), or keep another one for this query (--state-id-suffix)"
+_ANEW = "start again without it (meltano: --full-refresh), or use another state for this query (--state-id-suffix)"
 
 
 class _Bookmark(Kept, kw_only=True):
@@ -31,9 +31,9 @@ class _State(Struct):
 class State:
     """The bookmark of an account with its filters. Other entries of the same state are passed on as they are.
 
-    `bookmark` is in epoch milliseconds: everything that closed before it is proven and was emitted. None at the
-    beginning, where `stored` is None or `{}`. A whole STATE message is taken for its value. Raises InputError for a
-    state that cannot be used, and never begins anew by itself.
+    `bookmark` is in epoch milliseconds: everything that closed before it is proven and was emitted. It is None in the
+    first run, when `stored` is None or `{}`. A whole STATE message counts as its value. Raises InputError for a state
+    that cannot be used; it never silently starts again.
     """
 
     def __init__(self, account: str, filters: Filters, stored: bytes | None = None, where: str = "the state") -> None:
@@ -62,7 +62,7 @@ class State:
             raise InputError(f"the bookmark cannot be read: {error}; {_ANEW}") from None
 
     def behind(self, bookmark: int) -> dict[str, Any]:
-        """The state to emit where the bookmark stands."""
+        """Return the state to emit for a bookmark."""
         own = {
             "replication_key": REPLICATION_KEY,
             "replication_key_value": bookmark,
@@ -73,15 +73,15 @@ class State:
 
 
 def _value(stored: bytes) -> dict[str, Any]:
-    """The state in a file: an object, bare as targets write it, or in the message that the tap printed."""
+    """Return the state in a file: the bare object, as targets write it, or in the message that the tap printed."""
     if not stored.strip():
         raise InputError(
-            "is empty, which does not say where the last run ended: put the last state there; in the first run leave "
-            "the option out, or write {} into the file"
+            "is empty, so it does not say where the last run ended: put the last state there; in the first run omit "
+            "the option, or write {} to the file"
         )
     found = msgspec.json.decode(stored, type=dict[str, Any])
     if found.get("type") != "STATE":
         return found
     if "bookmarks" in found:
-        raise InputError(f"is a STATE message with bookmarks beside its value, so which hold is not clear; {_ANEW}")
+        raise InputError(f"is a STATE message with bookmarks beside its value, which is ambiguous; {_ANEW}")
     return msgspec.convert(found.get("value"), dict[str, Any])

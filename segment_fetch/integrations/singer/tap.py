@@ -1,4 +1,4 @@
-"""One run of the tap: records of proven windows, and a state behind each window that never says more than that."""
+"""One run of the tap: the records of proven windows, and after each window a state that covers no more than these."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Job(Struct, frozen=True):
 
 
 def run(job: Job, console: Console, write: Callable[[bytes], None], **options: Any) -> int:
-    """Emits what closed since the bookmark. `options` go to the client. Returns the exit code; errors pass through."""
+    """Emit the segments closed since the bookmark; return the exit code. `options` go to the client."""
     client = _client(job, console, options)
     _check_start(job, client.now_ms())
     records = Records(job.selection, client.now_ms)
@@ -51,7 +51,7 @@ def run(job: Job, console: Console, write: Callable[[bytes], None], **options: A
         for part in step.read.parts:
             write(part)
         write(state_message(job.state.behind(step.bookmark)))
-    return _told(step, unproven, console)
+    return _report(step, unproven, console)
 
 
 def _client(job: Job, console: Console, options: dict[str, Any]) -> SegmentClient:
@@ -76,14 +76,14 @@ def _client(job: Job, console: Console, options: dict[str, Any]) -> SegmentClien
 
 
 def _check_start(job: Job, now_ms: int) -> None:
-    """Refuses a start that cannot be had, in the words of the settings."""
+    """Raise InputError, in terms of the settings, for a start that the API does not serve."""
     try:
         start = parse_time(job.settings.start_date, now_ms)
     except InputError as error:
         raise InputError(f"start_date: {error}") from None
     begin, what = (start, "start_date") if job.state.bookmark is None else (job.state.bookmark, "the state's bookmark")
     if begin >= now_ms:
-        raise InputError(f"{what} {format_time(begin)}: lies in the future; now it is {format_time(now_ms)}")
+        raise InputError(f"{what} {format_time(begin)}: is in the future; now it is {format_time(now_ms)}")
     oldest = oldest_start(now_ms) + CLAMP_MARGIN_MS
     if job.state.bookmark is None and start < oldest and not job.settings.clamp:
         raise InputError(
@@ -101,7 +101,7 @@ def new_fields(names: tuple[str, ...], selection: Selection) -> str:
     return f"{text}; {', '.join(others)}: emitted in {EXTRAS}" if others else f"{text}; the catalog selects them"
 
 
-def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: Console) -> int:
+def _report(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: Console) -> int:
     if step is not None and step.lost is not None:
         console.say("error", "lost", f"{step.lost} was not read in time: the API serves only the last month")
     if step is not None and unproven:
@@ -116,7 +116,7 @@ def _told(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: 
 
 
 def output(handle: int) -> Callable[[bytes], None]:
-    """Writes to a file or pipe at once, so that nothing waits in a buffer when the process ends. Raises OutputError."""
+    """Return a function that writes to a file or pipe without a buffer, and raises OutputError."""
 
     def write(data: bytes) -> None:
         rest = memoryview(data)

@@ -80,14 +80,14 @@ CONFIGS: dict[str, tuple[dict[str, Any], int, str]] = {
     "no account": ({"account": None}, 2, "account is missing; set it, or LIVEPERSON_ACCOUNT"),
     "an odd account": ({"account": "../1"}, 2, "account '../1'"),
     "no credentials": ({"bearer": None}, 4, "there are no credentials: set app_key, app_secret"),
-    "half of them": ({"bearer": None, "client_id": "x"}, 4, "OAuth 2.0 client is not whole: set client_secret, too"),
+    "half of them": ({"bearer": None, "client_id": "x"}, 4, "OAuth 2.0 client is incomplete: set client_secret, too"),
     "two kinds": ({**CLIENT}, 4, "more than one set of credentials: OAuth 2.0 client and bearer token; keep one"),
-    "a secret with a line break": ({"bearer": BEARER + "\n"}, 4, "copy bearer anew"),
+    "a secret with a line break": ({"bearer": BEARER + "\n"}, 4, "copy bearer again"),
     "a secret that is no text": ({"bearer": 5}, 2, "`$.bearer`"),
     "an unknown setting": ({"agents": "5"}, 2, "unknown field `agents`; `--about` lists the settings"),
     "no start": ({"start_date": None}, 2, "missing required field `start_date`"),
     "a start that is no time": ({"start_date": "last week"}, 2, "start_date: time 'last week': is not an RFC 3339"),
-    "a start in the future": ({"start_date": "2027-01-01"}, 2, "start_date 2027-01-01T00:00:00Z: lies in the future"),
+    "a start in the future": ({"start_date": "2027-01-01"}, 2, "start_date 2027-01-01T00:00:00Z: is in the future"),
     "a long source": ({"source": "a" * 21}, 2, "1 to 20 letters"),
     "a rate that is none": ({"rate": "fast"}, 2, "rate: 'fast' is not a rate"),
     "an address that is none": ({"base_url": "ftp://" + BEARER}, 2, "base URL"),
@@ -122,10 +122,10 @@ FILES: dict[str, tuple[str, str, str]] = {
     "state that is no JSON": ("--state", "{", "is not a state of this tap"),
     "state that is a list": ("--state", "[1]", "is not a state of this tap"),
     "state that is null": ("--state", "null", "is not a state of this tap: Expected `object`, got `null`"),
-    "state of no bytes": ("--state", "", "is empty, which does not say where the last run ended"),
-    "state of white space": ("--state", " \n", "in the first run leave the option out, or write {} into the file"),
-    "state without bookmarks": ("--state", '{"singer_state": {}}', "missing required field `bookmarks`; begin anew"),
-    "state with bookmarks of null": ("--state", '{"bookmarks": null}', "`$.bookmarks`; begin anew without it"),
+    "state of no bytes": ("--state", "", "is empty, so it does not say where the last run ended"),
+    "state of white space": ("--state", " \n", "in the first run omit the option, or write {} to the file"),
+    "state without bookmarks": ("--state", '{"singer_state": {}}', "missing required field `bookmarks`; start again"),
+    "state with bookmarks of null": ("--state", '{"bookmarks": null}', "`$.bookmarks`; start again without it"),
     "state messages, all of a run": ("--state", '{"type":"STATE","value":{}}\n' * 2, "is not a state of this tap"),
     "state message without a value": ("--state", '{"type": "STATE"}', "is not a state of this tap"),
     "state message that is a state, too": (
@@ -148,7 +148,7 @@ FILES: dict[str, tuple[str, str, str]] = {
     "bookmark in the future": (
         "--state",
         '{"bookmarks": {"agent_segments": {"replication_key_value": "2027-01-01"}}}',
-        "the state's bookmark 2027-01-01T00:00:00Z: lies in the future",
+        "the state's bookmark 2027-01-01T00:00:00Z: is in the future",
     ),
     "state of a newer release": (
         "--state",
@@ -158,7 +158,7 @@ FILES: dict[str, tuple[str, str, str]] = {
     "state of another account": (
         "--state",
         '{"bookmarks": {"agent_segments": {"replication_key_value": 1, "account": "2"}}}',
-        'belongs to account "2", not "111111"; begin anew without it (meltano: --full-refresh)',
+        'belongs to account "2", not "111111"; start again without it (meltano: --full-refresh)',
     ),
 }
 
@@ -303,5 +303,5 @@ def test_interrupted_while_the_target_is_busy_it_ends_at_once(start: Start) -> N
     os.kill(running.pid, signal.SIGINT)
     _, err = running.communicate(timeout=30)
     assert running.returncode == 130
-    assert b"interrupted; what is behind the last state is emitted again" in err
+    assert b"interrupted; records after the last state will be emitted again" in err
     assert b"Traceback" not in err

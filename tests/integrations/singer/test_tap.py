@@ -260,7 +260,7 @@ def test_a_state_is_of_one_account_and_its_filters(world: World) -> None:
     state = world.tap().state
     other = world.tap(state=state, agent_id=5)
     assert (other.code, other.out) == (2, "")
-    assert 'belongs to filters {}, not {"agent_id":"5"}; begin anew' in other.err
+    assert 'belongs to filters {}, not {"agent_id":"5"}; start again' in other.err
     assert world.tap(state=world.tap(agent_id="5").state, agent_id=5).code == 0
 
 

@@ -335,7 +335,7 @@ def _fault(error: Exception, host: str | None) -> str:
         case aiohttp.ClientPayloadError():
             said = "the answer was cut off"
         case aiohttp.ClientResponseError():
-            said = f"the answer is not valid HTTP:  {_said(error.message)}"
+            said = f"the answer is not valid HTTP: {_said(error.message)}"
         case _:
             said = "the connection was dropped"
     return said

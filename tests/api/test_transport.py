@@ -214,7 +214,7 @@ async def test_what_is_no_answer_is_a_fault_of_the_network(answer: bytes | None)
     [
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-            "not HTTP that can be read: Duplicate Content-Length",
+            "not valid HTTP: Duplicate Content-Length",
         ),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
@@ -611,7 +611,7 @@ async def test_a_session_that_would_use_a_proxy_for_this_machine_is_refused(monk
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         session = aiohttp.ClientSession(trust_env=True)
         async with session, opened(server.base_url, session=session) as api:
-            with pytest.raises(InputError, match=r"127\.0\.0\.1 to a proxy; name it in NO_PROXY"):
+            with pytest.raises(InputError, match=r"127\.0\.0\.1 ; add the host to NO_PROXY"):
                 await api.page(ANY_WINDOW, 0, 1)
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             assert (await api.page(ANY_WINDOW, 0, 1)).page.pagination.count == 400

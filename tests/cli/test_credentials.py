@@ -59,7 +59,7 @@ def test_an_odd_value_is_named_not_shown(run: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LIVEPERSON_APP_SECRET", "hush\thush")
     result = run(*PLAN)
     assert result.code == 4
-    assert "app_secret is empty, or holds spaces" in result.err
+    assert "app_secret is empty, or contains spaces" in result.err
     assert "hush" not in result.err
 
 
@@ -177,7 +177,7 @@ def test_quotes_and_comments_mean_the_same_in_a_file_and_in_the_environment(
 
 
 def test_a_quote_that_is_not_closed_is_refused_in_the_environment_too() -> None:
-    with pytest.raises(CredentialsError, match="LIVEPERSON_BEARER: the value begins with a quote") as caught:
+    with pytest.raises(CredentialsError, match="LIVEPERSON_BEARER: the value has an opening quote") as caught:
         credentials.given(None, {"LIVEPERSON_BEARER": "'hush-hush"})
     assert "hush" not in str(caught.value)
 

@@ -91,7 +91,7 @@ _MODULES = {"Report": "extraction.report", "WindowEntry": "manifest.format", "Wi
 
 
 def __getattr__(name: str) -> object:
-    """Import what a run returns when it is first asked for: importing the package does without."""
+    """Import the types that a run returns on first access, to keep the import of the package fast."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

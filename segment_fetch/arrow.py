@@ -254,5 +254,5 @@ def _instant(text: str) -> float | None:
 
 
 # pyarrow imports NumPy and pandas, where they are installed, when it is first given a list: here rather than in the
-# event loop of whoever streams.
+# event loop of the caller.
 record_batch([Segment(segmentId="0", endTimeL=0, endTime="1970-01-01T00:00:00Z")])

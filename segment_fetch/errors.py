@@ -23,9 +23,9 @@ class SegmentFetchError(Exception):
     """Root of all errors of this library.
 
     `status` is the HTTP status, `window` the window (`segment_fetch.Window`) and `offset` the page where it
-    happened, `retry_after` the seconds after which the answer asked to be tried again; None where there is none.
+    happened, `retry_after` the seconds after which the answer asked for a retry; None if not applicable.
 
-    `code` is stable: programs may decide by it, and the troubleshooting page has a heading for each. `summary` is one
+    `code` is stable: programs may depend on it, and the troubleshooting page has a heading for each. `summary` is one
     sentence on what happened, `advice` one on what to do. `may_pass` is True if the same call can succeed later without
     a change.
     """
@@ -101,7 +101,7 @@ class RequestRefusedError(InputError):
         self.causes = tuple(causes)
 
     def page_limit(self, asked: int) -> int | None:
-        """Return the most rows of a page that the causes name, where it is less than was asked for; else None."""
+        """Return the maximum page size in the causes if it is less than `asked`; else None."""
         found = [re.search(r"^limit\b\D*(\d{1,9})\D*$", cause) for cause in self.causes]
         named = min((int(each[1]) for each in found if each), default=0)
         return named if 0 < named < asked else None

@@ -106,13 +106,13 @@ def kind_of(code: str | None) -> type[SegmentFetchError] | None:
 
 
 def can_pass(codes: Iterable[str | None]) -> bool:
-    """Return True if asking again may mend one of these errors. One without a code may pass."""
+    """Return True if a retry may fix one of these errors; one without a code may be temporary."""
     kinds = [kind_of(code) for code in codes]
     return any(kind is None or kind.may_pass for kind in kinds)
 
 
 def lasting_advice(codes: Iterable[str | None]) -> str:
-    """Return what to do about those of the errors that asking again does not mend, each sentence once."""
+    """Return advice for the errors that a retry does not fix, each sentence once."""
     kinds = [kind_of(code) for code in codes]
     return " ".join(dict.fromkeys(kind.advice for kind in kinds if kind is not None and not kind.may_pass))
 

@@ -150,7 +150,7 @@ def _next(report: Report, run: Run) -> list[str]:
         if not failures.can_pass(_codes(report)):
             return [f"Next: {advice}"]
         lines = ["Next: run the same command again; only what is missing is read:", f"  {run.command}"]
-        return [*lines, f"Some of it stays as it is: {advice}"] if advice else lines
+        return [*lines, f"For the others: {advice}"] if advice else lines
     if not counts(report)["provisional"]:
         return []
     return (

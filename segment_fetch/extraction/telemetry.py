@@ -109,7 +109,7 @@ class _Instruments:
         self.retries = meter.create_counter("segment_fetch.retries", "{request}", "Page requests that were repeated")
         self.bytes = meter.create_counter("segment_fetch.bytes", "By", "Size of accepted pages, decompressed")
         self.pages = meter.create_counter("segment_fetch.pages", "{page}", "Accepted pages with segments, by path")
-        self.pauses = meter.create_counter("segment_fetch.pauses", "{pause}", "Pauses that the API asked for (429)")
+        self.pauses = meter.create_counter("segment_fetch.pauses", "{pause}", "Pauses that the API requested (429)")
         self.pace = meter.create_gauge("segment_fetch.pace", "{request}/s", "Requests a second, at most")
         self.cap = meter.create_gauge("segment_fetch.cap", "{request}", "Requests in flight, at most")
         self.commits = meter.create_histogram("segment_fetch.commit.duration", "s", "Time to commit a window")

@@ -154,7 +154,7 @@ class WindowQueue(Generic[Part]):
         self._advance_all()
 
     def _end_split(self, splitter: Splitter, error: SegmentFetchError) -> None:
-        """Go on without a page that was to show where to divide a window: in halves, if the server served others."""
+        """Continue without a page that would have shown where to divide a window: in halves, if others were served."""
         rest = self._reader(splitter.rest)
         self._replace(splitter, [rest])
         if splitter.parts:

@@ -183,7 +183,7 @@ class WorkerPool:
                 self._refused_midway(attempt, error)
 
     def _refused_midway(self, attempt: Attempt, error: SegmentFetchError) -> None:
-        """Decide on a refusal by a service that has served other pages: gateways refuse now and then."""
+        """Handle a refusal by a service that has served other pages: gateways sometimes refuse."""
         match error:
             case CredentialsError():
                 self._decide(attempt, error, self._queue.rejected(attempt, error, self._clock()))
@@ -199,7 +199,7 @@ class WorkerPool:
                 raise error.at(attempt.request.window, attempt.request.offset)
 
     def _broken(self, attempt: Attempt, error: SchemaError) -> None:
-        """Request a page that cannot be read again, until it has arrived broken in the same way several times."""
+        """Request an unreadable page again, until it has had the same fault several times."""
         if (times := attempt.met(error.message)) >= attempt.request.most_faults:
             error.message += ", each time it was requested" if times > 1 else ""
             self._give_up(attempt, error)
@@ -270,12 +270,12 @@ class WorkerPool:
 
 
 def _passing(error: SegmentFetchError) -> TransientError:
-    """The same as a fault that may pass."""
+    """Return the same error as a transient one."""
     return TransientError(error.message, "server", status=error.status, retry_after=error.retry_after)
 
 
 def _final(error: SegmentFetchError, message: str) -> SegmentFetchError:
-    """The error of a page that cannot be had."""
+    """Return the error for a page that is given up."""
     match error:
         case SchemaError():
             return SchemaError(message, error.path, status=error.status)

@@ -71,10 +71,10 @@ def create_regular(path: Path) -> io.FileIO:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes the place of `path` when the block ends, and is removed where it fails.
+    """Open a file for writing that replaces `path` at the end of the block, and is deleted if the block fails.
 
-    A link stays, and so do the permissions of a file that is replaced. What is no regular file, such as a pipe, is
-    written as it is.
+    A link is kept, and so are the permissions of a replaced file. Anything but a regular file, such as a pipe, is
+    written directly.
     """
     place = path.resolve()
     if place.exists() and not place.is_file():

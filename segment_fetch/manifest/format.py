@@ -224,9 +224,9 @@ def _check_apart(windows: Iterable[Window]) -> None:
 
 @lru_cache(maxsize=4)  # a window begins where the one before it ends
 def _ms(text: str) -> int:
-    """Epoch milliseconds of a time in the manifest; quicker than `parse_time`, which knows many forms.
+    """Return the epoch milliseconds of a time in the manifest; faster than `parse_time`, which knows many forms.
 
-    ValueError where it is none.
+    Raises ValueError if it is not a time.
     """
     if not _TIME.fullmatch(text):
         raise ValueError(f"{text!r} is not a time such as 2026-11-01T08:00:00Z")

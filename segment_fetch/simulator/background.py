@@ -24,7 +24,7 @@ def running_loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 
 async def all_accepted() -> None:
-    """Return when every connection that was accepted has its transport, so that a server may be closed without a wait.
+    """Wait until every accepted connection has its transport, so that a server can be closed immediately.
 
     asyncio leaves a connection open for ever if its server is closed between the two. Bounded: a TLS handshake that
     never ends has its transport from the beginning.

@@ -1,4 +1,4 @@
-"""Destinations by URL, and file formats by name: where a new sink or a new format is registered."""
+"""Destinations by URL, and file formats by name; new sinks and formats are registered here."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def open_sink(
     `?table=NAME`.
 
     `account_id`, the account whose segments are stored, is for destinations of several accounts: tables and Parquet
-    files get a column `account_id`, and each account a manifest of its own. Parquet files of each account are in a
+    files get a column `account_id`, and each account has a separate manifest. Parquet files of each account are in a
     folder of its name. In the URL of a table it can be written `?account_id=ID`.
 
     The other options are for files only: `format` is "jsonl" (the default), "csv" or "parquet"; `compress` is "none",

@@ -35,7 +35,7 @@ class PaceStore:
     def load(self, account: str, service: str, now: float, source: str = "") -> Learned | None:
         """Return the limit learned for an account at a service (its base URL, or any name); None if there is none.
 
-        The API throttles by `source`, too. A source without a file of its own uses the account's file, as written by
+        The API throttles by `source`, too. A source without its own file uses the account's file, as written by
         earlier versions.
         """
         found = self._read(self._path(account, service, source), now)

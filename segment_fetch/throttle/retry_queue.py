@@ -42,7 +42,7 @@ class Attempt(Struct, eq=False):
     equal: int = 0
 
     def met(self, fault: str) -> int:
-        """Note what was wrong with an answer. Returns how many answers in a row that was so."""
+        """Note the fault of an answer. Return the number of consecutive answers with the same fault."""
         self.equal = self.equal + 1 if fault == self.fault else 1
         self.fault = fault
         return self.equal
@@ -227,8 +227,8 @@ class RetryQueue:
         return self._later(attempt, now, max(delay, least)) if delay is not None else self._park(attempt, now, least)
 
     def refused(self, attempt: Attempt, error: TransientError, now: float, *, parks: bool = False) -> Again | Lost:
-        """Decide what becomes of a page that the service itself answered with a refusal, or with a broken page: it is
-        there, so that is no outage, but one odd answer is asked for again before it counts.
+        """Decide what to do with a page that the service refused or returned broken. As it answered, this is not an
+        outage, but the page is requested again before the answer counts.
         """
         self._end_probe(attempt)
         attempt.failures += 1

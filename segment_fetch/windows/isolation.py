@@ -1,4 +1,4 @@
-"""A page that is broken in the same way each time: smaller pages find its row, so that the rest can be read. No I/O."""
+"""Isolation of a page that is always broken in the same way: smaller pages find the row. No I/O."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from segment_fetch.windows.page_checks import MAX_HALVING, MAX_ISOLATING, Divide
 from segment_fetch.windows.pass_protocol import Failed, Fetch
 
 MAX_BROKEN_ROWS = 16
-"""Rows behind a broken one that are looked at for the first good one."""
+"""Maximum number of rows after a broken one that are examined to find the first good one."""
 
 
 class Isolation:
@@ -25,11 +25,11 @@ class Isolation:
         self._window = fetch.window
         self._failed = failed
         self._ascending = ascending
-        self._low, self._high = fetch.offset, fetch.offset + limit  # the row is among these, counted from the first
+        self._low, self._high = fetch.offset, fetch.offset + limit  # the row is in this range of offsets
         self._is_found = False
         self._before: int | None = None  # the close time of the row before it
         self._after: int | None = None
-        self._behind = 1  # rows from it to the one that is looked at as the next good one
+        self._behind = 1  # rows from it to the one examined as the next good one
         self.next = self._ask()
 
     def _ask(self) -> Fetch:
@@ -40,7 +40,7 @@ class Isolation:
         return Fetch(self._window, self._low + self._behind, limit=1)
 
     def good(self, times: Sequence[int]) -> None:
-        """Note that a page is as it should be; `times` are its close times as they were sent."""
+        """Note that a page is valid; `times` are its close times as sent."""
         asked = self.next.limit or 0
         if self._is_found:
             if self.next.offset < self._low:
@@ -49,7 +49,7 @@ class Isolation:
                 self._after = times[0] if times else None
                 return self._end()
         elif len(times) < asked or self._low + asked >= self._high:
-            self.result = halves(self._window, self._failed, MAX_ISOLATING)  # no row is at fault by itself
+            self.result = halves(self._window, self._failed, MAX_ISOLATING)  # no single row is at fault
             return None
         else:
             self._low += asked
@@ -58,7 +58,7 @@ class Isolation:
         return None
 
     def bad(self, failed: Failed | None = None) -> None:
-        """Note that a page is broken, too; `failed` says how, if that is more than was known."""
+        """Note that a page is broken, too; `failed` describes it, if that adds information."""
         self._failed = failed or self._failed
         if not self._is_found:
             self._high = self._low + (self.next.limit or 1)
@@ -71,7 +71,7 @@ class Isolation:
         self.next = self._ask()
 
     def _end(self) -> None:
-        """Divide the window so that the middle part has the row and, as far as can be told, no other.
+        """Divide the window so that the middle part has the row and, as far as is known, no other.
 
         The row above it may close in the same millisecond, and the part below shares its last instant with the middle.
         """

@@ -30,7 +30,7 @@ MAX_ISOLATING = 10
 """Maximum number of times that one window is divided to isolate faults."""
 
 MAX_HALVING = 1
-"""The same if every row that was looked at is broken."""
+"""The same if every examined row is broken."""
 
 NOW_TOLERANCE_MS = 60_000
 """Milliseconds by which a time frame that the server cut at its current time may end before its clock."""
@@ -69,9 +69,9 @@ class PageFaultError(TransientError):
         super().__init__(message, status=200)
         self.remedy = remedy
         self.cap = cap
-        """The count of a page that goes on behind it."""
+        """The count of a page that has rows beyond it."""
         self.short = short
-        """The rows of a first page that has fewer than it should."""
+        """The number of rows of a first page with too few rows."""
 
     @property
     def failed(self) -> Failed:

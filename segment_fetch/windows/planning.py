@@ -142,7 +142,7 @@ def shorten_oldest(planned: Windows, oldest: int) -> Windows:
 
 
 def check_few(windows: Sequence[Window], place: str) -> None:
-    """InputError where there are too many windows for a place (a plan, the manifest) that has an entry for each."""
+    """Raise InputError if there are too many windows for a place (a plan, the manifest) that has an entry for each."""
     if len(windows) > MOST_WINDOWS:
         seconds = math.ceil((windows[-1].end - windows[0].start) / MOST_WINDOWS / 1000)
         raise InputError(

@@ -75,7 +75,7 @@ class WindowRequest(PageRequest, Generic[Part], frozen=True):
 
     @property
     def most_faults(self) -> int:
-        return EQUAL_FAULTS if self.fetch.limit is None else 1  # that its row is at fault is known
+        return EQUAL_FAULTS if self.fetch.limit is None else 1  # its row is already known to be at fault
 
 
 class WindowReader(Generic[Part]):
@@ -144,7 +144,7 @@ class WindowReader(Generic[Part]):
 
     @property
     def is_decided(self) -> bool:
-        """True if it is known that the window cannot be read as it is."""
+        """True if it is known that the window cannot be read in its present form."""
         return self._verdict is not None
 
     def next(self) -> WindowRequest[Part]:
@@ -211,7 +211,7 @@ class WindowReader(Generic[Part]):
             self._verdict = remedy
 
     def _isolate(self, fetch: Fetch, fault: str, failed: Failed) -> None:
-        """Find the place of a fault that stays, so that all others can be read."""
+        """Find the place of a fault that recurs, so that everything else can be read."""
         self._todo.clear()
         self._wanted.clear()
         if not self.traits.may_isolate(fault, self._part_of):
@@ -223,7 +223,7 @@ class WindowReader(Generic[Part]):
             self._verdict = page_checks.halves(self.window, failed, page_checks.MAX_ISOLATING)
 
     def _look_at(self, isolation: Isolation, fetch: Fetch, answer: PageAnswer) -> None:
-        """Take a smaller page, which shows on which side of it the fault lies."""
+        """Take a smaller page, which shows where the fault is."""
         try:
             page_checks.checked(answer, fetch.window, fetch.offset, fetch.limit or self.limit, whole=self.window)
         except PageFaultError as fault:
@@ -275,7 +275,7 @@ class WindowReader(Generic[Part]):
         return None
 
     def refused(self, request: WindowRequest[Part], error: SegmentFetchError) -> bool:
-        """Handle a page that cannot be had. Return True if reading continues without it."""
+        """Handle a page that could not be fetched. Return True if reading continues without it."""
         fetch = request.fetch
         failed = Failed(str(error), code=error.code)
         match error:
@@ -285,7 +285,7 @@ class WindowReader(Generic[Part]):
             case SchemaError():
                 self._isolate(fetch, error.path, failed)
             case RequestRefusedError() if fetch.probe:
-                self._probed(leads_on=True)  # the server refuses the page of a link beyond the count: rows are there
+                self._probed(leads_on=True)  # a refused page beyond the count shows that there are rows
             case RequestRefusedError() if (limit := error.page_limit(request.limit)) is not None:
                 self._verdict = Shrink(limit)
             case RequestRefusedError(status=400) if fetch.offset > 0 and self._isolation is None:

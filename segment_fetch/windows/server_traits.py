@@ -10,7 +10,7 @@ from segment_fetch.windows import coverage
 from segment_fetch.wire.models import SegmentPage
 
 MAX_FAULTY_WINDOWS = 3
-"""Windows in which a fault of one kind is isolated, before others with it are given up at once."""
+"""Number of windows in which a fault of one kind is isolated, before others with it are given up immediately."""
 
 
 class ServerTraits:
@@ -32,12 +32,12 @@ class ServerTraits:
         self.largest_page = 0
         """The largest number of rows on an accepted page so far."""
         self.reach: int | None = None
-        """The offset from which on the server refuses pages, if it does."""
+        """The offset from which the server refuses pages, if it does."""
         self._short: defaultdict[int, set[Window]] = defaultdict(set)
         self._faulty: defaultdict[str, set[Window]] = defaultdict(set)
 
     def is_page_limit(self, rows: int, window: Window) -> bool:
-        """Return True if a first page with fewer rows than it should have shows the server's own page limit.
+        """Return True if a first page with too few rows shows the server's own page limit.
 
         If larger pages have been accepted before, a second window has to show the same.
         """
@@ -46,8 +46,8 @@ class ServerTraits:
         return rows >= self.largest_page or len(windows) > 1
 
     def may_isolate(self, fault: str, window: Window) -> bool:
-        """Return True if a fault in a planned window may be isolated: not if three others had one of the same kind, as
-        it is everywhere then.
+        """Return True if a fault in a planned window may be isolated; False if three others had one of the same kind,
+        because then it is everywhere.
         """
         windows = self._faulty[re.sub(r"\d+", "#", fault)]
         if window not in windows and len(windows) == MAX_FAULTY_WINDOWS:

@@ -41,7 +41,7 @@ class PageRequest(Struct, frozen=True, eq=False):
 
     @property
     def most_faults(self) -> int:
-        """Number of answers broken in the same way after which it is not requested again."""
+        """Number of answers with the same fault after which it is not requested again."""
         return EQUAL_FAULTS
 
 
@@ -141,7 +141,7 @@ def _not_json(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> T
 
 
 def _broken_at(body: bytes, error: msgspec.DecodeError | UnicodeDecodeError) -> int:
-    """The byte at which a body stops being JSON in UTF-8."""
+    """Return the position at which a body stops being valid UTF-8 JSON."""
     try:
         body.decode()
     except UnicodeDecodeError as undecodable:

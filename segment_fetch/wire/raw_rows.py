@@ -101,13 +101,13 @@ def scan_page(body: bytes | memoryview) -> SegmentPage | None:
 
 
 def _head(body: bytes | memoryview) -> int | None:
-    """Return the place of the first row; None where the array of rows does not begin in the usual form."""
+    """Return the position of the first row; None if the array of rows does not begin in the usual form."""
     at = bytes(body[:_FARTHEST_HEAD]).find(_HEAD)
     return None if at < 0 else at + len(_HEAD)
 
 
 def why_fallback(body: bytes | memoryview) -> str:
-    """Return the reason for which `scan_page` gives None for a page, in a few words for people."""
+    """Return a short text on why `scan_page` returns None for a page."""
     if isinstance(_scanner, Uncompiled):
         return "the scanner is not compiled"
     if (head := _head(body)) is None:
@@ -138,7 +138,7 @@ def decode_lines(lines: bytes | memoryview) -> list[Segment]:
 
 
 def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
-    """Return the rows as a sequence that is not decoded anew at each access."""
+    """Return the rows as a sequence that is not decoded again at each access."""
     return list(rows) if isinstance(rows, RawRows) else rows
 
 

@@ -34,7 +34,7 @@ def report(*codes: str | None) -> Report:
         (("SF-OF-A-LATER-RELEASE",), [AGAIN], [REPORT_IT]),
         (("SF-SCHEMA", "SF-SCHEMA"), [f"Next: {REPORT_IT}"], ["same command"]),
         (("SF-REFUSED", "SF-LOST"), ["Next: Change what the API names", LOST], ["same command"]),
-        (("SF-SCHEMA", "SF-SERVICE"), [AGAIN, f"Some of it stays as it is: {REPORT_IT}"], []),
+        (("SF-SCHEMA", "SF-SERVICE"), [AGAIN, f"For the others: {REPORT_IT}"], []),
     ],
 )
 def test_the_advice_fits_the_cause(codes: tuple[str | None, ...], says: list[str], never: list[str]) -> None:

@@ -62,7 +62,7 @@ def as_json(plan: Plan, rate: Rate) -> dict[str, Any]:
 
 
 def _estimate(plan: Plan, rate: Rate) -> dict[str, Any]:
-    """Return the rate asked for, the rate that the estimate assumes, and the estimate in seconds."""
+    """Return the requested rate, the rate that the estimate assumes, and the estimate in seconds."""
     return {"rate": rate, "assumed_rate": plan.rate, "seconds": plan.seconds}
 
 

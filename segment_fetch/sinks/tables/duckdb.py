@@ -37,7 +37,7 @@ class DuckDbSink(TableSink):
 
     The manifest is in the table of that name with `_manifest` behind it. A window is replaced in one transaction. While
     a run has the file open, other processes cannot open it: that is how DuckDB shares files. DuckDB's extensions are
-    neither loaded nor downloaded. InputError where the path is empty or the name of the table is none.
+    neither loaded nor downloaded. Raises InputError if the path is empty or the table name invalid.
     """
 
     latest = (2**63 - 2) // 1000  # DuckDB counts microseconds; the largest number means infinity

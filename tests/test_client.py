@@ -166,7 +166,7 @@ async def test_client_works_only_inside_of_async_with(tmp_path: Path, call: str)
 
 async def test_client_is_entered_once_at_a_time() -> None:
     async with served(settled()) as simulator, client(simulator) as opened:
-        with pytest.raises(InputError, match="in use; make another one"):
+        with pytest.raises(InputError, match="in use; create another one"):
             await opened.__aenter__()
         assert await opened.count(START, END) == 60, "the first use goes on"
 

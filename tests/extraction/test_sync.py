@@ -228,7 +228,7 @@ async def test_an_interrupted_night_goes_on(tmp_path: Path) -> None:
 async def test_bad_input_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
     world = World(tmp_path, month())
     async with world.simulator:
-        with pytest.raises(InputError, match="where to begin"):
+        with pytest.raises(InputError, match="the time to begin at"):
             await world.sync(None)
         with pytest.raises(InputError, match="IANA"):
             await world.sync(timezone="Mars/Olympus")

@@ -108,7 +108,7 @@ GOOD = 'credentials = { env = "A_" }\nout = "x/{account}"\n'
         (
             "[accounts.1]\ncredentials = { env = 'A_' }\nout = 'postgresql://me:hunter2hunter2@h/d'\n",
             3,
-            "leave the password out",
+            "remove the password",
         ),
         ("[acounts.1]\n", 1, "acounts is unknown here: write [defaults] and [accounts.ID]"),
         ("[accounts.'a b']\n" + GOOD, 1, "account 'a b'"),

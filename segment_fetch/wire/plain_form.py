@@ -9,7 +9,7 @@ from typing import Any
 from segment_fetch.wire.models import SEGMENT_FIELDS
 
 LONGEST_SHOWN = 16_384
-"""Bytes from the beginning of a row on that are looked at."""
+"""Number of bytes from the beginning of a row that are examined."""
 
 _REQUIRED = ("segmentId", "endTimeL")
 _NUMBERS = ("startTimeL", "endTimeL", "agentId", "skillId", "groupId", "totalHandleTimeMillis")
@@ -22,9 +22,9 @@ def why_not_plain(text: bytes) -> str:
     try:
         pairs, end = _decoder.raw_decode(text.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
-        return "white space between rows" if text[:1].isspace() else "a row that is no JSON, or a very long one"
+        return "white space between rows" if text[:1].isspace() else "a row that is not JSON, or a very long one"
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        return "a row that is no object"
+        return "a row that is not an object"
     row = text.decode("utf-8", "replace")[:end]
     return _of_names([name for name, _ in pairs]) or _of_values(pairs) or _of_spelling(row, dict(pairs))
 

@@ -611,7 +611,7 @@ async def test_a_session_that_would_use_a_proxy_for_this_machine_is_refused(monk
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         session = aiohttp.ClientSession(trust_env=True)
         async with session, opened(server.base_url, session=session) as api:
-            with pytest.raises(InputError, match=r"127\.0\.0\.1 ; add the host to NO_PROXY"):
+            with pytest.raises(InputError, match=r"127\.0\.0\.1; add the host to NO_PROXY"):
                 await api.page(ANY_WINDOW, 0, 1)
             monkeypatch.setenv("NO_PROXY", "127.0.0.1")
             assert (await api.page(ANY_WINDOW, 0, 1)).page.pagination.count == 400

@@ -40,8 +40,8 @@ REASONS = {
     "spaced": (_spaced(PLAIN), "white space around it"),
     "rising": (compact(FULL, FULL | {"endTimeL": 9}), "not sorted by close time"),
     "around": (PLAIN.replace(b'"count"', b'"co\\u0075nt"'), "what surrounds the segments"),
-    "no object": (PLAIN.replace(b"[{", b"[7,{"), "a row that is no object"),
-    "no JSON": (PLAIN[: len(PLAIN) // 2], "a row that is no JSON"),
+    "no object": (PLAIN.replace(b"[{", b"[7,{"), "a row that is not an object"),
+    "no JSON": (PLAIN[: len(PLAIN) // 2], "a row that is not JSON"),
 }
 
 

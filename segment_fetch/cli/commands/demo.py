@@ -48,7 +48,7 @@ _RETRY_DELAYS = "0.2,0.4,0.8,1,1,1"
 _ENDS_WITHIN_S = 2.0
 
 _INTRODUCTION = """\
-Demo: {segments:,} made-up segments of {days} days, from a simulator on this machine that behaves like the real API: \
+Demo: {segments:,} generated segments of {days} days, from a simulator on this machine that behaves like the real API: \
 OAuth 1.0, 30 to 120 ms an answer, a limit of 40 requests a second that the extraction learns from its 429 answers, \
 and now and then a 500, a dropped connection or a truncated answer. Retries wait for a shorter time than usual \
 ({delays} s instead of 5,10,15 s)."""

@@ -35,8 +35,8 @@ _PREPARING = Lock()
 class DuckDbSink(TableSink):
     """A table in a DuckDB file, created if necessary, with the columns of `segment_fetch.arrow` and key segment_id.
 
-    The manifest is in the table of that name with `_manifest` behind it. A window is replaced in one transaction. While
-    a run has the file open, other processes cannot open it: that is how DuckDB shares files. DuckDB's extensions are
+    The manifest is in the table of the same name with the suffix `_manifest`. A window is replaced in one transaction.
+    While a run has the file open, other processes cannot open it, as DuckDB allows only one. DuckDB extensions are
     neither loaded nor downloaded. Raises InputError if the path is empty or the table name invalid.
     """
 

@@ -41,10 +41,10 @@ _SESSION = (
 class PostgresSink(TableSink):
     """A PostgreSQL table, created if necessary, with the columns of `segment_fetch.arrow` and primary key segment_id.
 
-    `dsn` is a URL, postgresql://user@host:port/database. What it leaves out, the password above all, libpq finds as
-    for any other program: in PGPASSWORD and the like, in ~/.pgpass, in a service file (?service=name). The manifest is
-    in the table of that name with `_manifest` behind it. A window is replaced in one transaction; an advisory lock
-    keeps a second run out.
+    `dsn` is a URL, postgresql://user@host:port/database. libpq finds omitted parts, the password above all, as for any
+    other program: in PGPASSWORD and so on, in ~/.pgpass, in a service file (?service=name). The manifest is in the
+    table of the same name with the suffix `_manifest`. A window is replaced in one transaction; an advisory lock
+    excludes a second run.
     """
 
     latest = (2**63 - 1) // 1000  # the last that Arrow can count in microseconds, in the year 294247

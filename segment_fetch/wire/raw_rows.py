@@ -84,6 +84,8 @@ _around = msgspec.json.Decoder(_Envelope)
 
 def key_of(segment_id: str) -> int:
     """Return the 64-bit key of a segmentId, the same on both paths. Two ids may have the same key."""
+    if isinstance(_scanner, Uncompiled):
+        return hash(segment_id)  # which a text keeps, and a page's keys are asked for more than once
     return _scanner.key(segment_id.encode("utf-8", "surrogatepass"))
 
 
@@ -144,7 +146,10 @@ def decoded(rows: Sequence[Segment]) -> Sequence[Segment]:
 
 def keys_of(rows: Sequence[Segment]) -> Column:
     """Return the key of each row's id."""
-    return rows.keys if isinstance(rows, RawRows) else array("q", [key_of(row.segmentId) for row in rows])
+    if isinstance(rows, RawRows):
+        return rows.keys
+    key = hash if isinstance(_scanner, Uncompiled) else key_of
+    return array("q", [key(row.segmentId) for row in rows])
 
 
 def ids_of(rows: Sequence[Segment]) -> list[str]:

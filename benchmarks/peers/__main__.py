@@ -7,8 +7,9 @@
 
 Settings: `unlimited`, the server as fast as it can, on a core of its own, its pages rendered beforehand; `limited`, 20
 requests a second, 20 at once after a pause, answers after 150 ms, a limit that each program has to find out; `strict`,
-the same but for those 20 at once; `told`, as `limited`, for the programs that can be told a limit; `late`, 30 rows a
-second appear and 30 vanish while they are read, answers after 100 ms. Each program runs in a process of its own, one at
+the same but for those 20 at once; `told`, as `limited`, for the programs that can be told a limit; `day` and
+`day-at-once`, a job of 40 pages at 10 requests a second, and at 5 in flight; `late`, 30 rows a second appear and 30
+vanish while they are read, answers after 100 ms. Each program runs in a process of its own, one at
 a time, A B C A B C ...; ratios are taken within a round, and medians of the rounds are shown. Without drift, what a
 program writes must be each row once.
 """

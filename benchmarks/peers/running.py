@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.measure import Cost, Job, pin
-from segment_fetch.simulator import Dataset, Drift, RateLimit, Simulator
+from segment_fetch.simulator import AtOnce, Dataset, Drift, RateLimit, Simulator
 from segment_fetch.simulator.background import running_loop
 
 KEEP_BYTES = 8 * 2**30
@@ -49,7 +49,7 @@ class Setting:
     name: str
     title: str
     rate: float | str | None = None
-    limit: RateLimit | None = None
+    limit: RateLimit | AtOnce | None = None
     latency_ms: float = 0.0
     drift: Drift | None = None
     share: float = 1.0
@@ -67,6 +67,15 @@ SETTINGS = (
         "strict", "20 requests a second, no burst; the limit is not known", "auto", RateLimit(20), 150.0, share=0.25
     ),
     Setting("told", "20 requests a second, 150 ms; the limit is told", 20.0, LIMIT, 150.0),
+    Setting(
+        "day",
+        "40 pages, 10 requests a second; the limit is not known",
+        "auto",
+        RateLimit(10, burst=10),
+        150.0,
+        share=0.1,
+    ),
+    Setting("day-at-once", "40 pages, 5 requests at once; the limit is not known", "auto", AtOnce(5), 150.0, share=0.1),
     Setting("late", "rows come and go", latency_ms=100.0, drift=Drift(inserts_per_s=30, removals_per_s=30), share=0.25),
 )
 

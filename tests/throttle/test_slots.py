@@ -47,7 +47,7 @@ async def _ratio(limit: Limit, **options: Any) -> tuple[float, int]:
 @without_waiting
 async def test_a_rate_that_is_the_limit_uses_it(limit: Limit) -> None:
     ratio, throttled = await _ratio(limit, rate=LIMIT)
-    assert ratio <= 1.035
+    assert ratio <= 1.032
     assert throttled == 0
 
 
@@ -75,11 +75,13 @@ async def test_a_limit_that_was_found_before_is_used(limit: Limit, most: int, tm
 
 
 @pytest.mark.parametrize(
-    ("limit", "most"), list(zip(EVERY_LIMIT, (1.15, 1.25, 1.10, 1.45), strict=True)), ids=lambda value: str(value)[:40]
+    ("limit", "most", "refusals"),
+    list(zip(EVERY_LIMIT, (1.15, 1.20, 1.10, 1.40), (4, 7, 16, 6), strict=True)),
+    ids=lambda value: str(value)[:40],
 )
 @without_waiting
-async def test_a_limit_that_has_to_be_found_costs_little(limit: Limit, most: float) -> None:
+async def test_a_limit_that_has_to_be_found_costs_little(limit: Limit, most: float, refusals: int) -> None:
     """The goal is 1.10; a burst of a quarter of a second, and a window of one, take more refusals to tell apart."""
     ratio, throttled = await _ratio(limit, rate="auto")
     assert ratio <= most
-    assert throttled <= 16
+    assert throttled <= refusals

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
-from segment_fetch.wire.models import SEGMENT_FIELDS
+from segment_fetch.wire.models import SEGMENT_FIELDS, Segment
 
 LONGEST_SHOWN = 16_384
 """Number of bytes from the beginning of a row that are examined."""
 
 _REQUIRED = ("segmentId", "endTimeL")
-_NUMBERS = ("startTimeL", "endTimeL", "agentId", "skillId", "groupId", "totalHandleTimeMillis")
+_NUMBERS = {name for name, kind in Segment.__annotations__.items() if kind is int or int in get_args(kind)}
 _MOST_DIGITS = 18
 _decoder = json.JSONDecoder(object_pairs_hook=list)
 

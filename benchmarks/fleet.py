@@ -40,8 +40,7 @@ def main() -> None:
         with _serving(options.accounts, options.seed, idle=False) as url:
             _write(place / "busy.toml", url, options.accounts)
             together, memory = _run(place / "busy.toml", place / "together")
-            slowest = max(together["accounts"], key=lambda entry: entry["seconds"])
-            alone, memory_alone = _run(place / "busy.toml", place / "alone", "--only", slowest["account"])
+            alone, memory_alone = _run(place / "busy.toml", place / "alone", "--only", _slowest(options))
         with _serving(options.idle, options.seed, idle=True) as url:
             _write(place / "idle.toml", url, options.idle)
             _run(place / "idle.toml", place / "idle")
@@ -58,6 +57,18 @@ def main() -> None:
     publish("fleet", table(header, rows), write=options.write)
     missed = factor > FACTOR or memory > MEMORY_MB or idle["seconds"] > IDLE_S
     sys.exit(missed and not options.smoke)
+
+
+def _slowest(options: argparse.Namespace) -> str:
+    """Return the account that takes longest by itself: the one with the most segments for its limit."""
+    drawn = _drawn(options.accounts, options.seed)
+    return str(1 + max(range(len(drawn)), key=lambda place: drawn[place][0] / drawn[place][1]))
+
+
+def _drawn(accounts: int, seed: int) -> list[tuple[int, float]]:
+    """Return the size (segments) and the limit (requests a second) of each account."""
+    chance = random.Random(seed)
+    return [(chance.choice(_SIZES), chance.choice(_LIMITS)) for _ in range(accounts)]
 
 
 def _figures(report: dict[str, Any]) -> list[str]:
@@ -118,21 +129,20 @@ def _serving(accounts: int, seed: int, *, idle: bool) -> Iterator[str]:
 
 async def _serve(accounts: int, seed: int, *, idle: bool) -> None:
     """Serve until standard input ends."""
-    chance = random.Random(seed)
     end = int(time.time() * 1000) - 3 * _DAY_MS
     simulators = [
         Simulator(
             Dataset(
-                segments=0 if idle else chance.choice(_SIZES),
+                segments=0 if idle else size,
                 start=end - 4 * _DAY_MS,
                 end=end,
                 account=str(number),
                 seed=number,
             ),
             auth=Bearer(TOKEN),
-            limit=None if idle else RateLimit(chance.choice(_LIMITS)),
+            limit=None if idle else RateLimit(limit),
         )
-        for number in range(1, accounts + 1)
+        for number, (size, limit) in enumerate(_drawn(accounts, seed), 1)
     ]
     ended = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)

@@ -9,7 +9,6 @@ measured by `benchmarks.fleet`; here it is a constant.
 """
 
 import argparse
-import heapq
 import random
 from collections.abc import Sequence
 from statistics import quantiles
@@ -20,8 +19,8 @@ from benchmarks.report import publish, table
 from segment_fetch.fleet.shards import shard_of
 
 PAGE = 500  # segments a request
-WINDOW = 7_000  # segments committed at once, about a day of a large account
-CORE_S = 0.003  # of a worker's core for a request, with its segments and their share of a commit: assumed
+PAGES = 14  # of a window, about a day of a large account, committed at once
+CORE_S = 0.003  # of a worker's core for a request with its segments, as `benchmarks.fleet` measures it
 AT_ONCE = 200  # accounts
 RESTART_S = 60.0  # until a worker that died is replaced
 
@@ -34,12 +33,6 @@ class Account(msgspec.Struct, frozen=True):
     limit: float
     down_at: float
     down_s: float
-
-    def ends(self, start: float, requests: int, slowed: float) -> float:
-        """Return when so many requests are answered (s), if the worker's core stretches time by `slowed`."""
-        end = start + requests / self.limit * slowed
-        met = start < self.down_at + self.down_s and end > self.down_at
-        return end + self.down_at + self.down_s - max(start, self.down_at) if met else end
 
 
 def accounts(count: int, seed: int) -> list[Account]:
@@ -58,37 +51,33 @@ def accounts(count: int, seed: int) -> list[Account]:
 
 
 def shard_ends(shard: Sequence[Account], dies_at: float = float("inf")) -> list[float]:
-    """Return when each account of a shard is done (s), where its worker dies once at `dies_at`."""
-    busy = sum(min(AT_ONCE, len(shard)) * each.limit for each in shard) / max(1, len(shard)) * CORE_S
-    slowed = max(1.0, busy)  # more work a second than a core has seconds
-    waiting = list(reversed(shard))
-    running: list[tuple[float, int, float, int]] = []  # end, place in the shard, start, requests
-    places = {each.account: place for place, each in enumerate(shard)}
-    left = {each.account: each.requests for each in shard}
-    done: list[float] = []
+    """Return when each account of a shard is done (s), where its worker dies once at `dies_at`.
 
-    def begin(moment: float) -> None:
+    Accounts share the worker's core: while those that run ask for more than it has, all are slowed alike, and each that
+    ends, or whose service is down, frees its part for the others.
+    """
+    waiting, running, done = list(reversed(shard)), list[Account](), list[float]()
+    left = {each.account: float(each.requests) for each in shard}
+    now = 0.0
+    while running or waiting:
         while waiting and len(running) < AT_ONCE:
-            each = waiting.pop()
-            requests = left[each.account]
-            heapq.heappush(running, (each.ends(moment, requests, slowed), places[each.account], moment, requests))
-
-    begin(0.0)
-    while running:
-        if running[0][0] > dies_at:
-            for end, place, start, requests in running:
-                each = shard[place]
-                read = requests * (dies_at - start) / (end - start) if end > start else 0
-                per_window = WINDOW // PAGE
-                left[each.account] = requests - int(read) // per_window * per_window + 1  # one small look
-                waiting.append(each)
-            restart, dies_at = dies_at + RESTART_S, float("inf")
-            running.clear()
-            begin(restart)
-            continue
-        end, *_ = heapq.heappop(running)
-        done.append(end)
-        begin(end)
+            running.append(waiting.pop())
+        up = [each for each in running if not each.down_at <= now < each.down_at + each.down_s]
+        slowed = max(1.0, sum(each.limit for each in up) * CORE_S)
+        turns = [turn for each in running for turn in (each.down_at, each.down_at + each.down_s) if turn > now]
+        moment = min(*(now + left[each.account] / each.limit * slowed for each in up), *turns, dies_at)
+        for each in up:
+            left[each.account] -= (moment - now) * each.limit / slowed
+        now = moment
+        if now == dies_at:
+            for each in running:
+                read = int(each.requests - left[each.account]) // PAGES * PAGES
+                left[each.account] = each.requests - read + 1.0  # one small look
+            waiting += reversed(running)
+            running, now, dies_at = [], now + RESTART_S, float("inf")
+        ended = [each for each in up if left[each.account] < 1e-6]
+        running = [each for each in running if each not in ended]
+        done += [now] * len(ended)
     return done
 
 

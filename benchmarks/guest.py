@@ -7,7 +7,8 @@
 Three processes: the API on one core, with the program that pings; on another core a real service of aiohttp, which
 answers /ping and extracts on request. Each extraction reads the range in windows of 50,000. The ranges: `settled`;
 `gzip`, the same compressed; `live`, which ends now, so that its last day may still change, with 2,000 segments on one
-millisecond of it.
+millisecond of it. The ways: into files of two formats, as two kinds of stream, and `thread`: JSON Lines again, by
+`segment_fetch.blocking` in a thread with a loop of its own.
 
 `/ping` is sent every 5 ms, whether the one before was answered or not. A gap is the time between two beats, due
 each millisecond, so it holds everything that a turn of the loop does. A callback is one step of the
@@ -125,12 +126,24 @@ def _stream_arrow(out: Path) -> Way:
     return streamed
 
 
+def _thread(out: Path) -> Way:
+    from segment_fetch import blocking  # noqa: PLC0415
+    from segment_fetch.sinks import JsonlSink  # noqa: PLC0415
+
+    async def extracted(client: SegmentClient, job: Job) -> int:
+        report = await asyncio.to_thread(blocking.extract, client_of(job), job.start, job.end, JsonlSink(out))
+        return report.segments
+
+    return extracted
+
+
 WAYS: dict[str, Callable[[Path], Way]] = {
     "jsonl": _jsonl,
     "csv": _csv,
     "parquet": _parquet,
     "stream": _stream,
     "stream_arrow": _stream_arrow,
+    "thread": _thread,
 }
 
 
@@ -191,10 +204,9 @@ async def beating(gaps: list[float]) -> AsyncIterator[None]:
         await asyncio.wait([task])
 
 
-async def extract(job: Job) -> Kept:
-    """Runs a job and measures it."""
-    kept = Kept()
-    client = SegmentClient(
+def client_of(job: Job) -> SegmentClient:
+    """The client of a job."""
+    return SegmentClient(
         "111111",
         auth=BearerToken(TOKEN),
         source=SOURCE,
@@ -202,6 +214,12 @@ async def extract(job: Job) -> Kept:
         rate=job.rate,
         window=timedelta(days=job.window_days),
     )
+
+
+async def extract(job: Job) -> Kept:
+    """Runs a job and measures it."""
+    kept = Kept()
+    client = client_of(job)
     with tempfile.TemporaryDirectory(prefix="segment_fetch_") as out:
         way = WAYS[job.way](Path(out))
         async with beating(kept.gaps):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,29 @@ async def test_the_service_runs_tells_and_streams(served: Simulator, tmp_path: P
             lines = [json.loads(line) async for line in streamed.content]
     assert len({line["segmentId"] for line in lines}) == len(lines) > 1_000
     assert (tmp_path / "out" / "manifest.json").exists()
+
+
+async def test_a_slow_reader_slows_the_reading_down(served: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with service() as (http, module):
+        stream, given = module["state"].client.stream, 0
+
+        async def counted(start: str, end: str) -> AsyncIterator[Any]:
+            nonlocal given
+            async with aclosing(stream(start, end)) as batches:
+                async for batch in batches:
+                    given += 1
+                    yield batch
+
+        monkeypatch.setattr(module["state"].client, "stream", counted)
+        async with http.get("/segments", params={"start": "now-29d"}) as streamed:
+            await streamed.content.readline()
+            slow = -1
+            while slow != given:
+                slow = given
+                await asyncio.sleep(0.3)
+            lines = [line async for line in streamed.content]
+    assert slow < given - 5  # what the sockets between them hold, and no more
+    assert len(lines) > 15_000
 
 
 async def test_a_reader_that_leaves_ends_the_reading(served: Simulator) -> None:

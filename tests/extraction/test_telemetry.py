@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +17,14 @@ from msgspec import Struct
 from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.aiohttp_client import AioHttpClientInstrumentor
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader, NumberDataPoint
+from opentelemetry.sdk.metrics.export import (
+    Gauge,
+    Histogram,
+    InMemoryMetricReader,
+    Metric,
+    NumberDataPoint,
+    Sum,
+)
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -33,20 +41,24 @@ class Recorded(Struct):
 
     exporter: InMemorySpanExporter
     reader: InMemoryMetricReader
-    collected: dict[str, list[Any]] = {}
+    collected: dict[str, Metric] = {}
 
     def spans(self, name: str = "") -> list[ReadableSpan]:
         """The ended spans of a name; of aiohttp's instrumentation where that is empty."""
         ended = self.exporter.get_finished_spans()
         return [span for span in ended if (span.name == name if name else span.kind is SpanKind.CLIENT)]
 
-    def points(self) -> dict[str, list[Any]]:
-        """The last data points of each metric: an older SDK gives those of a gauge once."""
+    def metrics(self) -> dict[str, Metric]:
+        """The last metrics of this library: an older SDK gives the data of a gauge once."""
         data = self.reader.get_metrics_data()
         resources = [] if data is None else data.resource_metrics
-        scopes = [scope for resource in resources for scope in resource.scope_metrics]
-        self.collected |= {metric.name: list(metric.data.data_points) for scope in scopes for metric in scope.metrics}
+        scopes = [scope for each in resources for scope in each.scope_metrics if scope.scope.name == "segment_fetch"]
+        self.collected |= {metric.name: metric for scope in scopes for metric in scope.metrics}
         return self.collected
+
+    def points(self) -> dict[str, list[Any]]:
+        """The last data points of each metric."""
+        return {name: list(metric.data.data_points) for name, metric in self.metrics().items()}
 
     def values(self, name: str, label: str) -> dict[Any, Any]:
         """The values of a metric by the value of one of its attributes."""
@@ -132,7 +144,20 @@ async def test_metrics_are_those_of_the_report(recorded: Recorded, tmp_path: Pat
     assert commits.count == len(report.windows)
     assert commits.sum > 0
     assert recorded.value("segment_fetch.complete_before") == END / 1000
-    assert not [name for name in recorded.points() if name.startswith("http.") and "segment_fetch" in name]
+    assert all(
+        name.startswith("segment_fetch.") for name in recorded.points()
+    )  # never http.client.*: that is aiohttp's
+
+
+async def test_the_page_lists_the_metrics_as_they_are(recorded: Recorded, tmp_path: Path) -> None:
+    """Their names, kinds and units, and no other: the table of docs/telemetry.md beside what an SDK is given."""
+    async with served(settled(1_200)) as simulator, client(simulator, rate=500.0) as opened:
+        simulator.fail_next(Fault.TOO_MANY)
+        await opened.extract(START, END, JsonlSink(tmp_path / "out"))
+    page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text()
+    listed = set(re.findall(r"^\| `(segment_fetch\.[\w.]+)` \| (\w+) \| `([^`]+)` \|", page, re.MULTILINE))
+    kinds = {Sum: "counter", Gauge: "gauge", Histogram: "histogram"}
+    assert {(metric.name, kinds[type(metric.data)], metric.unit) for metric in recorded.metrics().values()} == listed
 
 
 async def test_a_sync_is_a_run_and_its_counts_belong_to_it(recorded: Recorded, tmp_path: Path) -> None:
@@ -197,7 +222,7 @@ async def test_one_setting_turns_it_off(recorded: Recorded) -> None:
     assert [span.kind for span in recorded.exporter.get_finished_spans()] == [
         SpanKind.CLIENT
     ] * simulator.stats.requests
-    assert not [name for name in recorded.points() if name.startswith("segment_fetch")]
+    assert not recorded.points()
 
 
 async def test_without_the_package_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

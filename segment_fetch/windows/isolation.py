@@ -32,6 +32,11 @@ class Isolation:
         self._behind = 1  # rows from it to the one examined as the next good one
         self.next = self._ask()
 
+    @property
+    def confirms(self) -> bool:
+        """True if the next page decides which row is at fault: no other answer than several equal ones is believed."""
+        return not self._is_found and self.next.limit == 1
+
     def _ask(self) -> Fetch:
         if not self._is_found:
             return Fetch(self._window, self._low, limit=max(1, (self._high - self._low) // 2))

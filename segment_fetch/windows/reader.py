@@ -75,7 +75,7 @@ class WindowRequest(PageRequest, Generic[Part], frozen=True):
 
     @property
     def most_faults(self) -> int:
-        return EQUAL_FAULTS if self.fetch.limit is None else 1  # its row is already known to be at fault
+        return EQUAL_FAULTS if self.fetch.limit is None or self.reader.confirms else 1
 
 
 class WindowReader(Generic[Part]):
@@ -146,6 +146,11 @@ class WindowReader(Generic[Part]):
     def is_decided(self) -> bool:
         """True if it is known that the window cannot be read in its present form."""
         return self._verdict is not None
+
+    @property
+    def confirms(self) -> bool:
+        """True if the page in flight decides which row breaks its page."""
+        return self._isolation is not None and self._isolation.confirms
 
     def next(self) -> WindowRequest[Part]:
         """Return the next page to request."""
@@ -227,6 +232,9 @@ class WindowReader(Generic[Part]):
         try:
             page_checks.checked(answer, fetch.window, fetch.offset, fetch.limit or self.limit, whole=self.window)
         except PageFaultError as fault:
+            self._faults[key := (fetch.window, fetch.offset, f"alone: {fault.message}")] += 1
+            if isolation.confirms and self._faults[key] < EQUAL_FAULTS:
+                raise
             isolation.bad(fault.failed)
         else:
             isolation.good(times_of(answer.page.segments))

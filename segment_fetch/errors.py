@@ -317,11 +317,12 @@ def printable(text: object, longest: int = 200) -> str:
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
-def redacted(text: str, secrets: Sequence[str]) -> str:
+def redacted(text: str, secrets: Sequence[str], *, unescape: bool = True) -> str:
     """Return the text with `***` in place of each secret, in any form in which a service may have repeated it.
 
     It finds the secret itself, its hexadecimal and its base64 form, even inside a longer one; each even if characters
-    are escaped as in a URL, in HTML or in JSON, or in several of these. Escaped text is returned unescaped.
+    are escaped as in a URL, in HTML or in JSON, or in several of these. Escaped text is returned unescaped. Without
+    `unescape`, escaped forms are not found, and JSON stays JSON.
     """
     import html  # noqa: PLC0415 - only errors need it
     from urllib.parse import unquote  # noqa: PLC0415
@@ -329,6 +330,8 @@ def redacted(text: str, secrets: Sequence[str]) -> str:
     forms = {form.lower() for secret in secrets if secret for form in _forms(secret)}
     ordered = sorted(forms, key=len, reverse=True)
     shown = stage = _without(text, ordered)
+    if not unescape:
+        return shown
     for decode in (*(html.unescape,) * 3, *(unquote,) * 3, _unescape_json, _unescape_json) * 2:
         decoded = decode(stage)
         if decoded != stage:

@@ -11,6 +11,9 @@ from msgspec import structs
 
 from segment_fetch.analysis.handle_time_sums import GROUPS, HandleTime
 from segment_fetch.errors import InputError
+from segment_fetch.local.regular_files import read_named
+
+_LARGEST = 2**26  # bytes
 
 
 def with_names(result: HandleTime, file: str | os.PathLike[str]) -> HandleTime:
@@ -20,7 +23,7 @@ def with_names(result: HandleTime, file: str | os.PathLike[str]) -> HandleTime:
     result, such as `skill_id`, or anything if the result has only one group; the second column holds the names. An id
     that is not in the file gets null. Raises InputError if the file is invalid.
     """
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))  # noqa: PTH111 - Path raises RuntimeError for an unknown home folder
     heading, names = _read(path)
     columns = [GROUPS[group] for group in result.by]
     if heading not in columns and len(columns) == 1:
@@ -37,13 +40,16 @@ def with_names(result: HandleTime, file: str | os.PathLike[str]) -> HandleTime:
 
 def _read(path: Path) -> tuple[str, dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_named(path, _LARGEST).decode("utf-8-sig")
     except OSError as error:
-        raise InputError(f"names {path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"names {path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(f"names {path}: is not UTF-8 text; save it as CSV UTF-8") from None
     first = text.partition("\n")[0]
-    rows = list(csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ","))
+    try:
+        rows = list(csv.reader(text.splitlines(), delimiter=";" if first.count(";") > first.count(",") else ","))
+    except csv.Error as error:
+        raise InputError(f"names {path}: is not valid CSV: {error}") from None
     if not rows or len(rows[0]) < 2:
         raise InputError(f"names {path}: needs two columns, the id and its name, with a heading (skill_id,name)")
     names = {}

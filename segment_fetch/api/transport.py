@@ -8,8 +8,8 @@ import os
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
@@ -39,6 +39,7 @@ Sign = Callable[[], Awaitable[str]]
 """Returns the `Authorization` header of one attempt."""
 
 _NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}", re.ASCII)
+_TO_HOST = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:/{0,2})?[^/\\?#;&]*", re.IGNORECASE)
 _LONGEST_HOST = 253
 _PORT = re.compile(r":(\d{1,9})/?$", re.ASCII)
 _HIGHEST_PORT = 65_535
@@ -51,6 +52,38 @@ class _Proxy(Struct, frozen=True):
 
     url: URL | None = None
     headers: Mapping[str, str] | None = None
+
+
+class _ProxyLogin:
+    """Tries the user name and password of a proxy in one request alone: many refusals at once may lock the account.
+
+    A refusal is final as long as no request has got through.
+    """
+
+    def __init__(self) -> None:
+        self.works = False
+        """True once a request has got through."""
+        self.alone = asyncio.Lock()
+        self._refused: str | None = None
+
+    @contextmanager
+    def first_try(self) -> Iterator[None]:
+        """Remember a refusal in the block. Raises ProxyError if there was one before."""
+        if self._refused is not None:
+            raise ProxyError(self._refused, status=407)
+        try:
+            yield
+        except ProxyError as error:
+            self._refused = error.message
+            raise
+
+
+class _SharedConnector(aiohttp.TCPConnector):
+    """The connections of many clients, which also share the login to their proxy."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit=limit)
+        self.proxy_login = _ProxyLogin()
 
 
 class Reply(Struct, frozen=True):
@@ -89,7 +122,8 @@ def checked_base(url: str) -> str:
 
 def _shown(url: str) -> str:
     """Return a URL up to its host: the rest may hold a token."""
-    return repr(printable("/".join(re.split("[?#]", url, maxsplit=1)[0].split("/")[:3]), 80))
+    found = _TO_HOST.match(url)
+    return repr(printable(found[0] if found else "", 80))
 
 
 class Transport:
@@ -112,6 +146,8 @@ class Transport:
         self._overflow = asyncio.Lock()
         self._turn = turn
         self._given = session
+        shared = session.connector if session is not None else None
+        self._proxy_login = shared.proxy_login if isinstance(shared, _SharedConnector) else _ProxyLogin()
         self._own: aiohttp.ClientSession | None = None
         self._slots = asyncio.Semaphore(connections)
         self._timeout = aiohttp.ClientTimeout(
@@ -154,6 +190,16 @@ class Transport:
         return await self._sent(method, url, None, form, _kept)
 
     async def _sent(
+        self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
+    ) -> T:
+        if not self._proxy_login.works and (proxy := self._proxy(URL(url, encoded=True))) and proxy.headers:
+            async with self._proxy_login.alone:
+                if not self._proxy_login.works:
+                    with self._proxy_login.first_try():
+                        return await self._attempt(method, url, sign, form, take)
+        return await self._attempt(method, url, sign, form, take)
+
+    async def _attempt(
         self, method: str, url: str, sign: Sign | None, form: Mapping[str, str] | None, take: Callable[[Reply], T]
     ) -> T:
         try:
@@ -202,6 +248,7 @@ class Transport:
             ) as response,
             self._pieces(response) as pieces,
         ):
+            self._proxy_login.works |= proxy.headers is not None
             if self._turn is not None:
                 await self._turn()
             with self._joined(pieces) as body:
@@ -349,6 +396,6 @@ def _said(message: str) -> str:
 @asynccontextmanager
 async def shared_session(connections: int) -> AsyncIterator[aiohttp.ClientSession]:
     """Yield a session for many clients, with a common limit of `connections`; further requests wait."""
-    connector = aiohttp.TCPConnector(limit=connections)
+    connector = _SharedConnector(connections)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield session

@@ -21,10 +21,11 @@ from segment_fetch.cli.failures import OutputError
 from segment_fetch.cli.formatting import harmless, harmless_json, program, width, wrapped
 from segment_fetch.cli.log import log, logging_to, say
 from segment_fetch.cli.progress import Display, Lines, RunProgress, Silent, may_be_live
-from segment_fetch.errors import redacted
+from segment_fetch.errors import printable, redacted
 from segment_fetch.events import Event, NewFields
 
 _SHORTEST_SECRET = 4
+_LONGEST_NAMES = 500  # characters
 
 
 class Console:
@@ -67,9 +68,8 @@ class Console:
 
     def _outgoing(self, text: str, *, is_json: bool) -> str:
         """Return a text without secrets and without terminal control characters."""
-        for secret in sorted(self._secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
-        return harmless_json(text) if is_json else harmless(redacted(text, self._secrets))
+        text = redacted(text, self._secrets, unescape=not is_json)
+        return harmless_json(text) if is_json else harmless(text)
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -105,7 +105,7 @@ class Console:
         """Handle an event of the library."""
         self.progress.take(event)
         if isinstance(event, NewFields) and getattr(self.args, "format", "") == "csv":
-            names = ", ".join(event.names)
+            names = printable(", ".join(event.names), _LONGEST_NAMES)
             say(
                 "warning",
                 "fields_left_out",

@@ -61,9 +61,9 @@ def given(file: str | None, environ: Mapping[str, str]) -> Given:
     The account is not a secret: the environment's is used if the file has none. Raises CredentialsError that names the
     variable or the line that is invalid.
     """
-    account = {ACCOUNT: environ[ACCOUNT]} if environ.get(ACCOUNT) else {}
+    account = {ACCOUNT: value} if (value := cleaned(environ.get(ACCOUNT, ""), ACCOUNT)) else {}
     if file is None:
-        values = {name: _value(environ[name], name) for name in _NAMES if name in environ}
+        values = {name: cleaned(environ[name], name) for name in _NAMES if name in environ}
         return Given({name: value for name, value in values.items() if value}, "the environment")
     path = Path(file)
     try:
@@ -93,13 +93,16 @@ def _parsed(text: str, file: str) -> dict[str, str]:
         name, value = match.groups()
         if name.startswith(_PREFIX) and name not in _NAMES:
             raise CredentialsError(f"{file}, line {number}: the name is not one of {', '.join(_NAMES)}")
-        if name in _NAMES and (value := _value(value, f"{file}, line {number}")):
+        if name in _NAMES and (value := cleaned(value, f"{file}, line {number}")):
             found[name] = value
     return found
 
 
-def _value(text: str, where: str) -> str:
-    """Return a value without its quotes and trailing comment, which `docker --env-file` does not remove."""
+def cleaned(text: str, where: str) -> str:
+    """Return a value without its quotes and trailing comment, which `docker --env-file` does not remove.
+
+    Raises CredentialsError, which begins with `where`, if a quote is not closed.
+    """
     text = text.strip()
     if text[:1] in ("'", '"'):
         match = re.fullmatch(rf"{text[0]}([^{text[0]}]*){text[0]}(?:\s+#.*)?", text, re.DOTALL)

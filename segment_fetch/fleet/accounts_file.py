@@ -7,6 +7,7 @@ only in the file: `credentials`, and `account_id`, which says if the rows contai
 
 from __future__ import annotations
 
+import os
 import re
 import time
 import tomllib
@@ -79,7 +80,7 @@ def load_accounts(
 
     Raises InputError that lists every fault, with its line.
     """
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))  # noqa: PTH111 - Path raises RuntimeError for an unknown home folder
     try:
         text = read_named(path, _LARGEST).decode("utf-8-sig")
         document = tomllib.loads(text)

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from msgspec import Struct
 
-from segment_fetch.cli.credentials import ACCOUNT, BEARER, CLIENT, OAUTH1, Credentials, Given, given, load
+from segment_fetch.cli.credentials import ACCOUNT, BEARER, CLIENT, OAUTH1, Credentials, Given, cleaned, given, load
 from segment_fetch.errors import CredentialsError
 
 COMMAND_TIMEOUT_S = 30.0
@@ -84,23 +84,28 @@ async def _printed(argv: tuple[str, ...], timeout_s: float) -> dict[str, str]:
         raise CredentialsError(f"{argv[0]} ended with exit code {process.returncode} instead of printing credentials")
     if len(output) > _LARGEST:
         raise CredentialsError(f"{argv[0]} printed more than 1 MiB; it must print only credentials")
-    return dict(_values(output.decode(errors="replace")))
+    return dict(_values(output.decode(errors="replace"), f"the output of {argv[0]}"))
 
 
-def _values(text: str) -> Iterator[tuple[str, str]]:
+def _values(text: str, where: str) -> Iterator[tuple[str, str]]:
     """Yield the names and values in JSON, at any depth, or in NAME=VALUE lines; other names are skipped."""
+    text = text.removeprefix("\ufeff")
     pairs: list[tuple[str, Any]] = []
+    is_json = True
     try:
         pairs += _leaves(json.loads(text))
     except (ValueError, RecursionError):
+        is_json = False
         for line in text.splitlines():
             name, equals, value = line.strip().removeprefix("export ").partition("=")
             if equals:
-                pairs.append((name, value.strip().strip("'\"")))
+                pairs.append((name, value))
     for name, value in pairs:
         short = name.strip().upper().removeprefix(_PREFIX)
-        if short in _NAMES and isinstance(value, str) and value:
-            yield _NAMES[short], value
+        if short in _NAMES and isinstance(value, str):
+            value = value if is_json else cleaned(value, f"{where}, {_NAMES[short]}")  # noqa: PLW2901
+            if value:
+                yield _NAMES[short], value
 
 
 def _leaves(value: Any) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,14 +53,21 @@ def _limited(data: bytes, path: str | os.PathLike[str], largest: int) -> bytes:
     return data
 
 
-def read_named(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
-    """Return the contents of a file that a user names: a regular one, or an open descriptor of this process.
+def open_named(path: str | os.PathLike[str]) -> io.BufferedReader:
+    """Open a file that a user names for reading: a regular one, or an open descriptor of this process.
 
     The shell's `<(command)` is such a descriptor, to which another process writes.
     """
+    if os.fspath(path).startswith(_DESCRIPTORS):
+        return open(path, "rb")  # noqa: PTH123 - as above
+    return open_regular(path)
+
+
+def read_named(path: str | os.PathLike[str], largest: int = LARGEST) -> bytes:
+    """Return the contents of a file that `open_named` opens. Raises OSError if it has more than `largest` bytes."""
     if not os.fspath(path).startswith(_DESCRIPTORS):
         return read_regular(path, largest)
-    with open(path, "rb") as file:  # noqa: PTH123 - as above
+    with open_named(path) as file:
         data = file.read(largest + 1)
     return _limited(data, path, largest)
 
@@ -76,14 +84,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     A link is kept, and so are the permissions of a replaced file. Anything but a regular file, such as a pipe, is
     written directly.
     """
-    place = path.resolve()
+    place = Path(os.path.realpath(path))  # `resolve` raises RuntimeError for links in a circle
     if place.exists() and not place.is_file():
         with open(place, "wb") as target:  # noqa: PTH123 - as above
             yield target
         return
-    draft = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    draft = place.with_name(f".{place.name}.{secrets.token_hex(6)}.partial")  # nobody can plant a file at that name
+    created = create_regular(draft)
     try:
-        with io.BufferedWriter(create_regular(draft)) as target:
+        with io.BufferedWriter(created) as target:
             if place.exists():
                 os.fchmod(target.fileno(), stat.S_IMODE(place.stat().st_mode))
             yield target

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from segment_fetch.errors import printable
 from segment_fetch.query import Window
 from segment_fetch.windows import coverage, overlap
 from segment_fetch.windows.merge import in_order, merged
@@ -209,7 +210,7 @@ class LivePass(Pass[Part]):
         rows = found.rows
         if found.conflicts:
             if self._conflicts and (stable := found.conflicts & self._conflicts):
-                return Failed(f"segmentId {min(stable)} is on two rows with different contents")
+                return Failed(f"segmentId {printable(min(stable), 80)} is on two rows with different contents")
             if self._conflicts is None:
                 return Failed("an id came with different contents", again=True, conflicts=found.conflicts)
         whole = in_order(row for row in rows.values() if row.endTimeL >= self._joiner.at)

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from segment_fetch.errors import InconsistentError, TransientError
+from segment_fetch.errors import InconsistentError, TransientError, printable
 from segment_fetch.query import Window
 from segment_fetch.timerange import format_time, to_ms
 from segment_fetch.windows import coverage
@@ -124,7 +124,7 @@ def checked(
     if fault := coverage.check_page(view, start=fetched.start, limit=limit):
         raise _explained(fault, answer.page, whole, offset=offset, limit=limit)
     if distinct([keys_of(rows)]) < len(rows) and (twice := _with_two_contents(rows)) is not None:
-        message = f"the page at offset {offset} has two different rows of segmentId {twice!r}"
+        message = f"the page at offset {offset} has two different rows of segmentId {printable(twice, 80)!r}"
         raise PageFaultError(message, inconsistent(message))  # divided, each row would be complete beside the other
     if not prefix:
         _check_frame(answer, fetched, whole)

@@ -256,7 +256,19 @@ async def test_of_two_retry_after_headers_the_longer_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://host?token=s3cret", "https://host/s3cret", "http://host#s3cret", "x://h/s3cret"]
+    "url",
+    [
+        "https://host?token=s3cret",
+        "https://host/s3cret",
+        "http://host#s3cret",
+        "x://h/s3cret",
+        "host/s3cret",
+        "host:443/s3cret",
+        "https:/host/s3cret",
+        "https:///s3cret",
+        "https://host\\s3cret",
+        "https://ho st;s3cret",
+    ],
 )
 def test_what_follows_the_host_of_a_base_url_is_not_shown(url: str) -> None:
     with pytest.raises(InputError) as caught:
@@ -640,6 +652,30 @@ async def test_a_proxy_that_does_not_work_is_named_without_its_password(
     assert type(caught.value) is kind
     assert "s3cret" not in everything_said(caught.value)
     assert "czNjcmV0" not in everything_said(caught.value)
+
+
+async def test_a_password_that_a_proxy_refuses_is_tried_once_by_all_clients_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with proxied(1, 407) as proxy, transport_module.shared_session(64) as session:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cret@127.0.0.1:{proxy.port}")
+        clients = [Transport(session=session) for _ in range(6)]
+        requests = (client.send("GET", f"https://{HOST}/") for client in clients for _ in range(4))
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {ProxyError}
+        assert len(proxy.asked) == 1
+
+
+async def test_after_one_connection_through_a_proxy_the_others_begin_at_once(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    async with simulator(ssl_context=authority.server, latency_ms=50) as server, proxied(server.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cret@127.0.0.1:{proxy.port}")
+        async with opened(f"https://{HOST}") as api:
+            pages = await asyncio.gather(*(api.page(ANY_WINDOW, offset, 10) for offset in range(0, 60, 10)))
+        assert [len(answer.page.segments) for answer in pages] == [10] * 6
+        assert server.stats.most_in_flight > 1
 
 
 @pytest.mark.parametrize(

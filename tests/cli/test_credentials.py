@@ -176,6 +176,12 @@ def test_quotes_and_comments_mean_the_same_in_a_file_and_in_the_environment(
         assert found.values.get("LIVEPERSON_BEARER") == value
 
 
+def test_account_of_the_environment_may_be_quoted_beside_a_file(file: Path) -> None:
+    file.write_text("LIVEPERSON_BEARER=hush-hush\n")
+    found = credentials.given(str(file), {"LIVEPERSON_ACCOUNT": '"111111"  # of the brand'})
+    assert credentials.load(None, found).account == "111111"
+
+
 def test_a_quote_that_is_not_closed_is_refused_in_the_environment_too() -> None:
     with pytest.raises(CredentialsError, match="LIVEPERSON_BEARER: the value has an opening quote") as caught:
         credentials.given(None, {"LIVEPERSON_BEARER": "'hush-hush"})

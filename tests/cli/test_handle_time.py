@@ -89,6 +89,7 @@ def test_names_stand_beside_ids(run: Run, held: str, tmp_path: Path) -> None:
         ("skill_id\n1\n", "needs two columns"),
         ("skill_id,name\n1\n", "line 2 has no name"),
         ("", "needs two columns"),
+        (f"skill_id,name\n1,{'x' * 200_000}\n", "is not valid CSV: field larger than field limit"),
     ],
 )
 def test_names_that_cannot_be_used_are_refused(run: Run, held: str, tmp_path: Path, text: str, message: str) -> None:
@@ -106,6 +107,9 @@ def test_names_that_cannot_be_used_are_refused(run: Run, held: str, tmp_path: Pa
         (["--json", "--format", "csv"], "exclude each other"),
         (["--write", "/nonexistent/folder/file.csv"], "cannot be written: No such file"),
         (["--names", "/nonexistent.csv"], "cannot be read: No such file"),
+        (["--names", "/dev/zero"], "cannot be read: it is not a regular file"),
+        (["--names", "~nobody-of-this-name/names.csv"], "the home folder is not known"),
+        (["--write", "~nobody-of-this-name/file.csv"], "the home folder is not known"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(run: Run, held: str, argv: list[str], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from segment_fetch.simulator import Simulator
@@ -21,3 +22,11 @@ def test_the_page_is_written_and_described(run: Run, api: Simulator, tmp_path: P
     assert (again.code, "cannot be written: No such file" in again.words) == (2, True)
     log = run("report", "--out", out, "--html", str(page), "--run-log", str(tmp_path / "no.log"))
     assert (log.code, "cannot be read: No such file" in log.words) == (2, True)
+    os.mkfifo(tmp_path / "pipe")
+    for options, message in (
+        (["--html", str(page), "--run-log", str(tmp_path / "pipe")], "cannot be read: it is not a regular file"),
+        (["--html", str(page), "--run-log", "~nobody-of-this-name/run.log"], "the home folder is not known"),
+        (["--html", "~nobody-of-this-name/page.html"], "the home folder is not known"),
+    ):
+        refused = run("report", "--out", out, *options)
+        assert (refused.code, message in refused.words) == (2, True)

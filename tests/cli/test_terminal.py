@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -245,6 +246,36 @@ def test_foreign_text_reaches_the_terminal_as_text() -> None:
     assert max(map(len, said.getvalue().splitlines())) < 2_200
     assert "hush" not in said.getvalue().partition("said ")[2]
     assert "***" in said.getvalue()
+
+
+def test_names_that_csv_leaves_out_are_one_short_line() -> None:
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", said)
+        args = Namespace(quiet=False, log_level="info", log_format="text", json=False, format="csv")
+        console = Console(args, [], {})
+        with console.logging():
+            console.watch(NewFields((_FORGED,)))
+    assert len(said.getvalue().splitlines()) == 1
+    assert len(said.getvalue()) < 800
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode, lambda raw: raw.hex().encode()])
+def test_json_shows_no_secret_in_another_form(encode: Callable[[bytes], bytes]) -> None:
+    form = encode(b"client:hush hush secret?>").decode()
+    said, stream = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        patch.setattr(sys, "stderr", said)
+        console = Console(Namespace(quiet=False, log_level="info", log_format="json", json=True, out="x"), [], {})
+        console.hide(["hush hush secret?>"])
+        console.report("", {"name": form, "path": "a\\u0062&amp;%20"})
+        with console.logging():
+            EventLog("111111").take(NewFields((form,)))
+    assert orjson.loads(stream.getvalue())["path"] == "a\\u0062&amp;%20"
+    for text in (stream.getvalue(), said.getvalue()):
+        assert "***" in text
+        assert form not in text
 
 
 def test_json_escapes_what_a_terminal_obeys() -> None:

@@ -56,13 +56,15 @@ async def test_a_file_that_others_may_read_is_warned_of(tmp_path: Path) -> None:
             {"data": {"data": {name.lower(): value for name, value in KEY.items()} | {"note": 1}, "metadata": {}}}
         ),
         "".join(f"export LIVEPERSON_{name}='{value}'\n" for name, value in KEY.items()),
+        "\ufeff" + "".join(f'{name}="{value}"  # of the vault\r\n' for name, value in KEY.items()),
+        "\ufeff" + json.dumps(KEY),
     ],
-    ids=["json", "lines"],
+    ids=["json", "lines", "comments", "marked json"],
 )
 async def test_a_command_prints_them(text: str) -> None:
     found, _ = await resolve("1", printing(text), {})
     assert isinstance(found.auth, OAuth1Key)
-    assert SECRET in found.auth.secrets()
+    assert sorted(found.auth.secrets()) == sorted(KEY.values())
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,7 @@ async def test_a_command_prints_them(text: str) -> None:
         (printing(SECRET, 3), "exit code 3"),
         (printing(f'{{"app_secret": "{SECRET}"}}'), "is incomplete: LIVEPERSON_APP_KEY"),
         (printing(SECRET), "holds no credentials"),
+        (printing(f"BEARER='{SECRET}"), "LIVEPERSON_BEARER: the value has an opening quote but no closing one"),
         (FromCommand(("/nonexistent/program", SECRET)), "/nonexistent/program cannot be run: No such file"),
         (FromCommand((sys.executable, "-c", "print('x' * 2_000_000)")), "more than 1 MiB"),
         (

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
+import pyarrow as pa
 import pytest
 
-from segment_fetch import CredentialsError, DestinationError
+from segment_fetch import CredentialsError, DestinationError, InputError
+from segment_fetch.analysis.handle_time_sums import HandleTime
+from segment_fetch.analysis.names import with_names
 from segment_fetch.cli import credentials
 from segment_fetch.local.regular_files import (
     NotRegularError,
@@ -33,6 +36,7 @@ def zero(path: Path) -> None:
     path.symlink_to("/dev/zero")
 
 
+RESULT = HandleTime(pa.table({"skill_id": ["1"]}), 0, 1, "none", ("skill",), "UTC", (), (), None)
 IRREGULAR: list[Callable[[Path], None]] = [fifo, zero]
 
 
@@ -98,6 +102,9 @@ def test_everything_that_reads_a_file_is_guarded(tmp_path: Path, make: Callable[
     for opened in (JsonlSink(folder).open, lambda: verify.audit(folder)):
         with pytest.raises(DestinationError, match="not a regular file"):
             opened()
+    make(tmp_path / "names.csv")
+    with pytest.raises(InputError, match="not a regular file"):
+        with_names(RESULT, tmp_path / "names.csv")
     make(tmp_path / "secrets.env")
     with pytest.raises(CredentialsError, match="not a regular file"):
         credentials.given(str(tmp_path / "secrets.env"), {})
@@ -132,6 +139,26 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     with replacing(tmp_path / "new") as target:
         target.write(b"new")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "new", "report.csv"]
+
+
+def test_draft_of_a_replaced_file_has_a_name_that_nobody_can_plant(tmp_path: Path) -> None:
+    path, victim = tmp_path / "report.csv", tmp_path / "victim"
+    planted = tmp_path / f".report.csv.{os.getpid()}.partial"  # also left by a killed run that had the same number
+    planted.symlink_to(victim)
+    for data in (b"first", b"second"):
+        with replacing(path) as target:
+            target.write(data)
+    assert path.read_bytes() == b"second"
+    assert planted.is_symlink()
+    assert not victim.exists()
+
+
+def test_links_in_a_circle_are_replaced(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with replacing(tmp_path / "one") as target:
+        target.write(b"whole")
+    assert (tmp_path / "one").read_bytes() == b"whole"
 
 
 def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:

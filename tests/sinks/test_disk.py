@@ -9,7 +9,9 @@ import logging
 import os
 import threading
 import time
+from io import FileIO
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -130,6 +132,32 @@ def test_closing_a_lock_that_fails_is_only_logged(
         sink.close()
     assert "closing the lock file failed: Input/output error" in caplog.text
     assert not is_locked(tmp_path / ".lock")
+
+
+def test_closing_the_log_of_commits_that_fails_is_only_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each commit has been synced by then; the lock is released all the same."""
+
+    class Failing(FileIO):
+        def close(self) -> None:
+            was_open = not self.closed
+            super().close()
+            if was_open:
+                raise OSError(errno.EIO, "Input/output error")
+
+    class FailingDisk(Disk):
+        def create(self, path: Path) -> BinaryIO:
+            if path.suffix != ".log":
+                return super().create(path)
+            return cast("BinaryIO", Failing(path, "xb"))
+
+    sink = JsonlSink(tmp_path, disk=FailingDisk())
+    log = log_of(sink)
+    for window in (ONE, TWO):
+        log.commit(window_read(window, line(window)))
+    sink.close()
+    assert "manifest.log failed: Input/output error" in caplog.text
+    assert not sink.in_use
+    assert audit(tmp_path).windows == 2
 
 
 def test_somebody_who_only_looks_does_not_keep_a_run_out(tmp_path: Path) -> None:

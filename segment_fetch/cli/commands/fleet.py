@@ -6,7 +6,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,7 +16,7 @@ from segment_fetch.cli.failures import InterruptedRunError
 from segment_fetch.cli.fleet_progress import FleetProgress, FleetTable
 from segment_fetch.cli.formatting import plural, shown, width, wrapped
 from segment_fetch.cli.progress import Silent, may_be_live
-from segment_fetch.errors import InputError, lasting
+from segment_fetch.errors import InputError, lasting, printable
 from segment_fetch.events import Event
 from segment_fetch.extraction.event_log import EventLog
 
@@ -41,16 +40,22 @@ EXAMPLES = """\
     --engine ray --shards 16"""
 
 _LISTED = 20
+_LONGEST = 1_000  # characters of a message
 _NAMED = 5
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Declare the options of the command."""
-    parser.add_argument("file", metavar="FILE", help="TOML: [defaults], and a table [accounts.ID] for each account")
+    parser.add_argument(
+        "file", type=arguments.path, metavar="FILE", help="TOML: [defaults], and a table [accounts.ID] for each account"
+    )
     group = parser.add_argument_group("accounts")
     group.add_argument("--only", metavar="ID,...", default="", help="only these accounts")
     group.add_argument(
-        "--failed-from", metavar="REPORT", help="only accounts that were not complete in this JSON report"
+        "--failed-from",
+        type=arguments.path,
+        metavar="REPORT",
+        help="only accounts that were not complete in this JSON report",
     )
     group.add_argument("--shard", metavar="I/N", help="shard I (from 0 on) of N, by a hash of the account")
     group.add_argument(
@@ -59,7 +64,12 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="one of N shards, its index from JOB_COMPLETION_INDEX or AWS_BATCH_JOB_ARRAY_INDEX; on Ray: N tasks",
     )
-    group.add_argument("--balance", metavar="REPORT", help="balance the shards by the seconds in this JSON report")
+    group.add_argument(
+        "--balance",
+        type=arguments.path,
+        metavar="REPORT",
+        help="balance the shards by the seconds in this JSON report",
+    )
     group = parser.add_argument_group("engine")
     group.add_argument(
         "--engine",
@@ -209,7 +219,7 @@ def _report(file: str, option: str) -> bytes:
     from segment_fetch.local.regular_files import read_named  # noqa: PLC0415
 
     try:
-        return read_named(Path(file).expanduser())
+        return read_named(file)
     except OSError as error:
         raise InputError(f"{option} {file}: cannot be read: {error.strerror or error}") from None
 
@@ -220,7 +230,7 @@ def _log_result(result: AccountResult, console: Console) -> None:
         text = f"{result.account}: {plural(result.segments, 'segment')} in {lasting(result.seconds)}"
         console.say("info", "account_done", text, **fields)
     else:
-        message = (result.error or {}).get("message", "")
+        message = printable((result.error or {}).get("message", ""), _LONGEST)
         console.say("error", "account_failed", f"{result.account}: {result.status}: {message}", **fields)
 
 
@@ -256,7 +266,7 @@ def as_text(summary: FleetSummary, columns: int) -> str:
     interrupted = [result for result in results if (result.error or {}).get("code") == InterruptedRunError.code]
     failed = [result for result in summary.failed if result not in interrupted]
     for result in failed[:_LISTED]:
-        message = shown((result.error or {}).get("message", ""))
+        message = printable(shown((result.error or {}).get("message", "")), _LONGEST)
         lines.append(f"  {result.account}  {result.status} (exit code {result.exit_code}): {message}")
     if len(failed) > _LISTED:
         lines.append(f"  and {len(failed) - _LISTED:,} more (--json lists all)")

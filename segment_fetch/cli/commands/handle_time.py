@@ -71,6 +71,7 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument("--fill", action="store_true", help="add a row of zeros if a group has no segments")
     group.add_argument(
         "--names",
+        type=arguments.path,
         metavar="FILE",
         action="append",
         default=[],
@@ -86,7 +87,9 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="COUNTRY",
         help=f"CSV that opens correctly in a country's spreadsheet: {', '.join(arguments.COUNTRIES)} (default: en)",
     )
-    group.add_argument("--write", metavar="FILE", help="write the result to this file, not to standard output")
+    group.add_argument(
+        "--write", type=arguments.path, metavar="FILE", help="write the result to this file, not to standard output"
+    )
     arguments.add_output(parser)
 
 
@@ -132,7 +135,7 @@ def _write(result: HandleTime, form: str, args: Namespace, console: Console) -> 
     from segment_fetch.analysis import write_table  # noqa: PLC0415 - brings DuckDB
 
     if args.write:
-        path = Path(args.write).expanduser()
+        path = Path(args.write)
         try:
             with replacing(path) as target:
                 write_table(result, form, target, excel=args.excel)

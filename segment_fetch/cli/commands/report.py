@@ -8,7 +8,7 @@ from pathlib import Path
 from segment_fetch.cli import arguments, destinations, exit_codes
 from segment_fetch.cli.console import Console
 from segment_fetch.errors import InputError
-from segment_fetch.local.regular_files import replacing
+from segment_fetch.local.regular_files import open_named, replacing
 
 USAGE = "--out DIR --html FILE [options]"
 REQUIRED = ("--out", "--html")
@@ -43,11 +43,12 @@ def add_options(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--run-log",
+        type=arguments.path,
         metavar="FILE",
         help="the log of a run (--log-format json --log-level debug), for a chart of its requests and pauses",
     )
     group = parser.add_argument_group("result")
-    group.add_argument("--html", metavar="FILE", help="the page to write")
+    group.add_argument("--html", type=arguments.path, metavar="FILE", help="the page to write")
     arguments.add_output(parser)
 
 
@@ -61,11 +62,11 @@ def run(args: Namespace, console: Console) -> int:
         page = report(args.out, **asked)
     else:
         try:
-            with Path(args.run_log).expanduser().open("rb") as lines:
+            with open_named(args.run_log) as lines:
                 page = report(args.out, **asked, run_log=lines)
         except OSError as error:
-            raise InputError(f"--run-log {args.run_log}: cannot be read: {error.strerror}") from None
-    path, data = Path(args.html).expanduser(), page.encode()
+            raise InputError(f"--run-log {args.run_log}: cannot be read: {error.strerror or error}") from None
+    path, data = Path(args.html), page.encode()
     try:
         with replacing(path) as target:
             target.write(data)

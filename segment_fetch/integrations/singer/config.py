@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from segment_fetch.api.auth import Auth, BearerToken, ClientCredentials, OAuth1Key
 from segment_fetch.cli import arguments
-from segment_fetch.cli.credentials import ACCOUNT, KINDS
+from segment_fetch.cli.credentials import ACCOUNT, KINDS, cleaned
 from segment_fetch.client import Rate
 from segment_fetch.errors import CredentialsError, InputError
 from segment_fetch.query import Filters
@@ -107,12 +107,16 @@ class Who(Struct, frozen=True):
 def secrets(settings: TapConfig, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the credentials by setting name: those of the config, or if it has none, the environment's."""
     own = {name: value for name in SECRETS if (value := getattr(settings, name))}
-    return own or {name: value for name in SECRETS if (value := environ.get(_PREFIX + name.upper()))}
+    if own:
+        return own
+    variables = {name: _PREFIX + name.upper() for name in SECRETS}
+    found = {name: cleaned(environ.get(variable, ""), variable) for name, variable in variables.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 def who(settings: TapConfig, environ: Mapping[str, str], where: str) -> Who:
     """Return the account and its credentials. Raises CredentialsError or InputError that says what to set."""
-    account = settings.account or environ.get(ACCOUNT)
+    account = settings.account or cleaned(environ.get(ACCOUNT, ""), ACCOUNT)
     if not account:
         raise InputError(f"{where}: account is missing; set it, or {ACCOUNT} in the environment")
     found = secrets(settings, environ)

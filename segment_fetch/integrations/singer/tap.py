@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from segment_fetch.cli.console import Console
 from segment_fetch.cli.failures import OutputError, can_pass, lasting_advice
 from segment_fetch.cli.formatting import plural
 from segment_fetch.client import SegmentClient
-from segment_fetch.errors import InputError
+from segment_fetch.errors import InputError, printable
 from segment_fetch.events import Event, NewFields
 from segment_fetch.integrations.bookmark import Step, steps
 from segment_fetch.integrations.singer.catalog import EXTRAS, Selection
@@ -95,10 +95,14 @@ def _check_start(job: Job, now_ms: int) -> None:
 def new_fields(names: tuple[str, ...], selection: Selection) -> str:
     """Return a message about fields that this release does not know, and where they go."""
     others = [name for name in names if name not in selection.named]
-    text = f"the API sends fields that this version does not know: {', '.join(names)}"
+    text = f"the API sends fields that this version does not know: {_listed(names)}"
     if others and not selection.extras:
-        return f"{text}; {', '.join(others)}: not emitted, because {EXTRAS} is not selected"
-    return f"{text}; {', '.join(others)}: emitted in {EXTRAS}" if others else f"{text}; the catalog selects them"
+        return f"{text}; {_listed(others)}: not emitted, because {EXTRAS} is not selected"
+    return f"{text}; {_listed(others)}: emitted in {EXTRAS}" if others else f"{text}; the catalog selects them"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return printable(", ".join(names), 500)
 
 
 def _report(step: Step[bytes] | None, unproven: list[WindowRead[bytes]], console: Console) -> int:

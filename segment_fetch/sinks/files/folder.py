@@ -252,8 +252,10 @@ class FolderDraft(FileDraft[Part]):
         self._disk.sync_folder(self._target.parent)
 
     def _discard(self) -> None:
-        self._file.close()
-        self._disk.remove(self._partial)
+        try:
+            self._file.close()
+        finally:
+            self._disk.remove(self._partial)
 
 
 def _overlaps(day_folder: str, window: Window | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from segment_fetch.local.regular_files import read_regular
 from segment_fetch.sinks.files.commit_records import frame, unframe
 from segment_fetch.sinks.files.disk import Disk
 from segment_fetch.sinks.files.file_names import MANIFESTS, log_name
+
+_log = logging.getLogger(__name__)
 
 
 class FolderManifest:
@@ -116,10 +119,14 @@ class FolderManifest:
             self._left_log, self.records = False, ()
 
     def close(self) -> None:
-        """Close the log file, and keep it."""
+        """Close the log file, and keep it. Its records have been synced, so an error is only logged."""
         log, self._log = self._log, None
-        if log is not None:
+        if log is None:
+            return
+        try:
             log.close()
+        except OSError as error:
+            _log.warning("closing %s failed: %s; its records are on disk all the same", self._log_path, error.strerror)
 
 
 def _bytes(path: Path) -> bytes | None:

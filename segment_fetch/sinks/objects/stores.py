@@ -155,7 +155,7 @@ def _s3_options(endpoint: str | None, env: Mapping[str, str]) -> dict[str, Any]:
 
 def _has_profiles(env: Mapping[str, str]) -> bool:
     """Return True if there are configuration files of the AWS tools, which need the AWS library."""
-    home = Path(env.get("HOME", "~")).expanduser() / ".aws"
+    home = Path(env.get("HOME") or os.path.expanduser("~")) / ".aws"  # noqa: PTH111 - Path raises without a home folder
     files = (env.get("AWS_SHARED_CREDENTIALS_FILE", home / "credentials"), env.get("AWS_CONFIG_FILE", home / "config"))
     return bool(env.get("AWS_PROFILE")) or any(Path(file).is_file() for file in files)
 

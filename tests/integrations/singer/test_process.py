@@ -63,6 +63,9 @@ def test_credentials_come_from_the_config_else_from_the_environment(
     result = world.tap(account=None, bearer=None, **start)
     assert len(result.records) == 20
     assert_no_secret(result)
+    for name, value in {"account": "111111", **values}.items():
+        monkeypatch.setenv(f"LIVEPERSON_{name.upper()}", f"'{value}'  # as docker --env-file leaves it")
+    assert len(world.tap(account=None, bearer=None, **start).records) == 20
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -190,9 +190,9 @@ class SegmentClient:
         """
         from segment_fetch.windows.counting import ExactCounting  # noqa: PLC0415
 
-        windows = planning.windows(*self._range(start, end, clamp), self._width)
-        counting = ExactCounting(windows)
-        with self._context().run("count") as context:
+        whole = Window(*self._range(start, end, clamp))
+        counting = ExactCounting(planning.windows(whole.start, whole.end, self._width))
+        with self._context().run("count", whole.start) as context:
             await context.workers(counting).run()
         return counting.total
 
@@ -209,10 +209,11 @@ class SegmentClient:
         """Return the windows in which a range would be read, with the API's counts. Keeps no segments."""
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
-        windows = self._weeks(Window(*self._range(start, end, clamp)))
+        whole = Window(*self._range(start, end, clamp))
+        windows = self._weeks(whole)
         planning.check_few(windows, "a plan")
         survey = Survey(windows, self._query.limit, self._split_above)
-        with self._context().run("plan") as context:
+        with self._context().run("plan", whole.start) as context:
             await context.workers(survey).run()
         planned = survey.planned()
         pages = sum(window.pages for window in planned)
@@ -234,7 +235,7 @@ class SegmentClient:
         from segment_fetch.extraction.stream import stream_segments  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
-        with self._context().run("stream") as context:
+        with self._context().run("stream", whole.start) as context:
             async with aclosing(stream_segments(context, whole, self._weeks(whole))) as batches:
                 async for batch in batches:
                     yield batch
@@ -250,7 +251,7 @@ class SegmentClient:
         from segment_fetch.extraction.stream import stream_batches  # noqa: PLC0415
 
         whole = Window(*self._range(start, end, clamp))
-        with self._context().run("stream_arrow") as context:
+        with self._context().run("stream_arrow", whole.start) as context:
             async with aclosing(stream_batches(context, whole, self._weeks(whole))) as batches:
                 async for batch in batches:
                     yield batch
@@ -269,7 +270,7 @@ class SegmentClient:
 
         check_callback("encode", encode, "a function of a sequence of segments")
         whole = Window(*self._range(start, end, clamp))
-        with self._context().run("windows") as context:
+        with self._context().run("windows", whole.start) as context:
             async with aclosing(stream_windows(context, whole, self._weeks(whole), encode)) as reads:
                 async for read in reads:
                     yield read
@@ -287,7 +288,7 @@ class SegmentClient:
         started = time.monotonic()
         asked = Window(*self._range(start, end, clamp))
         divide = self._days if sink.utc_days else self._weeks
-        with self._context().run("extract") as context:
+        with self._context().run("extract", asked.start) as context:
             async with self._committing(sink, context) as committer:
                 report = await fill(context, committer, asked, divide, started=started)
             context.telemetry.report(report.segments, report.complete_before)

@@ -79,7 +79,8 @@ class SegmentApi:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.server_ms: int | None = None
-        """The server's clock in the last answer to a page request, even a refusal; epoch milliseconds."""
+        """The server's clock in the last dated answer to a page request, even a refusal; epoch milliseconds."""
+        self._ahead_s: float | None = None  # measured when that answer arrived
         self._has_warned = False
         self.has_served = False
         """True once a page has been received: later refusals may be temporary."""
@@ -103,9 +104,12 @@ class SegmentApi:
 
     def clock_ahead_s(self) -> float | None:
         """Return the seconds by which the local clock is ahead of the server's; None if that is unknown."""
-        if self.server_ms is None:
-            return None
-        return self._clock() - self.server_ms / 1000 - 0.5  # `Date` has whole seconds
+        return self._ahead_s
+
+    def earlier_ms(self) -> int:
+        """Return the time by the earlier of the local clock and the server's (if known), epoch milliseconds."""
+        ahead = self._ahead_s or 0.0
+        return int((self._clock() - (ahead + 0.5 if ahead > MAX_SKEW_S else 0.0)) * 1000)  # as `Date`, no later
 
     def clock_warning(self) -> str | None:
         """Return a warning, once, if the clocks differ by more than a minute; else None."""
@@ -203,15 +207,18 @@ class SegmentApi:
             return sent[-1]
 
         def take(reply: Reply) -> PageAnswer:
-            self.server_ms = server_time(reply.headers)
+            server_ms = server_time(reply.headers)
+            if server_ms is not None:  # without a date, the difference of the clocks stays the last one known
+                self.server_ms = server_ms
+                self._ahead_s = self._clock() - server_ms / 1000 - 0.5  # `Date` has whole seconds
             if reply.status != 200:
                 self._refuse(reply, sent)
-            now = self._now_ms()  # the earlier clock decides: one that is ahead must not settle a window
-            at_ms = now if self.server_ms is None else min(now, self.server_ms)
+            # The earlier clock decides: one that is ahead must not settle a window.
+            at_ms = self.earlier_ms() if server_ms is None else min(self._now_ms(), server_ms)
             page = read_page(reply.body)
             slow = bool(page.segments) and not isinstance(page.segments, RawRows)
             fallback = why_fallback(reply.body) if slow else None
-            return PageAnswer(page, at_ms, self.server_ms, len(reply.body), fallback)
+            return PageAnswer(page, at_ms, server_ms, len(reply.body), fallback)
 
         return await self._transport.page(url, sign, take)
 

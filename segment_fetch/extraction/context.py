@@ -53,7 +53,8 @@ class PageCounts(Struct):
 class RunContext(Struct, frozen=True):
     """The parts of an open client that the functions of this package need.
 
-    `width` is that of the widest window (milliseconds), `clock` gives the time (seconds since the epoch).
+    `width` is that of the widest window (milliseconds), `clock` gives the time (seconds since the epoch), `begins` is
+    the start of the range of a run (epoch milliseconds), None if it has none.
     """
 
     api: SegmentApi
@@ -69,10 +70,11 @@ class RunContext(Struct, frozen=True):
     telemetry: Telemetry
     rows: RowBudget | None = None
     pages: PageCounts = field(default_factory=PageCounts)
+    begins: int | None = None
 
     @contextmanager
-    def run(self, name: str) -> Iterator[RunContext]:
-        """Yield the context of one run; `name` is the name of the client's method."""
+    def run(self, name: str, begins: int | None = None) -> Iterator[RunContext]:
+        """Yield the context of one run; `name` is the name of the client's method, `begins` the start of its range."""
         run_id, pages = uuid4().hex, PageCounts()
         with self.telemetry.run(name, run_id) as telemetry:
 
@@ -81,7 +83,7 @@ class RunContext(Struct, frozen=True):
                 pages.take(event)
                 self.tell_of_run(event, run_id)
 
-            yield structs.replace(self, telemetry=telemetry, tell=tell, pages=pages)
+            yield structs.replace(self, telemetry=telemetry, tell=tell, pages=pages, begins=begins)
             if (unused := pages.unused) is not None:
                 tell(unused)
 
@@ -95,12 +97,12 @@ class RunContext(Struct, frozen=True):
             retry=self.retry,
             tell=self.tell,
             call=call or self.telemetry.call,
+            begins=self.begins,
         )
 
     def now_ms(self) -> int:
         """Return the time by the earlier of the local clock and the server's (if known), epoch milliseconds."""
-        ahead = self.api.clock_ahead_s() or 0.0
-        return int((self.clock() - (ahead if ahead > MAX_SKEW_S else 0.0)) * 1000)
+        return self.api.earlier_ms()
 
     def oldest_ms(self) -> int:
         """Return the earliest time that the API will still serve by the time this run reads it, epoch milliseconds."""

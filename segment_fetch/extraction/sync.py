@@ -75,6 +75,7 @@ async def sync(
         return planning.shorten_oldest(planning.days(whole.start, whole.end, zone, context.width), context.oldest_ms())
 
     if first is not None:
+        context = structs.replace(context, begins=first.start)
         return await fill(context, committer, first, days, started=started)
     entries = committer.entries
     todo = agenda(entries, context.oldest_ms(), zone)

@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from segment_fetch.api.endpoints import NotSentError, SegmentApi
+from segment_fetch.api.endpoints import MAX_SKEW_S, NotSentError, SegmentApi
 from segment_fetch.errors import (
     CredentialsError,
+    InputError,
     MalformedPageError,
     ProxyError,
     RequestRefusedError,
@@ -31,6 +32,7 @@ from segment_fetch.query import Window
 from segment_fetch.throttle.limiter import Limiter
 from segment_fetch.throttle.retry_policy import RetryPolicy
 from segment_fetch.throttle.retry_queue import Again, Attempt, Down, Lost, RetryQueue
+from segment_fetch.timerange import format_time
 from segment_fetch.wire.pages import PageAnswer, PageRequest, PageSource
 
 _SAME_PAUSE_S = 0.001
@@ -46,7 +48,11 @@ class RequestCounts(Struct):
 
 
 class WorkerPool:
-    """Runs one source to its end with at most `connections` requests in flight."""
+    """Runs one source to its end with at most `connections` requests in flight.
+
+    `begins` is the start of the range of the run, epoch milliseconds. Raises InputError if it lies in the server's
+    future: an empty answer would mean nothing.
+    """
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class WorkerPool:
         call: Callable[[Window], Call] = no_call,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] | None = None,
+        begins: int | None = None,
     ) -> None:
         self._api = api
         self._limiter = limiter
@@ -69,6 +76,7 @@ class WorkerPool:
         self._tell = tell
         self._call = call
         self._clock = clock or asyncio.get_running_loop().time
+        self._begins = begins
         self._queue = RetryQueue(retry, chance, source.wants, served=api.has_served)
         self._refused_first: tuple[Attempt, SegmentFetchError] | None = None
         self._changed = asyncio.Event()
@@ -156,6 +164,7 @@ class WorkerPool:
 
     def _take(self, attempt: Attempt, answer: PageAnswer) -> None:
         """Give a page to the source. One that it finds faulty is requested again; the service is up all the same."""
+        self._refuse_future(answer)
         fault = None
         try:
             self._source.answered(attempt.request, answer)
@@ -165,9 +174,20 @@ class WorkerPool:
         if fault is not None:
             self._decide(attempt, fault, self._queue.refused(attempt, fault, self._clock(), parks=True))
 
+    def _refuse_future(self, answer: PageAnswer) -> None:
+        begins, now = self._begins, answer.server_ms
+        if begins is None or now is None or answer.page.pagination.count or begins <= now + MAX_SKEW_S * 1000:
+            return
+        raise InputError(
+            f"the range starts in the future: {format_time(begins)}; by the server's clock it is {format_time(now)}: "
+            "set the clock of this machine"
+        )
+
     def _refused(self, attempt: Attempt, error: SegmentFetchError) -> None:
         """Handle an error that is not transient in itself: retry the page, give up its window, or end the run."""
         match error:
+            case InputError() if not isinstance(error, RequestRefusedError):
+                raise error
             case ProxyError():
                 raise error.at(attempt.request.window, attempt.request.offset)
             case SchemaError():

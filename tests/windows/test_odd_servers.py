@@ -151,23 +151,12 @@ async def test_a_count_that_lags_by_one_is_noticed(tmp_path: Path, count: int, a
     assert "own count" in reasons(report)
 
 
-DRESSES: dict[str, Callable[[Server], None]] = {
-    "next always": lambda server: setattr(server, "links", "always"),
-    "next never": lambda server: setattr(server, "links", "never"),
-    "oldest first": lambda server: setattr(server, "ascending", True),
-    "`to` exclusive": lambda server: setattr(server, "exclusive", True),
-    "counts as texts": lambda server: setattr(server, "text_counts", True),
-    "references first": lambda server: setattr(server, "references_first", True),
-    "no frame": lambda server: setattr(server, "frame", lambda start, end: None),
-    "a frame in text, to the second": lambda server: setattr(
-        server, "frame", lambda start, end: {"startTime": shown(start), "endTime": shown(end)}
-    ),
-    "a frame with offsets": lambda server: setattr(
-        server, "frame", lambda start, end: {"startTime": shown(start, 3), "endTime": shown(end, 3)}
-    ),
-    "a frame to the second": lambda server: setattr(
-        server, "frame", lambda start, end: {"startTimeL": start // 1000 * 1000, "endTimeL": end // 1000 * 1000}
-    ),
+FRAMES: dict[str, Callable[[int, int], Any]] = {
+    "exact": lambda start, end: {"startTimeL": start, "endTimeL": end},
+    "none": lambda start, end: None,
+    "in text, to the second": lambda start, end: {"startTime": shown(start), "endTime": shown(end)},
+    "with offsets": lambda start, end: {"startTime": shown(start, 3), "endTime": shown(end, 3)},
+    "to the second": lambda start, end: {"startTimeL": start // 1000 * 1000, "endTimeL": end // 1000 * 1000},
 }
 
 
@@ -176,16 +165,27 @@ def shown(ms: int, hours: int = 0) -> str:
     return text.replace("Z", f"+0{hours}:00") if hours else text
 
 
-@pytest.mark.parametrize("dress", DRESSES)
-@pytest.mark.parametrize("count", [0, 300, 500, 1_200])
-async def test_a_healthy_server_is_read_exactly_in_every_dress(tmp_path: Path, dress: str, count: int) -> None:
-    server = Server(spread(count, START + 123, END - 345))
-    DRESSES[dress](server)
-    report, raw = await extract(server, tmp_path, START + 123, END - 345)
-    assert report.complete
-    assert report.duplicates == 0
-    assert ids(tmp_path) == sorted(row["segmentId"] for row in server.rows)
-    assert len(raw.asked) <= pages(count, 500) + 1
+@pytest.mark.parametrize("tied", [False, True], ids=["distinct", "tied"])
+@pytest.mark.parametrize("ascending", [False, True], ids=["newest first", "oldest first"])
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("links", ["more", "always", "never"])
+async def test_a_healthy_server_is_read_exactly_in_every_dress(
+    tmp_path: Path, links: str, frame: str, ascending: bool, tied: bool
+) -> None:
+    start, end = START + 123, END - 345
+    for turn, count in enumerate((0, 1, 499, 500, 501, 998, 1_000, 1_499), start=len(links + frame) + tied):
+        server = Server(spread(count, start, end), links=links)
+        server.frame, server.ascending = FRAMES[frame], ascending
+        # Over the counts and the other dresses, each of these goes with each of the others.
+        server.exclusive, server.text_counts, server.references_first = bool(turn & 1), bool(turn & 2), bool(turn & 4)
+        for edge in (498, 500, 996, 1_000) if tied else ():
+            for tie in server.rows[edge - 1 : edge + 2]:
+                tie["endTimeL"] = server.rows[edge - 1]["endTimeL"]
+        report, raw = await extract(server, tmp_path / str(count), start, end)
+        assert report.complete
+        assert report.duplicates == 0
+        assert ids(tmp_path / str(count)) == sorted(row["segmentId"] for row in server.rows)
+        assert len(raw.asked) <= (pages(count, 500) if not tied else -(-count // 498) + 1) + 1
 
 
 async def test_links_that_always_go_on_cost_one_request_a_run(tmp_path: Path) -> None:

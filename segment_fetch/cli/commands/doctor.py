@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -22,6 +23,7 @@ from segment_fetch.errors import (
     SegmentFetchError,
     lasting,
 )
+from segment_fetch.events import Event, Warned
 from segment_fetch.extraction.event_log import EventLog
 from segment_fetch.extraction.worker_pool import WorkerPool
 from segment_fetch.query import Query, Window
@@ -86,7 +88,7 @@ class Doctor:
         base = None if args.base_url is None else checked_base(args.base_url)
         query = Query(credentials.account, args.source)
         api = SegmentApi(query, credentials.auth, transport, limiter, login_pause=retry.login_pause, base_url=base)
-        pool = WorkerPool(api, limiter, counting, connections=1, retry=retry, tell=EventLog(query.account).take)
+        pool = WorkerPool(api, limiter, counting, connections=1, retry=retry, tell=self._log(query.account))
         try:
             await pool.run()
         except SegmentFetchError as error:
@@ -101,6 +103,12 @@ class Doctor:
             self.tell(Check("query", "ok", f"{plural(count, 'segment')} closed in the last 24 hours"))
         finally:
             await transport.close()
+
+    @staticmethod
+    def _log(account: str) -> Callable[[Event], None]:
+        """Return a function that logs events, except warnings: the only one is about the clock, which has a check."""
+        log = EventLog(account)
+        return lambda event: None if isinstance(event, Warned) else log.take(event)
 
     def _domain(self, api: SegmentApi, error: SegmentFetchError | None = None) -> bool:
         """Report the service's address, or if `error` prevented that, the failure; return True if it was found."""

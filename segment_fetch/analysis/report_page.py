@@ -1,6 +1,7 @@
 """The report as one self-contained HTML file: SVG charts, sortable tables, light and dark themes.
 
-Text from the API or a destination is escaped by the template, and the page's security policy blocks all loading.
+Text from the API or a destination is escaped by the template and shown without control characters; the page's security
+policy blocks all loading.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from segment_fetch.analysis.report_facts import TOP, Facts, GroupRow, RunEvent, facts_of
-from segment_fetch.errors import MissingExtraError
+from segment_fetch.errors import MissingExtraError, printable
 from segment_fetch.query import Window
 from segment_fetch.timerange import TimeLike, format_time, zone_of
 
@@ -67,7 +68,7 @@ def rendered(facts: Facts) -> str:
         return datetime.fromtimestamp(moment // 1000, zone).isoformat(" ", "minutes")
 
     days = facts.days[-_DAYS:]
-    return _template().render(
+    page = _template().render(
         facts=facts,
         span=f"{local(facts.start)} to {local(facts.end)}",
         made=local(facts.made_at),
@@ -98,8 +99,15 @@ def rendered(facts: Facts) -> str:
             {"kind": name, "segments": f"{count:,}", "share": _share(count, facts.segments)}
             for name, count in facts.absent
         ],
+        new_fields=[printable(name, 80) for name in facts.unknown_fields[:TOP]],
         **_run(facts.run),
     )
+    return _without_controls(page)
+
+
+def _without_controls(page: str) -> str:
+    """Return a page with `?` in place of characters that control a terminal or change the writing direction."""
+    return page.translate({ord(sign): "?" for sign in set(page) if not sign.isprintable() and sign not in "\n\xa0"})
 
 
 @cache
@@ -166,7 +174,7 @@ def _group(name: str, rows: Sequence[GroupRow], size: int) -> dict[str, Any]:
         for row in rows
     ]
     bars = [
-        (row.name, row.handle_time_ms / _HOUR_MS, f"{row.handle_time_ms / _HOUR_MS:,.1f} h")
+        (row.name[:120], row.handle_time_ms / _HOUR_MS, f"{row.handle_time_ms / _HOUR_MS:,.1f} h")
         for row in rows[:_BARS]
         if row.name is not None
     ]

@@ -93,6 +93,8 @@ def _fields(event: Event) -> dict[str, Any]:
     for name, value in fields.items():
         if isinstance(value, Window):
             fields[name] = _times(value)
+        elif name == "names":
+            fields[name] = [printable(each) for each in value]
         elif name == "parts":
             fields[name] = [_times(part) for part in value]
     text = fields.pop("message", None)

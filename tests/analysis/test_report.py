@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec import structs
 
 from segment_fetch import InputError
 from segment_fetch.analysis import report
 from segment_fetch.analysis.report_facts import TOP, facts_of
+from segment_fetch.analysis.report_page import rendered
 from tests.analysis.test_handle_time import by_hand, filled, segment
 from tests.support_postgres import PASSWORD, Postgres
 from tests.support_runs import NOW_MS
@@ -123,6 +125,7 @@ async def test_it_prints(browser: Browser, page_file: Path) -> None:
     await page.goto(page_file.as_uri())
     assert len(await page.pdf()) > 10_000
     await page.emulate_media(media="print")
+    await page.evaluate("() => new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     folded = "[...document.querySelectorAll('details .scroll')]"
     seen = await page.evaluate(f"{folded}.map(table => table.checkVisibility({{contentVisibilityAuto: true}}))")
     assert len(seen) >= 2
@@ -155,6 +158,23 @@ async def test_data_is_shown_and_never_run(browser: Browser, tmp_path: Path) -> 
     assert seen.requests == [file.as_uri()]
     assert EVIL in await page.locator("h3#by-employee ~ div.scroll table").first.inner_text()
     assert EVIL in await page.locator("h2", has_text="Oddities").locator("xpath=following::table[1]").inner_text()
+
+
+def test_no_text_of_the_api_controls_a_terminal_or_turns_the_page_around(tmp_path: Path) -> None:
+    controls = "\x1b[2J\x9b1m\x07\u202eliarofni\u2066\u2028"
+    folder = by_hand(
+        tmp_path / "out",
+        segment(f"a{controls}", employeeId=controls, endReason=controls + "x" * 100_000, totalHandleTimeMillis=-1),
+    )
+    facts = structs.replace(
+        facts_of(folder, now_ms=NOW_MS),
+        unknown_fields=(controls, "y" * 100_000),
+        unproven=(("a window", f"a reason {controls}"),),
+    )
+    html = rendered(facts)
+    assert [sign for sign in set(html) if not sign.isprintable() and sign not in "\n\xa0"] == []
+    assert "?[2J?1m?" in html
+    assert len(html.encode()) < 100_000
 
 
 def test_oddities_are_counted_with_examples(tmp_path: Path) -> None:

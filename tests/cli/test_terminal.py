@@ -278,6 +278,15 @@ def test_json_shows_no_secret_in_another_form(encode: Callable[[bytes], bytes]) 
         assert form not in text
 
 
+def test_json_log_shortens_the_names_of_new_fields() -> None:
+    said: list[str] = []
+    with logging_to(said.append, level="info", form="json", timed=True):
+        EventLog("111111").take(NewFields((_FORGED, "short")))
+    names = orjson.loads(said[0])["names"]
+    assert names[0].startswith("?[2J?1m?name?error: forged")
+    assert (len(names[0]), names[1]) == (200, "short")
+
+
 def test_json_escapes_what_a_terminal_obeys() -> None:
     console = Console(Namespace(quiet=False, log_level="info", log_format="json", json=True, out="x"), [], {})
     stream = io.StringIO()

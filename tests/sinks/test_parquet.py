@@ -140,7 +140,7 @@ async def test_any_format_goes_into_days(sink: Any, tmp_path: Path) -> None:
 
 async def test_days_of_another_zone_are_refused(tmp_path: Path) -> None:
     async with served(settled()) as simulator, client(simulator) as opened:
-        with pytest.raises(InputError, match="days of UTC, not of Europe/Berlin"):
+        with pytest.raises(InputError, match="stores UTC days, not days of Europe/Berlin"):
             await opened.sync(ParquetSink(tmp_path, partition="day"), START, timezone="Europe/Berlin")
         assert (await opened.sync(ParquetSink(tmp_path, partition="day"), START)).complete
         assert simulator.stats.requests > 0

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 
 from segment_fetch.errors import DestinationError
+from segment_fetch.local.regular_files import refuse_irregular
 from segment_fetch.manifest.format import Manifest, WindowEntry
 from segment_fetch.query import Window
 from segment_fetch.sinks.base import Sink
@@ -84,9 +85,19 @@ def source_of(sink: Sink[Any], manifest: Manifest, asked: Window) -> Iterator[So
             yield Source(files_relation(_downloaded(sink, entries, Path(folder)), settings), columnar=columnar)
     elif isinstance(sink, FolderSink):
         files = [sink.folder / str(entry.file) for entry in entries]
+        _refuse_irregular(files)
         yield Source(files_relation(files, settings), columnar=columnar)
     else:
         raise DestinationError("this destination cannot be read back: name a folder, an object store or a database")
+
+
+def _refuse_irregular(files: Sequence[Path]) -> None:
+    """Raise DestinationError for a FIFO or a device, on which DuckDB would block or read without end."""
+    try:
+        for path in files:
+            refuse_irregular(path.stat(), path)
+    except OSError as error:
+        raise DestinationError(f"{error.filename} cannot be read: {error.strerror}; `verify` says what to do") from None
 
 
 def _touches(one: Window, other: Window) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -288,8 +289,16 @@ def test_a_destination_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     next(folder.glob("segments-*")).write_text('{"segmentId": \n')
     with pytest.raises(DestinationError, match="cannot be read"):
         handle_time(folder)
-    next(folder.glob("segments-*")).unlink()
+    file = next(folder.glob("segments-*"))
+    file.unlink()
     with pytest.raises(DestinationError, match="cannot be read"):
+        handle_time(folder)
+    os.mkfifo(file)
+    with pytest.raises(DestinationError, match="cannot be read: it is not a regular file"):
+        handle_time(folder)
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    with pytest.raises(DestinationError, match="cannot be read: it is not a regular file"):
         handle_time(folder)
 
 

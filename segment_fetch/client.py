@@ -21,7 +21,7 @@ from segment_fetch.throttle.defaults import CONNECTIONS
 from segment_fetch.throttle.pace_store import PaceStore
 from segment_fetch.throttle.pacer import Pacer
 from segment_fetch.throttle.retry_policy import RetryPolicy
-from segment_fetch.timerange import SETTLE_AFTER_MS, TimeLike, check_range, check_settle_after, zone_of
+from segment_fetch.timerange import SETTLE_AFTER_MS, TimeLike, check_range, check_settle_after, parse_time, zone_of
 from segment_fetch.windows import planning, splitting
 from segment_fetch.wire.models import Part, Segment
 
@@ -190,7 +190,7 @@ class SegmentClient:
         """
         from segment_fetch.windows.counting import ExactCounting  # noqa: PLC0415
 
-        whole = Window(*self._range(start, end, clamp))
+        whole = Window(*await self._range(start, end, clamp))
         counting = ExactCounting(planning.windows(whole.start, whole.end, self._width))
         with self._context().run("count", whole.start) as context:
             await context.workers(counting).run()
@@ -209,7 +209,7 @@ class SegmentClient:
         """Return the windows in which a range would be read, with the API's counts. Keeps no segments."""
         from segment_fetch.windows.counting import Survey  # noqa: PLC0415
 
-        whole = Window(*self._range(start, end, clamp))
+        whole = Window(*await self._range(start, end, clamp))
         windows = self._weeks(whole)
         planning.check_few(windows, "a plan")
         survey = Survey(windows, self._query.limit, self._split_above)
@@ -234,7 +234,7 @@ class SegmentClient:
         """
         from segment_fetch.extraction.stream import stream_segments  # noqa: PLC0415
 
-        whole = Window(*self._range(start, end, clamp))
+        whole = Window(*await self._range(start, end, clamp))
         with self._context().run("stream", whole.start) as context:
             async with aclosing(stream_segments(context, whole, self._weeks(whole))) as batches:
                 async for batch in batches:
@@ -250,7 +250,7 @@ class SegmentClient:
         """
         from segment_fetch.extraction.stream import stream_batches  # noqa: PLC0415
 
-        whole = Window(*self._range(start, end, clamp))
+        whole = Window(*await self._range(start, end, clamp))
         with self._context().run("stream_arrow", whole.start) as context:
             async with aclosing(stream_batches(context, whole, self._weeks(whole))) as batches:
                 async for batch in batches:
@@ -269,7 +269,7 @@ class SegmentClient:
         from segment_fetch.extraction.stream import stream_windows  # noqa: PLC0415
 
         check_callback("encode", encode, "a function of a sequence of segments")
-        whole = Window(*self._range(start, end, clamp))
+        whole = Window(*await self._range(start, end, clamp))
         with self._context().run("windows", whole.start) as context:
             async with aclosing(stream_windows(context, whole, self._weeks(whole), encode)) as reads:
                 async for read in reads:
@@ -286,7 +286,7 @@ class SegmentClient:
 
         check_type("sink", sink, Sink, "a Sink, such as JsonlSink(folder)")
         started = time.monotonic()
-        asked = Window(*self._range(start, end, clamp))
+        asked = Window(*await self._range(start, end, clamp))
         divide = self._days if sink.utc_days else self._weeks
         with self._context().run("extract", asked.start) as context:
             async with self._committing(sink, context) as committer:
@@ -319,7 +319,7 @@ class SegmentClient:
             )
         with self._context().run("sync") as context:
             async with self._committing(sink, context) as committer:
-                first = None if committer.entries else self._first_range(start, now, clamp)
+                first = None if committer.entries else await self._first_range(start, now, clamp)
                 report = await sync(context, committer, first, zone, now=now, started=started)
             context.telemetry.report(report.segments, report.complete_before)
         return report
@@ -329,10 +329,10 @@ class SegmentClient:
 
         return committing(sink, self._query, settle_after_ms=self._settle_after_ms, oldest=context.oldest_ms())
 
-    def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
+    async def _first_range(self, start: TimeLike | None, now: int, clamp: bool) -> Window:
         if start is None:
             raise NoStartError("the destination is empty: set the time to begin at (`start`)")
-        return Window(*self._range(start, now, clamp))
+        return Window(*await self._range(start, now, clamp))
 
     def _weeks(self, whole: Window) -> planning.Windows:
         weeks = planning.windows(whole.start, whole.end, self._width)
@@ -350,13 +350,20 @@ class SegmentClient:
         self._opened.check_loop()
         return self._opened.context
 
-    def _range(self, start: TimeLike, end: TimeLike, clamp: bool) -> tuple[int, int]:
-        self._context()
+    async def _range(self, start: TimeLike, end: TimeLike, clamp: bool) -> tuple[int, int]:
+        """Return the checked range. Before a start is clamped, one small request shows the server's clock, whose month
+        counts.
+        """
+        context, now = self._context(), self.now_ms()
 
         def warn(message: str) -> None:
-            self._context().tell(Warned(message))
+            context.tell(Warned(message))
 
-        return check_range(start, end, now_ms=self.now_ms(), clamp=clamp, warn=warn)
+        typed = clamp is True and isinstance(start, (datetime, str, int))
+        if typed and context.api.server_ms is None and parse_time(start, now) < context.oldest_ms():
+            await self.counts([Window(now - 1, now)])
+        month_to = context.server_now_ms() if clamp else now
+        return check_range(start, end, now_ms=now, month_to_ms=month_to, clamp=clamp, warn=warn)
 
     @property
     def settle_after(self) -> timedelta:

@@ -125,11 +125,13 @@ def check_range(
     end: TimeLike,
     *,
     now_ms: int,
+    month_to_ms: int | None = None,
     clamp: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> tuple[int, int]:
     """Return the range as (start, end) in epoch milliseconds, or raise InputError before anything is sent.
 
+    `month_to_ms` is the end of the month that the API serves, its own clock; by default `now_ms`.
     With `clamp`, a start that is too old is moved to the oldest one that the API serves, and `warn` is called.
     """
     for name, moment in (("start", start), ("end", end)):
@@ -141,7 +143,7 @@ def check_range(
         raise InputError(f"the range starts ({format_time(first)}) after it ends ({format_time(last)})")
     if first > now_ms:
         raise InputError(f"the range starts in the future: {format_time(first)}; now it is {format_time(now_ms)}")
-    oldest = oldest_start(now_ms)
+    oldest = oldest_start(now_ms if month_to_ms is None else month_to_ms)
     if first < oldest + CLAMP_MARGIN_MS:
         first = _clamped(first, last, oldest, clamp, warn)
     if first == last:

@@ -106,6 +106,9 @@ class RunContext(Struct, frozen=True):
 
     def oldest_ms(self) -> int:
         """Return the earliest time that the API will still serve by the time this run reads it, epoch milliseconds."""
-        ahead = self.api.clock_ahead_s() or 0.0  # the server's clock decides where its month begins
-        now = self.clock() - (ahead if abs(ahead) > MAX_SKEW_S else 0.0)
-        return oldest_start(int(now * 1000)) + CLAMP_MARGIN_MS
+        return oldest_start(self.server_now_ms()) + CLAMP_MARGIN_MS
+
+    def server_now_ms(self) -> int:
+        """Return the time by the server's clock, on which its month depends; until it is known, by the local one."""
+        ahead = self.api.clock_ahead_s() or 0.0
+        return int((self.clock() - (ahead if abs(ahead) > MAX_SKEW_S else 0.0)) * 1000)

@@ -14,7 +14,7 @@ from segment_fetch.events import Event, Warned
 from segment_fetch.integrations.bookmark import steps
 from segment_fetch.simulator import Dataset, Drift, Simulator
 from segment_fetch.sinks import DuckDbSink, JsonlSink, ParquetSink, Sink
-from segment_fetch.timerange import settled_before
+from segment_fetch.timerange import CLAMP_MARGIN_MS, oldest_start, settled_before
 from tests.support import ACCOUNT, Asked, http, page_body, raw_server, row
 from tests.support_runs import AT_ONCE, DAY_MS, HOUR_MS, NOW, NOW_MS, client, rows, served
 
@@ -147,3 +147,14 @@ async def test_a_wrong_date_settles_nothing_and_moves_no_bookmark_too_far(
                     assert last.read.status != "complete"
     assert last is not None
     assert last.bookmark <= settled_before(NOW_MS)
+
+
+@pytest.mark.parametrize("skew", SKEWS)
+async def test_a_start_is_clamped_to_the_month_of_the_server(tmp_path: Path, skew: int) -> None:
+    old = Dataset(segments=2_000, start=NOW_MS - 40 * DAY_MS, end=NOW_MS - 20 * DAY_MS, seed=3)
+    async with served(old) as simulator:
+        async with client(simulator, clock=at(skew)) as one:
+            report = await one.extract(NOW_MS - 40 * DAY_MS, NOW_MS - 20 * DAY_MS, JsonlSink(tmp_path), clamp=True)
+        due = sorted(simulator.ids(oldest_start(NOW_MS) + 2 * CLAMP_MARGIN_MS, old.end))
+    assert report.complete
+    assert {each["segmentId"] for each in rows(tmp_path)} >= set(due)
